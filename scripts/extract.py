@@ -1,0 +1,25 @@
+"""Extract the features of one category with one backbone into an HDF5 store."""
+
+from pathlib import Path
+
+from indad import manifest, stage
+from indad.progress import LoggedProgress
+
+
+def main(job: stage.Job) -> None:
+    device = stage.use_device(job.config["device"], job.threads)
+    from indad.extract import extract
+
+    extract(
+        manifest.read(Path(job.input.manifest)),
+        Path(job.params.folder),
+        Path(job.output.features),
+        extractor=job.params.extractor,
+        device=device,
+        batch_size=job.config["batch_size"],
+        progress=LoggedProgress(f"extract {job.wildcards.category} {job.wildcards.extractor}"),
+    )
+
+
+if __name__ == "__main__":
+    stage.run(main, globals().get("snakemake"))

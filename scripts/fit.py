@@ -1,0 +1,28 @@
+"""Fit one method on the training features of one category."""
+
+from pathlib import Path
+
+from indad import methods, stage
+from indad.config import expected_store
+from indad.progress import LoggedProgress
+from indad.store import FeatureStore
+
+
+def main(job: stage.Job) -> None:
+    device = stage.use_device(job.config["device"], job.threads)
+    model = job.params.model
+    with FeatureStore(job.input.features, expected_store(job.params.extractor)) as store:
+        detector = methods.create(
+            model["method"], model["parameters"], seed=int(job.wildcards.seed)
+        )
+        detector.provenance = store.made_with
+        detector.fit(
+            store.split("train"),
+            device=device,
+            progress=LoggedProgress(f"fit {job.wildcards.category} {model['method']}", "steps"),
+        )
+        detector.save(Path(job.output.model))
+
+
+if __name__ == "__main__":
+    stage.run(main, globals().get("snakemake"))

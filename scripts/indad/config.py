@@ -1,0 +1,225 @@
+"""What to run: the catalogue and the ``run`` section of a configuration, resolved.
+
+Types, defaults and unknown keys are the schema's business (``workflow/schemas``). Here are the
+references between sections and the methods' own parameters. Nothing here imports torch, so that
+planning a workflow stays quick.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from indad import methods, sources
+from indad.errors import ConfigError, WeightsError
+from indad.manifest import find_categories
+from indad.weights import RANDOM, weights_sha256_of
+
+#: Raised when features of the same settings would come out differently.
+EXTRACT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A method with its parameters on an extractor.
+
+    Attributes:
+        name: as in the configuration and the tables.
+        method: ``spade``, ``padim`` or ``patchcore``.
+        extractor: name of the extractor.
+        parameters: all parameters of the method but the seed, defaults filled in.
+        model: name of the fitted model, shared by all experiments that differ only in scoring.
+    """
+
+    name: str
+    method: str
+    extractor: str
+    parameters: dict[str, Any]
+    model: str
+
+    @property
+    def needs_gallery(self) -> bool:
+        """Whether scoring reads the training features."""
+        return methods.method_class(self.method).needs_gallery
+
+
+class Config:
+    """A schema-checked configuration whose references are settled.
+
+    Args:
+        config: the configuration, defaults filled in by the schema.
+
+    Raises:
+        ConfigError: naming the key and the values that are allowed.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.results = Path(config["results"])
+        self.device: str = config["device"]
+        self.threads: int = config["threads"]
+        self.run = config["run"]
+        self.seeds: list[int] = list(dict.fromkeys(self.run["seeds"]))
+        self._datasets = config.get("datasets") or {}
+        self._extractors = config.get("extractors") or {}
+        self._experiments = config.get("experiments") or {}
+        for kind, catalogue in (("datasets", self._datasets), ("experiments", self._experiments)):
+            for name in self.run[kind]:
+                _known(f"run.{kind}", name, catalogue, kind)
+        self.experiments = {name: self._experiment(name) for name in self.run["experiments"]}
+
+    # -- data sets ----------------------------------------------------------------------------
+
+    @cached_property
+    def datasets(self) -> dict[str, list[str]]:
+        """The categories of each data set to run.
+
+        Raises:
+            DataError: a data folder is missing or has no category.
+        """
+        return {name: self._categories(name) for name in dict.fromkeys(self.run["datasets"])}
+
+    def _categories(self, name: str) -> list[str]:
+        dataset = self._datasets[name]
+        if "path" in dataset:
+            root = Path(dataset["path"])
+            found = find_categories(root)
+            for category in dataset.get("categories") or []:
+                _known(f"datasets.{name}.categories", category, found, f"categories of {root}")
+            return list(dataset.get("categories") or found)
+        source = sources.get(dataset["source"], f"datasets.{name}.source")
+        wanted = dataset.get("categories") or list(source.categories)
+        for category in wanted:
+            _known(f"datasets.{name}.categories", category, source.categories, "categories")
+        return list(wanted)
+
+    def source(self, dataset: str) -> dict[str, Any] | None:
+        """Return ``{"source", "options"}`` of a data set that is made, None if it is a path."""
+        entry = self._datasets[dataset]
+        if "path" in entry:
+            return None
+        options = sources.check_options(
+            entry["source"], entry.get("options") or {}, f"datasets.{dataset}.options"
+        )
+        return {"source": entry["source"], "options": options}
+
+    def folder(self, dataset: str, category: str) -> Path:
+        """Return the category's folder in MVTec AD layout."""
+        entry = self._datasets[dataset]
+        if "path" in entry:
+            return Path(entry["path"]) / category
+        return self.results / "data" / dataset / category
+
+    # -- extractors ---------------------------------------------------------------------------
+
+    def extractor(self, name: str) -> dict[str, Any]:
+        """Return an extractor's settings, defaults filled in."""
+        extractor = dict(self._extractors[name])
+        extractor.setdefault("weights", None)
+        extractor["embedding"] = extractor.get("embedding") or extractor["layers"][-1]
+        crop, resize = extractor["crop"], extractor["resize"]
+        if isinstance(crop, int) and isinstance(resize, int) and crop > resize:
+            raise ConfigError(
+                f"extractors.{name}.crop: {crop} is larger than resize, {resize}; it must be at "
+                "most that, or null for no crop"
+            )
+        return extractor
+
+    # -- experiments --------------------------------------------------------------------------
+
+    def _experiment(self, name: str) -> Experiment:
+        entry = dict(self._experiments[name])
+        method, extractor = entry.pop("method"), entry.pop("extractor")
+        key = f"experiments.{name}"
+        _known(f"{key}.extractor", extractor, self._extractors, "extractors")
+        settings = self.extractor(extractor)
+        try:
+            parameters = methods.create(method, entry).parameters
+        except ConfigError as error:
+            raise ConfigError(f"{key}.{error}") from None
+        for layer in parameters["layers"] or []:
+            _known(f"{key}.layers", layer, settings["layers"], f"layers of {extractor}")
+        del parameters["seed"]
+        shared = methods.method_class(method).score_parameters
+        fitted = {k: v for k, v in parameters.items() if k not in shared}
+        text = json.dumps([method, extractor, fitted], sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        return Experiment(name, method, extractor, parameters, f"{method}-{extractor}-{digest}")
+
+    @cached_property
+    def models(self) -> dict[str, dict[str, Any]]:
+        """What to fit: model name to ``{"method", "extractor", "parameters"}``."""
+        sharing: dict[str, list[Experiment]] = {}
+        for experiment in self.experiments.values():
+            sharing.setdefault(experiment.model, []).append(experiment)
+        return {
+            model: {
+                "method": users[0].method,
+                "extractor": users[0].extractor,
+                "parameters": _fit_parameters(users),
+            }
+            for model, users in sharing.items()
+        }
+
+    @cached_property
+    def notes(self) -> dict[str, str]:
+        """What a reader of the tables must not miss about an experiment."""
+        return {
+            name: "random backbone weights, not pretrained"
+            for name, experiment in self.experiments.items()
+            if self.extractor(experiment.extractor)["weights"] == RANDOM
+        }
+
+
+def _fit_parameters(users: list[Experiment]) -> dict[str, Any]:
+    """Merge the parameters of experiments that share a model; scoring ones take defaults."""
+    cls = methods.method_class(users[0].method)
+    signature = inspect.signature(cls).parameters
+    defaults = {name: signature[name].default for name in cls.score_parameters}
+    return users[0].parameters | defaults | cls.shared_fit([user.parameters for user in users])
+
+
+def _known(key: str, value: str, allowed: Any, what: str) -> None:
+    if value not in allowed:
+        raise ConfigError(
+            f"{key}: {value!r} is unknown; {what} known here: {', '.join(allowed) or 'none'}"
+        )
+
+
+def made_with(extractor: Mapping[str, Any], weights_sha256: str | None) -> dict[str, Any]:
+    """Return the settings a feature store of this extractor must have been made with.
+
+    A value of None is not compared (see ``store.FeatureStore``). Batch size and device do not
+    change features beyond rounding and are left out.
+    """
+    return {
+        "extract_version": EXTRACT_VERSION,
+        "backbone": extractor["backbone"],
+        "weights": extractor["weights"] or "timm",
+        "weights_sha256": weights_sha256,
+        "layers": list(extractor["layers"]),
+        "embedding": extractor["embedding"],
+        "resize": extractor["resize"],
+        "crop": extractor["crop"] or "none",
+        "mean": extractor.get("mean"),
+        "std": extractor.get("std"),
+        "dtype": extractor["dtype"],
+    }
+
+
+def expected_store(extractor: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``made_with`` for a stage that reads a store and never runs the backbone.
+
+    Such a stage may run where the weights file is not: then the hash is not compared, while all
+    settings still are.
+    """
+    try:
+        sha256 = weights_sha256_of(extractor["weights"])
+    except WeightsError:
+        sha256 = None
+    return made_with(extractor, sha256)

@@ -1,0 +1,144 @@
+"""From an image file to the pixels a backbone sees, and from a mask file to ground truth.
+
+Geometry as in the papers: the short side is resized to ``resize`` (bilinear, antialiased), then
+the centre is cropped. Everything here is PIL and NumPy, so that no stage needs torch to read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from indad.errors import DataError
+
+#: File name endings that count as images, in lower case.
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Resize, then centre crop.
+
+    Attributes:
+        resize: the short side's length in pixels, or ``(height, width)`` for exactly that size.
+        crop: ``(height, width)`` in pixels of the centre crop, or None for no crop.
+    """
+
+    resize: int | Size
+    crop: Size | None
+
+    @classmethod
+    def from_config(cls, resize: int | list[int], crop: int | list[int] | None) -> Geometry:
+        """Read ``resize: 256`` or ``[H, W]`` and ``crop: 224``, ``[H, W]`` or null."""
+        crop = [crop, crop] if isinstance(crop, int) else crop
+        return cls(
+            resize if isinstance(resize, int) else (resize[0], resize[1]),
+            None if crop is None else (crop[0], crop[1]),
+        )
+
+    def resized(self, height: int, width: int) -> Size:
+        """Return the size after the resize, of an image of ``height`` x ``width``."""
+        if not isinstance(self.resize, int):
+            return self.resize
+        # The long side is cut to whole pixels, as torchvision's Resize does.
+        if width <= height:
+            return int(self.resize * height / width), self.resize
+        return self.resize, int(self.resize * width / height)
+
+    def output(self, height: int, width: int) -> Size:
+        """Return the size after resize and crop."""
+        return self.crop or self.resized(height, width)
+
+    def apply(self, image: Image.Image, resample: Image.Resampling) -> Image.Image:
+        """Resize and crop ``image``.
+
+        Raises:
+            ValueError: the crop is larger than the resized image.
+        """
+        height, width = self.resized(image.height, image.width)
+        if (height, width) != (image.height, image.width):
+            image = image.resize((width, height), resample)
+        if self.crop is None:
+            return image
+        rows, columns = self.crop
+        if rows > height or columns > width:
+            raise ValueError(
+                f"it is {height} x {width} pixels after the resize, smaller than the crop of "
+                f"{rows} x {columns}; choose a larger 'resize' or a smaller 'crop'"
+            )
+        top, left = round((height - rows) / 2), round((width - columns) / 2)
+        return image.crop((left, top, left + columns, top + rows))
+
+
+def decode(path: Path) -> Image.Image:
+    """Read an image file whole, upright (EXIF), in its own mode.
+
+    Raises:
+        DataError: the file is missing, damaged, or not an image.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return ImageOps.exif_transpose(image)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such image file") from None
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{path}: refused, {error}") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
+        reason = "not an image, or damaged" if "cannot identify" in str(error) else error
+        raise DataError(f"{path}: cannot be decoded ({reason}); replace or remove it") from None
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return 8-bit RGB. Grey becomes three equal channels; 16 bits are scaled to 8."""
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        values = np.asarray(image, dtype=np.float64)
+        # 16-bit files hold 0..65535 whatever mode PIL gives them; floats are taken as 0..1.
+        scale = 255.0 if image.mode == "F" else 255.0 / 65535.0
+        image = Image.fromarray(np.clip(values * scale + 0.5, 0, 255).astype(np.uint8))
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def read_image(path: Path, geometry: Geometry) -> np.ndarray:
+    """Read an image as the backbone sees it, before normalisation: uint8 ``(H, W, 3)``.
+
+    Raises:
+        DataError: the file cannot be decoded, or is smaller than the crop.
+    """
+    try:
+        return np.asarray(geometry.apply(to_rgb(decode(path)), Image.Resampling.BILINEAR))
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def read_mask(path: Path, geometry: Geometry) -> np.ndarray:
+    """Read a ground truth mask at the evaluation size: bool ``(H, W)``, True where ``> 0``.
+
+    Nearest-neighbour resize, so that a mask stays a mask.
+
+    Raises:
+        DataError: as ``read_image``.
+    """
+    try:
+        mask = Image.fromarray(mask_pixels(path).astype(np.uint8))
+        return np.asarray(geometry.apply(mask, Image.Resampling.NEAREST)) > 0
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def mask_pixels(path: Path) -> np.ndarray:
+    """Read a mask file at its own size: bool ``(height, width)``, True where any channel is > 0."""
+    image = decode(path)
+    if image.mode == "P":  # what a palette mask shows, not the number of its colour
+        image = image.convert("RGB")
+    pixels = np.asarray(image)
+    if image.mode in ("RGBA", "LA"):  # an opaque alpha channel says nothing of defects
+        pixels = pixels[..., :-1]
+    return pixels.any(axis=-1) if pixels.ndim == 3 else pixels > 0

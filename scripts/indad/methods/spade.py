@@ -1,0 +1,128 @@
+"""SPADE: semantic pyramid anomaly detection (Cohen and Hoshen, arXiv:2005.02357)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from indad.errors import StoreError
+from indad.features import FeatureSource
+from indad.methods.base import Detector
+from indad.progress import Progress
+
+if TYPE_CHECKING:
+    import torch
+
+#: A layer's whole gallery is kept in memory up to this many bytes, else read image by image.
+GALLERY_BYTES = 2 << 30
+
+
+class SPADE(Detector):
+    """K nearest images, then the nearest feature among all positions of those images.
+
+    Image score: mean squared Euclidean distance of the pooled embedding z to its ``k_image``
+    nearest training images (section 3.2, equation 2). Pixel score: the gallery of a test image is
+    the features at *all* positions of its ``k_pixel`` nearest training images; each position's
+    score is the Euclidean distance to the nearest gallery feature (section 3.3, kappa = 1), per
+    layer, upsampled, averaged over layers and smoothed.
+
+    The model is a link to the feature store of the training images, not a copy.
+
+    Args:
+        layers: layers of the pixel score; all extracted ones when left out.
+        k_image: neighbours of the image score. The paper's text says 50; its image AUROC is only
+            reached with 3 to 5.
+        k_pixel: images in the gallery of the pixel score (paper: 50).
+        seed: unused, SPADE is deterministic.
+    """
+
+    method = "spade"
+    score_parameters = ("k_image", "k_pixel")
+    needs_gallery = True
+
+    k_image: int
+    k_pixel: int
+
+    def __init__(
+        self,
+        *,
+        layers: Sequence[str] | None = None,
+        k_image: int = 5,
+        k_pixel: int = 50,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(layers=layers, k_image=k_image, k_pixel=k_pixel, seed=seed)
+        for name in ("k_image", "k_pixel"):
+            value = self._parameters[name]
+            self.check(name, "a whole number of at least 1", isinstance(value, int) and value >= 1)
+
+    def _fit(self, train: FeatureSource, progress: Progress) -> None:
+        import torch
+
+        self.gallery_ = train
+        self.z_ = torch.from_numpy(train.embedding()).to(self.device)
+        self._whole: dict[str, torch.Tensor] = {}
+
+    def _gallery(self, layer: str, images: list[int]) -> torch.Tensor:
+        """Return the features at all positions of some training images, ``(n h w, C)``."""
+        import torch
+
+        channels, height, width = self.gallery_.shape(layer)
+        if 4 * len(self.gallery_) * channels * height * width <= GALLERY_BYTES:
+            if layer not in self._whole:
+                maps = torch.from_numpy(self.gallery_.maps(layer)).to(self.device)
+                self._whole[layer] = maps.flatten(2).transpose(1, 2).contiguous()
+            return self._whole[layer][images].flatten(0, 1)
+        parts = [
+            torch.from_numpy(self.gallery_.maps(layer, slice(i, i + 1))).to(self.device)
+            for i in images
+        ]
+        return torch.cat(parts).flatten(2).transpose(1, 2).flatten(0, 1)
+
+    def _score(
+        self, layers: dict[str, torch.Tensor], z: torch.Tensor
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        import torch
+
+        from indad.neighbors import k_nearest, nearest
+
+        count = len(self.z_)
+        neighbours = min(max(self.k_image, self.k_pixel), count)
+        distance, index = k_nearest(z, self.z_, neighbours)
+        image_scores = distance[:, : self.k_image].square().mean(dim=1)
+        # In the order of the training set, so that reading is sequential.
+        galleries = index[:, : self.k_pixel].sort(dim=1).values.tolist()
+
+        patch_maps = []
+        for name, maps in layers.items():
+            batch, _, height, width = maps.shape
+            queries = maps.flatten(2).transpose(1, 2)
+            layer_map = torch.empty((batch, height * width), device=maps.device)
+            for i, images in enumerate(galleries):
+                layer_map[i] = nearest(queries[i], self._gallery(name, images))[0]
+            patch_maps.append(layer_map.view(batch, height, width))
+        return image_scores, patch_maps
+
+    def header(self, path: Path) -> dict[str, Any]:
+        """Describe the model, with the link to its gallery relative to the model file."""
+        gallery = self.gallery_
+        link = None if gallery.path is None else os.path.relpath(gallery.path, path.parent)
+        return super().header(path) | {"gallery": {"path": link, "identity": gallery.identity}}
+
+    def _state(self) -> dict[str, torch.Tensor]:
+        return {"z": self.z_}
+
+    def _restore(self, state: dict[str, torch.Tensor], gallery: FeatureSource | None) -> None:
+        if gallery is None:
+            raise StoreError(
+                "a SPADE model is a link to the feature store of its training images: pass that "
+                "store's train split as 'gallery'"
+            )
+        self._fit(gallery, lambda done, total: None)
+        if not self.z_.equal(state["z"]):
+            raise StoreError(
+                f"the gallery {gallery.path or '(in memory)'} is not the one this SPADE model was "
+                "fitted on: its embeddings differ; fit the model again"
+            )

@@ -1,0 +1,115 @@
+"""Pictures of results, drawn from products on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+
+from indad import atomic, scores
+from indad.images import Geometry, read_image, read_mask
+from indad.manifest import GOOD
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+#: Rows of a sheet: one good image, then one of each defect up to this many in all.
+MOST_ROWS = 8
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Where an experiment's scores lie, and the geometry of its maps."""
+
+    name: str
+    table: Path
+    maps: Path
+    resize: int | list[int]
+    crop: int | list[int] | None
+
+    @property
+    def geometry(self) -> Geometry:
+        """Resize and crop of the images its maps belong to."""
+        return Geometry.from_config(self.resize, self.crop)
+
+
+def typical_images(table: pd.DataFrame, most: int = MOST_ROWS) -> list[str]:
+    """Choose the image of median score of the good ones and of each defect.
+
+    The median is neither the best nor the worst case, so the sheet flatters nobody.
+    """
+    defects = [GOOD, *sorted(set(table["defect"]) - {GOOD})]
+    chosen = []
+    for defect in defects[:most]:
+        ranked = table[table["defect"] == defect].sort_values(["score", "image"])
+        if len(ranked):
+            chosen.append(str(ranked["image"].iloc[len(ranked) // 2]))
+    return chosen
+
+
+def colour_range(maps: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Return the colour scale of an experiment, one for all its images.
+
+    It starts at the median of the good images' pixels, so that what is normal stays dark, and
+    ends at the largest value.
+    """
+    normal = maps[labels == 0] if (labels == 0).any() else maps
+    return float(np.median(normal)), float(maps.max())
+
+
+def sheet(
+    manifest: pd.DataFrame,
+    folder: Path,
+    experiments: Sequence[Experiment],
+    output: Path,
+    *,
+    title: str,
+) -> None:
+    """Draw test images beside their anomaly maps, a row an image, a column an experiment.
+
+    Args:
+        manifest: the category's manifest.
+        folder: the category folder.
+        experiments: the columns.
+        output: the PNG file.
+        title: heading of the sheet.
+    """
+    tables = [scores.read_table(each.table) for each in experiments]
+    chosen = typical_images(tables[0])
+    rows = manifest.set_index("image").loc[chosen]
+    geometry = experiments[0].geometry
+
+    columns = 1 + len(experiments)
+    figure, axes = plt.subplots(
+        len(chosen),
+        columns,
+        figsize=(1.75 * columns, 1.75 * len(chosen) + 0.55),
+        squeeze=False,
+        layout="constrained",
+    )
+    figure.suptitle(title, fontsize=11, fontweight="bold")
+    for axis, (name, row) in zip(axes[:, 0], rows.iterrows(), strict=True):
+        axis.imshow(read_image(folder / str(name), geometry))
+        if row["mask"]:
+            mask = read_mask(folder / row["mask"], geometry)
+            if mask.any():
+                axis.contour(mask, levels=[0.5], colors="#00e5ff", linewidths=1.2)
+        axis.set_ylabel(row["defect"].replace("_", " "), fontsize=8)
+    for column, (experiment, table) in enumerate(zip(experiments, tables, strict=True), 1):
+        maps = scores.read_maps(experiment.maps)
+        low, high = colour_range(maps, table["label"].to_numpy())
+        index = {name: i for i, name in enumerate(table["image"])}
+        for axis, name in zip(axes[:, column], chosen, strict=True):
+            axis.imshow(maps[index[name]], cmap="inferno", vmin=low, vmax=high)
+            axis.set_xlabel(f"{table['score'].iloc[index[name]]:.3g}", fontsize=7, labelpad=2)
+        axes[0, column].set_title(experiment.name, fontsize=8)
+    axes[0, 0].set_title("test image", fontsize=8)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+    with atomic.replacing(output) as temporary:
+        figure.savefig(temporary, dpi=110, metadata={"Software": None})
+    plt.close(figure)

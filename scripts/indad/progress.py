@@ -1,0 +1,49 @@
+"""Progress of long work: plain lines with an ETA in the log, a few seconds apart."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+logger = logging.getLogger("indad")
+
+#: What the library calls as it goes: ``progress(done, total)``.
+Progress = Callable[[int, int], None]
+
+
+def ignore(done: int, total: int) -> None:
+    """Report nothing."""
+
+
+def duration(seconds: float) -> str:
+    """Say a time span the way a person would: ``4 s``, ``2:05 min``, ``1:02 h``."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds // 60:.0f}:{seconds % 60:02.0f} min"
+    return f"{seconds // 3600:.0f}:{seconds % 3600 // 60:02.0f} h"
+
+
+class LoggedProgress:
+    """Log ``what: done/total unit, time left``, at most every ``every`` seconds, and at the end.
+
+    The log is what the terminal display follows too (see ``run.py``), so that a job that runs on
+    another machine shows its progress in the same way as a local one.
+    """
+
+    def __init__(self, what: str, unit: str = "images", every: float = 1.0) -> None:
+        self.what, self.unit, self.every = what, unit, every
+        self.started = self.last = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if done < total and now - self.last < self.every:
+            return
+        self.last = now
+        elapsed = now - self.started
+        if done >= total:
+            logger.info("%s: %d %s in %s", self.what, total, self.unit, duration(elapsed))
+        elif done:
+            left = duration(elapsed / done * (total - done))
+            logger.info("%s: %d/%d %s, %s left", self.what, done, total, self.unit, left)

@@ -1,0 +1,126 @@
+"""What every stage script shares: its job description, its log file and its way to fail.
+
+A stage script runs in two ways with the same text. In the workflow, Snakemake puts an object
+called ``snakemake`` into the script. By hand, the job is described on the command line::
+
+    python scripts/index.py --log index.log --wildcards category=bottle \\
+        --params '{"folder": "/data/bottle"}' --output manifest=bottle.csv
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from indad.errors import IndadError
+
+logger = logging.getLogger("indad")
+
+Job = Any
+
+
+class _Files(dict[str, str]):
+    """Named files of a job described by hand, reachable as attributes as in a workflow."""
+
+    def __getattr__(self, name: str) -> str:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return super().get(name, default)
+
+
+def _parse(script: str, description: str | None) -> Job:
+    """Read a job from the command line."""
+    parser = argparse.ArgumentParser(prog=script, description=description)
+    pairs = {"nargs": "*", "default": [], "metavar": "NAME=VALUE"}
+    parser.add_argument("--input", **pairs, help="input files")
+    parser.add_argument("--output", **pairs, help="output files")
+    parser.add_argument("--wildcards", **pairs, help="dataset=, category=, experiment=, seed=")
+    parser.add_argument("--params", type=json.loads, default={}, help="parameters, as JSON")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--log", default=None, help="log file (default: standard error only)")
+    given = parser.parse_args()
+
+    def named(items: list[str]) -> _Files:
+        return _Files(item.split("=", 1) for item in items)
+
+    return SimpleNamespace(
+        input=named(given.input),
+        output=named(given.output),
+        wildcards=named(given.wildcards),
+        params=_Files(given.params),
+        threads=given.threads,
+        log=[given.log] if given.log else [],
+    )
+
+
+def _log_to(files: list[str]) -> None:
+    handlers: list[logging.Handler] = []
+    if files:
+        Path(files[0]).parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(files[0], mode="w", encoding="utf-8"))
+    else:
+        handlers.append(logging.StreamHandler())
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(message)s", handlers=handlers, force=True
+    )
+    logging.captureWarnings(True)
+
+
+def run(main: Callable[[Job], None], snakemake: Job | None) -> None:
+    """Run ``main`` on the workflow's job, or on the one described on the command line.
+
+    An error meant for the user is shown as its message alone; any other keeps its traceback. Both
+    also stand in the job's log, and the exit code is 1, so that Snakemake removes the outputs.
+    """
+    script = Path(main.__code__.co_filename).name
+    job = snakemake or _parse(script, sys.modules[main.__module__].__doc__)
+    _log_to(list(job.log))
+    try:
+        main(job)
+    except IndadError as error:
+        logger.error("error: %s", error)
+        print(f"\nindad: {error}\n", file=sys.stderr)
+        sys.exit(1)
+    except Exception:
+        logger.exception("failed")
+        traceback.print_exc()
+        sys.exit(1)
+
+
+def use_device(device: str, threads: int) -> str:
+    """Settle ``auto | cpu | cuda`` on this machine and bound torch's CPU threads.
+
+    Raises:
+        DeviceError: ``cuda`` is demanded and there is none. It is never replaced by the CPU.
+    """
+    import torch
+
+    from indad.errors import DeviceError
+
+    torch.set_num_threads(max(1, threads))
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise DeviceError(
+            "the configuration demands 'device: cuda', but torch finds no usable CUDA device on "
+            "this machine. Set 'device: auto' or 'device: cpu', or run on a machine with a GPU."
+        )
+    chosen = "cuda" if available and device != "cpu" else "cpu"
+    # Reproducible matrix products: TF32 keeps 10 bits of the mantissa, which moves nearest
+    # neighbours between runs on different devices.
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
+    name = torch.cuda.get_device_name() if chosen == "cuda" else f"{threads} threads"
+    logger.info("device: %s (%s)", chosen, name)
+    return chosen

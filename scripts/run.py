@@ -1,0 +1,450 @@
+"""Run anomaly-detection methods on a data set and show the results.
+
+    python scripts/run.py padim --data-root /data/products       every category below a folder
+    python scripts/run.py patchcore --dataset mvtec_ad           a data set of the configuration
+    python scripts/run.py all --configfile config/quickstart.yaml
+
+It drives the same workflow as `snakemake` does: the same cache, the same products, and a second
+run computes only what changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from indad.errors import IndadError  # noqa: E402
+from indad.manifest import GOOD  # noqa: E402
+from indad.methods import METHODS  # noqa: E402
+from indad.progress import duration  # noqa: E402
+
+#: Rough share of a run that a job of each rule takes, for the time left.
+WEIGHTS = {"extract": 10, "fit": 8, "score": 8, "download": 2, "index": 2}
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    parse = argparse.ArgumentParser(
+        description="Run SPADE, PaDiM or PatchCore on a data set and print the tables.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=textwrap.dedent(
+            """\
+            examples
+              run.py padim --data-root /data/products
+                  PaDiM on every sub-folder of /data/products that has train/good, with the
+                  backbone of config/config.yaml (downloads its weights once)
+              run.py all --data-root /data/products --extractor lite0
+                  all three methods with the small backbone that comes as a pip package
+              run.py patchcore --dataset mvtec_ad --category bottle --cores 8
+                  PatchCore on one category of a data set of the configuration
+              run.py all --configfile config/quickstart.yaml
+                  what `make quickstart` runs
+
+            a data folder
+              <data root>/<category>/train/good/*.png          good images to learn from
+              <data root>/<category>/test/good/*.png           good images to test with
+              <data root>/<category>/test/<defect>/*.png       defective images, by kind
+              <data root>/<category>/ground_truth/<defect>/*_mask.png     optional masks
+
+            Results lie below --results: metrics.csv, tables/results.md, pictures/,
+            scores/<data set>/<category>/<experiment>/seed<k>/scores.csv.
+            """
+        ),
+    )
+    parse.add_argument(
+        "method",
+        metavar="METHOD",
+        choices=[*METHODS, "all"],
+        help=f"one of {', '.join(METHODS)}, or all",
+    )
+    parse.add_argument(
+        "--dataset",
+        help="a data set of the configuration; with --data-root, the "
+        "name to give the folder (default: its own)",
+    )
+    parse.add_argument(
+        "--data-root",
+        type=Path,
+        metavar="DIR",
+        help="a folder in MVTec AD layout: categories, or a single category",
+    )
+    parse.add_argument(
+        "--category", action="append", metavar="NAME", help="only this category; may be repeated"
+    )
+    parse.add_argument(
+        "--results",
+        type=Path,
+        metavar="DIR",
+        help="folder of all products (default: the configuration's)",
+    )
+    parse.add_argument(
+        "--configfile", type=Path, metavar="FILE", help="settings merged over config/config.yaml"
+    )
+    parse.add_argument(
+        "--extractor",
+        metavar="NAME",
+        help="run only experiments on this extractor of the configuration",
+    )
+    parse.add_argument("--seeds", type=int, nargs="+", metavar="K", help="seeds (default: 0)")
+    parse.add_argument(
+        "--device",
+        choices=["auto", "cpu", "cuda"],
+        help="where to compute (default: the configuration's)",
+    )
+    parse.add_argument(
+        "--cores",
+        type=int,
+        default=os.cpu_count(),
+        metavar="N",
+        help="cores to use (default: all, %(default)s)",
+    )
+    parse.add_argument(
+        "-n", "--dry-run", action="store_true", help="show what would be done, do nothing"
+    )
+    parse.add_argument(
+        "snakemake", nargs="*", metavar="-- OPTION", help="after --: options passed on to snakemake"
+    )
+    return parse  # fmt: skip
+
+
+def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Merge as Snakemake does: dictionaries deeply, anything else replaces."""
+    result = dict(base)
+    for key, value in over.items():
+        if isinstance(value, dict) and isinstance(result.get(key), dict):
+            value = merged(result[key], value)
+        result[key] = value
+    return result
+
+
+def load_config(path: Path | None) -> dict[str, Any]:
+    """Read config/config.yaml with an override file merged in.
+
+    Raises:
+        IndadError: a file is missing or is not YAML.
+    """
+    config: dict[str, Any] = {}
+    for file in filter(None, [ROOT / "config" / "config.yaml", path]):
+        try:
+            config = merged(config, yaml.safe_load(file.read_text(encoding="utf-8")) or {})
+        except FileNotFoundError:
+            raise IndadError(f"{file}: no such configuration file") from None
+        except (yaml.YAMLError, TypeError, AttributeError) as error:
+            raise IndadError(f"{file}: not a YAML configuration ({error})") from None
+    return config
+
+
+def choose_experiments(config: dict[str, Any], method: str, extractor: str | None) -> list[str]:
+    """Return the experiments to run: those of the run section, or of the whole catalogue.
+
+    Raises:
+        IndadError: none fits.
+    """
+    catalogue = config.get("experiments") or {}
+    listed = config.get("run", {}).get("experiments", [])
+    for names in (listed, catalogue):
+        chosen = [
+            name
+            for name in names
+            if method in ("all", catalogue.get(name, {}).get("method"))
+            and extractor in (None, catalogue.get(name, {}).get("extractor"))
+        ]
+        if chosen:
+            return chosen
+    known = ", ".join(sorted({each.get("extractor", "?") for each in catalogue.values()}))
+    raise IndadError(
+        f"no experiment of the configuration has method {method!r}"
+        + (f" and extractor {extractor!r}; extractors in use: {known}" if extractor else "")
+    )
+
+
+def overrides(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Turn the command line into settings that are merged over the configuration.
+
+    Raises:
+        IndadError: the arguments do not fit the configuration or the data folder.
+    """
+    config = load_config(arguments.configfile)
+    run: dict[str, Any] = {
+        "experiments": choose_experiments(config, arguments.method, arguments.extractor)
+    }
+    settings: dict[str, Any] = {"run": run}
+    categories = arguments.category
+    if arguments.data_root is not None:
+        folder = arguments.data_root.expanduser().resolve()
+        if (folder / "train" / GOOD).is_dir():  # a single category: its parent is the data set
+            categories = categories or [folder.name]
+            folder = folder.parent
+        name = arguments.dataset or folder.name or "data"
+        dataset: dict[str, Any] = {"path": str(folder)}
+        if name in config.get("datasets", {}):
+            if not arguments.dataset:
+                name = f"{name}-folder"
+            elif "path" not in config["datasets"][name]:
+                raise IndadError(
+                    f"--dataset {name}: the configuration makes this data set from a source; "
+                    "choose another name for --data-root"
+                )
+            # Merging cannot take a list of categories away, so name all that are there.
+            from indad.manifest import find_categories
+
+            categories = categories or find_categories(folder)
+        run["datasets"] = [name]
+    elif arguments.dataset:
+        name, dataset = arguments.dataset, {}
+        if name not in config.get("datasets", {}):
+            known = ", ".join(config.get("datasets", {}))
+            raise IndadError(
+                f"--dataset {name}: not in the configuration, which has {known}. For a folder of "
+                "your own add --data-root DIR"
+            )
+        run["datasets"] = [name]
+    elif categories:
+        raise IndadError("--category needs --dataset or --data-root")
+    if "datasets" in run:
+        if categories:
+            dataset["categories"] = categories
+        settings["datasets"] = {name: dataset}
+    if arguments.seeds:
+        run["seeds"] = arguments.seeds
+    if arguments.results:
+        settings["results"] = str(arguments.results)
+    if arguments.device:
+        settings["device"] = arguments.device
+    return settings
+
+
+class Display:
+    """Progress of the workflow: a bar with the time left on a terminal, else plain lines."""
+
+    _STEP = re.compile(r"(\d+) of (\d+) steps")
+    _COUNT = re.compile(r"^(\w+)\s+(\d+)$")
+    _RULE = re.compile(r"^(?:local)?(?:rule|checkpoint) (\w+):")
+    _JOB = re.compile(r"^    jobid: (\d+)")
+    _LOG = re.compile(r"^    log: (\S.*?)(?: \(.*)?$")
+    _DONE = re.compile(r"^Finished jobid: (\d+)")
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.started = time.monotonic()
+        self.total = self.done = 0.0
+        self.rule, self.log = "", ""
+        self.running: dict[str, tuple[str, str]] = {}
+        self.progress = Progress(
+            TextColumn("{task.percentage:3.0f} %"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            TextColumn("{task.description}"),
+            console=console,
+        )
+        self.task = self.progress.add_task("planning", total=None, left="")
+        self.last_line = 0.0
+
+    def read(self, line: str) -> None:
+        """Take in one line of Snakemake's output."""
+        if match := self._COUNT.match(line):
+            rule, count = match[1], int(match[2])
+            if rule != "total":
+                self.total += WEIGHTS.get(rule, 1) * count
+        elif match := self._RULE.match(line):
+            self.rule, self.log = match[1], ""
+        elif match := self._LOG.match(line):
+            self.log = match[1]
+            # Snakemake prints the log before or after the job's number.
+            for job, (rule, log) in self.running.items():
+                if rule == self.rule and not log:
+                    self.running[job] = (rule, self.log)
+        elif match := self._JOB.match(line):
+            self.running[match[1]] = (self.rule, self.log)
+        elif match := self._DONE.match(line):
+            rule, _ = self.running.pop(match[1], (self.rule, ""))
+            self.done += WEIGHTS.get(rule, 1)
+        self.show()
+
+    def activity(self) -> str:
+        """Say what runs now: the last line of the running jobs' logs."""
+        said = []
+        for rule, log in list(self.running.values()):
+            text = rule
+            with contextlib.suppress(OSError, IndexError):
+                text = Path(log).read_text(encoding="utf-8").splitlines()[-1]
+                # Without the date and time that each line of a log begins with.
+                text = text.split(" ", 2)[2]
+            said.append(text if text.startswith(rule) else rule)
+        return "; ".join(said[:2])
+
+    def left(self) -> str:
+        """Say how long the rest will take."""
+        elapsed = time.monotonic() - self.started
+        if not self.done or elapsed < 3:
+            return ""
+        return f"{duration(elapsed / self.done * (self.total - self.done))} left"
+
+    def show(self) -> None:
+        """Update the bar, or print a line every five seconds."""
+        if self.console.is_terminal:
+            self.progress.update(
+                self.task,
+                total=self.total or None,
+                completed=self.done,
+                description=self.activity(),
+                left=self.left(),
+            )
+        elif self.total and time.monotonic() - self.last_line >= 5:
+            self.last_line = time.monotonic()
+            percent = 100 * self.done / self.total
+            self.console.print(
+                f"{percent:3.0f} %  {self.left():14}  {self.activity()}",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+    @contextlib.contextmanager
+    def live(self) -> Iterator[None]:
+        """Keep the display moving while the block runs."""
+        ended = threading.Event()
+
+        def tick() -> None:
+            while not ended.wait(0.5):
+                self.show()
+
+        ticking = threading.Thread(target=tick, daemon=True)
+        ticking.start()
+        try:
+            if self.console.is_terminal:
+                with self.progress:
+                    yield
+            else:
+                yield
+        finally:
+            ended.set()
+            ticking.join()
+
+
+def snakemake_command(arguments: argparse.Namespace, override: Path) -> list[str]:
+    """Return the Snakemake call that does what was asked for."""
+    files = [ROOT / "config" / "config.yaml", arguments.configfile, override]
+    return [
+        sys.executable, "-m", "snakemake",
+        "--snakefile", str(ROOT / "workflow" / "Snakefile"),
+        "--workflow-profile", str(ROOT / "workflow" / "profiles" / "default"),
+        "--configfile", *(str(file) for file in files if file),
+        "--cores", str(arguments.cores),
+        "--nocolor",
+        *(["--dry-run"] if arguments.dry_run else []),
+        *arguments.snakemake,
+    ]  # fmt: skip
+
+
+def run_workflow(command: list[str], console: Console) -> tuple[int, list[str]]:
+    """Run Snakemake under the display; return its exit code and output."""
+    lines: list[str] = []
+    display = Display(console)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    with display.live():
+        try:
+            for line in process.stdout:
+                lines.append(line.rstrip("\n"))
+                display.read(lines[-1])
+        except KeyboardInterrupt:
+            process.terminate()
+            process.wait()
+            raise
+    return process.wait(), lines
+
+
+def explain_failure(lines: list[str], console: Console) -> None:
+    """Show the messages meant for the user, or failing those the end of the output."""
+    messages = []
+    for i, line in enumerate(lines):
+        if line.startswith("indad: "):
+            end = next((j for j in range(i, len(lines)) if not lines[j].strip()), len(lines))
+            messages.append("\n".join(lines[i:end]).removeprefix("indad: "))
+    if not messages:
+        interesting = [line for line in lines if line.strip()]
+        start = next((i for i, line in enumerate(interesting) if "Error" in line), -30)
+        messages = ["\n".join(interesting[start:][:40])]
+    for message in dict.fromkeys(messages):
+        console.print(f"[bold red]error[/] {_plain(message)}", highlight=False, soft_wrap=True)
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", "\\[")
+
+
+def main() -> int:
+    """Run what the command line asks for; return the exit code."""
+    arguments = parser().parse_args()
+    console = Console()
+    try:
+        settings = overrides(arguments)
+        results = Path(
+            settings.get("results") or load_config(arguments.configfile).get("results", "results")
+        )
+    except IndadError as error:
+        console.print(f"[bold red]error[/] {_plain(str(error))}", highlight=False, soft_wrap=True)
+        return 2
+    with tempfile.TemporaryDirectory() as folder:
+        override = Path(folder) / "command-line.yaml"
+        override.write_text(yaml.safe_dump(settings, allow_unicode=True), encoding="utf-8")
+        started = time.monotonic()
+        command = snakemake_command(arguments, override)
+        try:
+            code, lines = run_workflow(command, console)
+        except KeyboardInterrupt:
+            console.print("stopped; what is finished stays, run again to go on")
+            return 130
+    if arguments.dry_run:
+        print("\n".join(lines))
+        return code
+    if code:
+        explain_failure(lines, console)
+        console.print("Everything finished so far is kept: mend this and run again.")
+        return code
+    console.print(Markdown((results / "tables" / "results.md").read_text(encoding="utf-8")))
+    took = duration(time.monotonic() - started)
+    if any("Nothing to be done" in line for line in lines):
+        console.print(f"Nothing to do: all results were up to date (checked in {took}).")
+    else:
+        console.print(f"Done in {took}.")
+    place = results.resolve()
+    console.print(
+        f"Tables: {place}/tables/   pictures: {place}/pictures/   "
+        f"metrics: {place}/metrics.csv   everything: {place}/",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

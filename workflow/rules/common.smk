@@ -1,0 +1,121 @@
+"""The configuration, and helpers that name products."""
+
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import validate
+
+sys.path.insert(0, str(Path(workflow.basedir).parent / "scripts"))
+
+from indad import manifest, methods, tables, weights
+from indad.config import EXTRACT_VERSION, Config
+from indad.errors import IndadError
+
+validate(config, schema="../schemas/config.schema.yaml")
+
+try:
+    CONFIG = Config(config)
+except IndadError as error:
+    raise WorkflowError(f"configuration: {error}") from None
+
+ENVIRONMENT = str(Path(workflow.basedir).parent / "environment.yaml")
+RESULTS = str(CONFIG.results)
+LOGS = f"{RESULTS}/logs"
+BENCHMARKS = f"{RESULTS}/benchmarks"
+# A job that may use a GPU claims one unless the configuration rules it out, so that
+# `--resources gpu=1` bounds how many of them run at once.
+GPU = int(CONFIG.device != "cpu")
+CATEGORY = "{dataset}/{category}"
+RUN = CATEGORY + "/{experiment}/seed{seed}"
+
+
+wildcard_constraints:
+    dataset="[^/]+",
+    category="[^/]+",
+    extractor="[^/]+",
+    model="[^/]+",
+    experiment="[^/]+",
+    seed="[0-9]+",
+
+
+def datasets():
+    """The categories of each data set to run; missing data is an error of the configuration."""
+    try:
+        return CONFIG.datasets
+    except IndadError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def expand_categories(pattern):
+    """Fill in every dataset and category to run."""
+    return [
+        pattern.format(dataset=dataset, category=category)
+        for dataset, categories in datasets().items()
+        for category in categories
+    ]
+
+
+def all_metrics(wildcards):
+    """The metrics file of every category, experiment and seed to run."""
+    return [
+        f"{each}/{experiment}/seed{seed}.csv"
+        for each in expand_categories(f"{RESULTS}/metrics/{CATEGORY}")
+        for experiment in CONFIG.experiments
+        for seed in CONFIG.seeds
+    ]
+
+
+def all_pictures(wildcards):
+    """The sheet of anomaly maps of every category to run."""
+    return expand_categories(f"{RESULTS}/pictures/{CATEGORY}.png")
+
+
+def category_folder(wildcards):
+    """The folder of a category's images."""
+    return str(CONFIG.folder(wildcards.dataset, wildcards.category))
+
+
+def category_receipt(wildcards):
+    """The receipt of a category that the workflow makes; nothing for a folder of the user's."""
+    if CONFIG.source(wildcards.dataset) is None:
+        return []
+    return f"{RESULTS}/data/{wildcards.dataset}/{wildcards.category}.json"
+
+
+def experiment_of(wildcards):
+    """The experiment a wildcard names."""
+    return CONFIG.experiments[wildcards.experiment]
+
+
+def store_of_experiment(wildcards):
+    """The feature store an experiment scores."""
+    extractor = experiment_of(wildcards).extractor
+    return f"{RESULTS}/features/{wildcards.dataset}/{wildcards.category}/{extractor}.h5"
+
+
+def weights_file(wildcards):
+    """The weights, when they are a file of the user's: a changed file is another extractor."""
+    named = CONFIG.extractor(wildcards.extractor)["weights"]
+    try:
+        path = weights.resolve_weights_file(named)
+    except IndadError as error:
+        raise WorkflowError(
+            f"extractors.{wildcards.extractor}.weights: {error}"
+        ) from None
+    return [] if path is None or named.startswith(weights.PACKAGE) else str(path)
+
+
+def store_of_model(wildcards):
+    """The feature store a model is fitted on."""
+    extractor = CONFIG.models[wildcards.model]["extractor"]
+    return f"{RESULTS}/features/{wildcards.dataset}/{wildcards.category}/{extractor}.h5"
+
+
+def model_of_experiment(wildcards):
+    """The fitted model an experiment scores with."""
+    model = experiment_of(wildcards).model
+    return (
+        f"{RESULTS}/models/{wildcards.dataset}/{wildcards.category}/{model}/"
+        f"seed{wildcards.seed}.safetensors"
+    )

@@ -1,0 +1,25 @@
+rule index:
+    input:
+        receipt=category_receipt,
+    output:
+        manifest=f"{RESULTS}/manifests/{CATEGORY}.csv",
+    log:
+        f"{LOGS}/index/{CATEGORY}.log",
+    benchmark:
+        f"{BENCHMARKS}/index/{CATEGORY}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 4
+    params:
+        folder=category_folder,
+        # Folders of the user's change under our feet: their names, sizes and times are compared.
+        fingerprint=lambda wildcards: (
+            ""
+            if CONFIG.source(wildcards.dataset)
+            else manifest.fingerprint(
+                CONFIG.folder(wildcards.dataset, wildcards.category)
+            )
+        ),
+        version=manifest.VERSION,
+    script:
+        "../../scripts/index.py"

@@ -1,0 +1,23 @@
+rule score:
+    input:
+        features=store_of_experiment,
+        model=model_of_experiment,
+    output:
+        table=f"{RESULTS}/scores/{RUN}/scores.csv",
+        maps=f"{RESULTS}/scores/{RUN}/maps.h5",
+    log:
+        f"{LOGS}/score/{RUN}.log",
+    benchmark:
+        f"{BENCHMARKS}/score/{RUN}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: CONFIG.threads
+    resources:
+        gpu=GPU,
+    params:
+        parameters=lambda wildcards: methods.score_parameters(
+            experiment_of(wildcards).method, experiment_of(wildcards).parameters
+        ),
+        extractor=lambda wildcards: CONFIG.extractor(experiment_of(wildcards).extractor),
+    script:
+        "../../scripts/score.py"
