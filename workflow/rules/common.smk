@@ -27,7 +27,7 @@ BENCHMARKS = f"{RESULTS}/benchmarks"
 # `--resources gpu=1` bounds how many of them run at once.
 GPU = int(CONFIG.device != "cpu")
 CATEGORY = "{dataset}/{category}"
-RUN = CATEGORY + "/{experiment}/seed{seed}"
+RUN = f"{CATEGORY}/{{experiment}}/seed{{seed}}"
 
 
 wildcard_constraints:

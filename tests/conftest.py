@@ -1,0 +1,76 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from indad.features import ArrayFeatures
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def folder_from(variable: str, what: str) -> Path:
+    """Return the path an environment variable names, or skip with the reason."""
+    value = os.environ.get(variable)
+    if not value or not Path(value).exists():
+        pytest.skip(f"{what} not here: set {variable}")
+    return Path(value)
+
+
+@pytest.fixture(scope="session")
+def mvtec() -> Path:
+    """The folder of real MVTec AD categories, bottle among them."""
+    return folder_from("INDAD_TEST_MVTEC", "the real MVTec AD category bottle")
+
+
+@pytest.fixture(scope="session")
+def r18_weights() -> Path:
+    """A real ResNet-18 checkpoint."""
+    return folder_from("INDAD_TEST_R18_WEIGHTS", "the real ResNet-18 weights")
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def make_features(rng: np.random.Generator, count: int, **changes) -> ArrayFeatures:
+    """Random features of two layers, the deeper one coarser, as a network gives them."""
+    shapes = changes.pop("shapes", {"a": (5, 8, 8), "b": (7, 4, 4)})
+    maps = {name: rng.random((count, *shape), dtype=np.float32) for name, shape in shapes.items()}
+    z = rng.random((count, 6), dtype=np.float32)
+    return ArrayFeatures(maps, input_size=(32, 32), embedding=z, **changes)
+
+
+def save_image(path: Path, pixels: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture
+def category(tmp_path: Path, rng: np.random.Generator) -> Path:
+    """A small correct category folder: 3 training, 2 good and 2 + 1 defective test images."""
+    folder = tmp_path / "data" / "widget"
+
+    def image(name: str) -> None:
+        save_image(folder / name, rng.integers(0, 255, (40, 48, 3), dtype=np.uint8))
+
+    def mask(name: str) -> None:
+        pixels = np.zeros((40, 48), np.uint8)
+        pixels[10:20, 12:30] = 255
+        save_image(folder / name, pixels)
+
+    for i in range(3):
+        image(f"train/good/{i:03d}.png")
+    for i in range(2):
+        image(f"test/good/{i:03d}.png")
+        image(f"test/cut/{i:03d}.png")
+        mask(f"ground_truth/cut/{i:03d}_mask.png")
+    image("test/dirt/a.png")
+    mask("ground_truth/dirt/a.png")
+    return folder

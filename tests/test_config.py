@@ -1,0 +1,160 @@
+"""References between the sections of a configuration, and which experiments share a model."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+from indad.config import Config, expected_store, made_with
+from indad.errors import ConfigError, DataError
+
+BASE = {
+    "results": "results",
+    "device": "cpu",
+    "threads": 1,
+    "run": {"datasets": ["d"], "experiments": ["P10", "P1", "M"], "seeds": [0]},
+    "datasets": {"d": {"path": "somewhere"}, "drawn": {"source": "drawn", "categories": ["wood"]}},
+    "extractors": {
+        "r": {
+            "backbone": "resnet18.tv_in1k",
+            "weights": "random",
+            "layers": ["layer1", "layer2"],
+            "resize": 256,
+            "crop": 224,
+            "dtype": "float32",
+        }
+    },
+    "experiments": {
+        "P10": {"method": "patchcore", "extractor": "r", "coreset_ratio": 0.10},
+        "P1": {"method": "patchcore", "extractor": "r", "coreset_ratio": 0.01},
+        "P-proj": {"method": "patchcore", "extractor": "r", "projection": 64},
+        "M": {"method": "padim", "extractor": "r", "dimensions": 9},
+        "S5": {"method": "spade", "extractor": "r", "k_image": 5},
+        "S50": {"method": "spade", "extractor": "r", "k_image": 50},
+    },
+}
+
+
+def config(**changes) -> Config:
+    changed = copy.deepcopy(BASE)
+    for key, value in changes.items():
+        section, _, rest = key.partition("__")
+        if rest:
+            changed[section][rest] = value
+        else:
+            changed[section] = value
+    return Config(changed)
+
+
+def test_experiments_that_differ_in_scoring_share_a_model():
+    made = config(run__experiments=["P10", "P1", "P-proj", "M", "S5", "S50"])
+    model = {name: experiment.model for name, experiment in made.experiments.items()}
+    assert model["P10"] == model["P1"]
+    assert model["S5"] == model["S50"]
+    assert len(set(model.values())) == 4
+    assert set(made.models) == set(model.values())
+
+
+def test_the_shared_fit_holds_the_largest_coreset_that_is_run():
+    ratio = {
+        tuple(names): Config_models_ratio(config(run__experiments=names))
+        for names in (["P10", "P1"], ["P1"])
+    }
+    assert ratio == {("P10", "P1"): 0.10, ("P1",): 0.01}
+
+
+def Config_models_ratio(made: Config) -> float:  # noqa: N802
+    (model,) = made.models.values()
+    return model["parameters"]["coreset_ratio"]
+
+
+def test_editing_one_experiment_leaves_the_others_alone():
+    before = config().experiments
+    changed = copy.deepcopy(BASE["experiments"])
+    changed["M"]["dimensions"] = 10
+    after = config(experiments=changed).experiments
+    assert after["M"].model != before["M"].model
+    assert after["P10"] == before["P10"]
+
+
+def test_defaults_of_the_method_are_filled_in():
+    assert config().experiments["M"].parameters["epsilon"] == 0.01
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"run__datasets": ["x"]}, "run.datasets: 'x' is unknown; datasets known here: d, drawn"),
+        ({"run__experiments": ["x"]}, "run.experiments: 'x' is unknown; experiments known here"),
+        (
+            {"experiments__M": {"method": "padim", "extractor": "q"}},
+            "experiments.M.extractor: 'q' is unknown; extractors known here: r",
+        ),
+        (
+            {"experiments__M": {"method": "padin", "extractor": "r"}},
+            "experiments.M.method 'padin' is unknown; choose one of spade, padim, patchcore",
+        ),
+        (
+            {"experiments__M": {"method": "padim", "extractor": "r", "dimension": 5}},
+            "experiments.M.dimension: unknown parameter of padim; it has layers, dimensions",
+        ),
+        (
+            {"experiments__M": {"method": "padim", "extractor": "r", "dimensions": 0}},
+            "experiments.M.dimensions: must be a whole number of at least 1, got 0",
+        ),
+        (
+            {"experiments__M": {"method": "padim", "extractor": "r", "layers": ["layer3"]}},
+            "experiments.M.layers: 'layer3' is unknown; layers of r known here: layer1, layer2",
+        ),
+    ],
+)
+def test_errors_name_the_key_and_what_is_allowed(changes, message):
+    with pytest.raises(ConfigError) as error:
+        config(**changes)
+    assert message in str(error.value)
+
+
+def test_crop_larger_than_resize():
+    made = config()
+    made._extractors["r"]["crop"] = 300
+    with pytest.raises(ConfigError, match="extractors.r.crop: 300 is larger than resize, 256"):
+        made.extractor("r")
+
+
+def test_datasets_from_folders(category):
+    made = config(datasets={"d": {"path": str(category.parent)}})
+    assert made.datasets == {"d": ["widget"]}
+    assert made.folder("d", "widget") == category
+    with pytest.raises(ConfigError, match="'gadget' is unknown; categories of .* here: widget"):
+        _ = config(
+            datasets={"d": {"path": str(category.parent), "categories": ["gadget"]}}
+        ).datasets
+    with pytest.raises(DataError, match="data folder not found"):
+        _ = config().datasets
+
+
+def test_datasets_from_sources():
+    made = config(run__datasets=["drawn"])
+    assert made.datasets == {"drawn": ["wood"]}
+    assert str(made.folder("drawn", "wood")) == "results/data/drawn/wood"
+    assert made.source("drawn")["options"]["train"] == 60
+    bad = {"drawn": {"source": "drawn", "options": {"trian": 3}}}
+    with pytest.raises(ConfigError, match="datasets.drawn.options.trian: unknown; drawn has train"):
+        config(run__datasets=["drawn"], datasets=bad).source("drawn")
+    with pytest.raises(ConfigError, match="datasets.drawn.source: 'net' is unknown; sources are"):
+        _ = config(run__datasets=["drawn"], datasets={"drawn": {"source": "net"}}).datasets
+
+
+def test_random_weights_are_noted():
+    assert config().notes["M"] == "random backbone weights, not pretrained"
+
+
+def test_what_a_store_must_have_been_made_with():
+    extractor = config().extractor("r")
+    assert extractor["embedding"] == "layer2"
+    expected = made_with(extractor, "ab")
+    assert expected["weights_sha256"] == "ab"
+    assert expected["layers"] == ["layer1", "layer2"]
+    missing = extractor | {"weights": "/no/such/file.pth"}
+    assert expected_store(missing)["weights_sha256"] is None
+    assert expected_store(missing)["weights"] == "/no/such/file.pth"

@@ -1,0 +1,96 @@
+"""Images and masks become what the papers' preprocessing makes of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import save_image
+from indad.errors import DataError
+from indad.images import Geometry, decode, mask_pixels, read_image, read_mask, to_rgb
+from PIL import Image
+
+STANDARD = Geometry.from_config(256, 224)
+
+
+@pytest.mark.parametrize("size", [(256, 256), (300, 400), (401, 299), (900, 900), (257, 640)])
+def test_geometry_equals_torchvision(tmp_path, rng, size):
+    from torchvision import transforms
+    from torchvision.transforms import InterpolationMode
+
+    path = save_image(tmp_path / "a.png", rng.integers(0, 255, (*size, 3), dtype=np.uint8))
+    image = Image.open(path)
+    bilinear = transforms.Compose(
+        [transforms.Resize(256, InterpolationMode.BILINEAR), transforms.CenterCrop(224)]
+    )
+    np.testing.assert_array_equal(read_image(path, STANDARD), np.asarray(bilinear(image)))
+    mask = save_image(tmp_path / "m.png", (rng.random(size) < 0.3).astype(np.uint8) * 255)
+    nearest = transforms.Compose(
+        [transforms.Resize(256, InterpolationMode.NEAREST), transforms.CenterCrop(224)]
+    )
+    expected = np.asarray(nearest(Image.open(mask))) > 0
+    np.testing.assert_array_equal(read_mask(mask, STANDARD), expected)
+
+
+def test_an_image_of_the_right_size_is_unchanged(tmp_path, rng):
+    pixels = rng.integers(0, 255, (256, 256, 3), dtype=np.uint8)
+    path = save_image(tmp_path / "a.png", pixels)
+    np.testing.assert_array_equal(read_image(path, STANDARD), pixels[16:240, 16:240])
+
+
+def test_resize_to_an_exact_size_and_no_crop(tmp_path, rng):
+    path = save_image(tmp_path / "a.png", rng.integers(0, 255, (50, 90, 3), dtype=np.uint8))
+    assert read_image(path, Geometry.from_config([64, 32], None)).shape == (64, 32, 3)
+    assert read_image(path, Geometry.from_config(25, None)).shape == (25, 45, 3)
+
+
+def test_an_image_smaller_than_the_crop_is_named(tmp_path, rng):
+    path = save_image(tmp_path / "tiny.png", rng.integers(0, 255, (10, 10, 3), dtype=np.uint8))
+    with pytest.raises(DataError, match=r"tiny\.png: it is 100 x 100 .* smaller than the crop"):
+        read_image(path, Geometry.from_config(100, 224))
+
+
+def test_grey_becomes_three_equal_channels():
+    grey = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))
+    rgb = np.asarray(to_rgb(grey))
+    assert (rgb == np.asarray(grey)[..., None]).all()
+
+
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
+    deep = (np.arange(256, dtype=np.uint16) * 257).reshape(16, 16)
+    path = save_image(tmp_path / "deep.png", deep)
+    np.testing.assert_array_equal(np.asarray(to_rgb(decode(path)))[..., 0], deep // 257)
+
+
+def test_exif_rotation_is_applied(tmp_path):
+    pixels = np.zeros((20, 40, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    Image.fromarray(pixels).save(tmp_path / "turned.jpg", exif=exif)
+    assert decode(tmp_path / "turned.jpg").size == (20, 40)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1", "LA"])
+def test_masks_of_every_mode_mean_the_same(tmp_path, mode):
+    truth = np.zeros((12, 12), bool)
+    truth[3:6, 4:9] = True
+    Image.fromarray(truth.astype(np.uint8) * 255).convert(mode).save(tmp_path / "m.png")
+    np.testing.assert_array_equal(mask_pixels(tmp_path / "m.png"), truth)
+
+
+def test_faint_masks_count(tmp_path):
+    path = save_image(tmp_path / "m.png", np.eye(8, dtype=np.uint8))
+    np.testing.assert_array_equal(mask_pixels(path), np.eye(8, dtype=bool))
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
+def test_undecodable_files_are_named(tmp_path, content):
+    (tmp_path / "bad.png").write_bytes(content)
+    with pytest.raises(DataError, match=r"bad\.png: cannot be decoded"):
+        decode(tmp_path / "bad.png")
+
+
+def test_truncated_image_is_refused(tmp_path, rng):
+    path = save_image(tmp_path / "cut.png", rng.integers(0, 255, (64, 64, 3), dtype=np.uint8))
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(DataError, match=r"cut\.png: cannot be decoded"):
+        decode(path)

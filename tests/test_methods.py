@@ -1,0 +1,275 @@
+"""Each method equals its slow reference, and nothing but the data decides a score."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import references
+from conftest import ROOT, make_features
+from indad import methods
+from indad.errors import ConfigError, StoreError
+from indad.features import ArrayFeatures
+from indad.methods import padim as padim_module
+from indad.methods.padim import PaDiM
+from indad.methods.patchcore import PatchCore
+from indad.methods.spade import SPADE
+
+SMALL = [
+    SPADE(k_image=3, k_pixel=4),
+    PaDiM(dimensions=9),
+    PatchCore(embedding="concat", coreset_ratio=0.3, projection=6),
+]
+
+
+def subset(source: ArrayFeatures, images) -> ArrayFeatures:
+    return ArrayFeatures(
+        {layer: source.maps(layer)[images] for layer in source.layers},
+        input_size=source.input_size,
+        embedding=source.embedding()[images],
+    )
+
+
+@pytest.fixture
+def train(rng):
+    return make_features(rng, 12)
+
+
+@pytest.fixture
+def test(rng, train):
+    return make_features(np.random.default_rng(1), 5)
+
+
+@pytest.mark.parametrize(("k_image", "k_pixel", "layers"), [(3, 4, None), (1, 1, ["b"]), (5, 12, None)])
+def test_spade_equals_reference(train, test, k_image, k_pixel, layers):
+    detector = SPADE(k_image=k_image, k_pixel=k_pixel, layers=layers).fit(train)
+    images, maps = references.spade(train, test, layers or train.layers, k_image, k_pixel)
+    scores = detector.score(test)
+    np.testing.assert_allclose(scores.image, images, rtol=1e-5)
+    np.testing.assert_allclose(scores.maps, maps, rtol=1e-5)
+
+
+def test_spade_reads_the_gallery_in_pieces_alike(train, test, monkeypatch):
+    whole = SPADE(k_image=3, k_pixel=4).fit(train).score(test)
+    monkeypatch.setattr("indad.methods.spade.GALLERY_BYTES", 0)
+    pieces = SPADE(k_image=3, k_pixel=4).fit(train).score(test)
+    np.testing.assert_allclose(pieces.maps, whole.maps, rtol=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 6, 12, 40])
+@pytest.mark.parametrize("layers", [None, ["b", "a"], ["a"]])
+def test_padim_equals_reference(rng, test, count, layers):
+    """With fewer images than dimensions (low rank), as many, and more (Cholesky)."""
+    train = make_features(rng, count)
+    detector = PaDiM(dimensions=5 if layers == ["a"] else 10, layers=layers, seed=3).fit(train)
+    used = layers or list(train.layers)
+    starts = np.cumsum([0, *(train.shape(layer)[0] for layer in used)])
+    channels = np.concatenate(
+        [detector.channels_[layer] + start for layer, start in zip(used, starts, strict=False)]
+    )
+    assert len(set(channels)) == detector.dimensions
+    if count == 1:  # numpy.cov knows no covariance of one image: the model has none either
+        copies = subset(train, [0, 0])
+        images, maps = references.padim(copies, test, used, channels)
+    else:
+        images, maps = references.padim(train, test, used, channels)
+    scores = detector.score(test)
+    np.testing.assert_allclose(scores.maps, maps, rtol=2e-5)
+    np.testing.assert_allclose(scores.image, images, rtol=2e-5)
+
+
+def test_padim_block_size_changes_nothing(train, test, monkeypatch):
+    whole = PaDiM(dimensions=9).fit(train).score(test)
+    monkeypatch.setattr(padim_module, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(padim_module, "SCORE_POSITIONS", 7)
+    pieces = PaDiM(dimensions=9).fit(train).score(test)
+    np.testing.assert_allclose(pieces.maps, whole.maps, rtol=1e-6)
+
+
+def test_padim_model_is_half_a_covariance(rng, tmp_path):
+    train = make_features(rng, 40)
+    PaDiM(dimensions=12).fit(train).save(tmp_path / "full.safetensors")
+    values = 8 * 8 * (12 * 13 // 2 + 12)
+    assert (tmp_path / "full.safetensors").stat().st_size < 4 * values + 3000
+
+
+def test_padim_refuses_more_dimensions_than_channels(train):
+    with pytest.raises(ConfigError, match="dimensions: 13 asked for.*only 12 channels"):
+        PaDiM(dimensions=13).fit(train)
+
+
+@pytest.mark.parametrize("embedding", ["concat", "official"])
+@pytest.mark.parametrize("neighbours", [1, 3])
+def test_patchcore_equals_reference(rng, embedding, neighbours):
+    # For the authors' embedding, sizes that 1024 does not divide, as with real networks.
+    shapes = (
+        {"a": (130, 4, 6), "b": (240, 2, 3)}
+        if embedding == "official"
+        else {"a": (5, 8, 8), "b": (7, 4, 4)}
+    )
+    train, test = make_features(rng, 4, shapes=shapes), make_features(rng, 2, shapes=shapes)
+    detector = PatchCore(
+        embedding=embedding, coreset_ratio=0.4, projection=8, neighbours=neighbours
+    ).fit(train)
+    patches = references.patch_embedding(train, ["a", "b"], embedding)
+    patches = patches.reshape(-1, patches.shape[-1])
+    np.testing.assert_allclose(
+        detector.bank_.numpy(), patches[detector.indices_.numpy()], rtol=1e-5, atol=1e-6
+    )
+    assert len(detector.bank_) == int(0.4 * len(patches))
+    queries = references.patch_embedding(test, ["a", "b"], embedding)
+    images, maps = references.patchcore_scores(
+        patches[detector.indices_.numpy()], queries, (32, 32), neighbours
+    )
+    scores = detector.score(test)
+    np.testing.assert_allclose(scores.maps, maps, rtol=1e-4)
+    np.testing.assert_allclose(scores.image, images, rtol=1e-4)
+
+
+def test_patchcore_picks_what_the_plain_loop_picks(train):
+    detector = PatchCore(embedding="concat", coreset_ratio=0.2, projection=1000).fit(train)
+    patches = references.patch_embedding(train, ["a", "b"], "concat")
+    patches = patches.reshape(-1, patches.shape[-1])
+    order = [int(detector.indices_[0])]
+    nearest = np.full(len(patches), np.inf)
+    while len(order) < len(detector.indices_):
+        nearest = np.minimum(nearest, ((patches - patches[order[-1]]) ** 2).sum(axis=1))
+        order.append(int(nearest.argmax()))
+    assert detector.indices_.tolist() == order
+
+
+def test_smaller_coresets_are_prefixes_of_one_fit(train, test, tmp_path):
+    path = tmp_path / "model.safetensors"
+    PatchCore(embedding="concat", coreset_ratio=0.5, projection=6).fit(train).save(path)
+    for ratio in (0.5, 0.2, 0.001):
+        alone = PatchCore(embedding="concat", coreset_ratio=ratio, projection=6).fit(train)
+        shared = methods.load(path, parameters={"coreset_ratio": ratio})
+        expected, got = alone.score(test), shared.score(test)
+        np.testing.assert_array_equal(got.image, expected.image)
+        np.testing.assert_array_equal(got.maps, expected.maps)
+    with pytest.raises(StoreError, match="coreset_ratio: 0.6 asked for"):
+        methods.load(path, parameters={"coreset_ratio": 0.6})
+    with pytest.raises(ConfigError, match="projection: the model .* was fitted with 6, not 7"):
+        methods.load(path, parameters={"projection": 7})
+
+
+def test_reweighting_survives_large_distances(rng):
+    maps = {"a": 1e4 * rng.random((3, 4, 4, 4), dtype=np.float32)}
+    source = ArrayFeatures(maps, input_size=(8, 8))
+    far = ArrayFeatures({"a": -maps["a"]}, input_size=(8, 8))
+    detector = PatchCore(embedding="concat", coreset_ratio=1.0, neighbours=3).fit(source)
+    assert np.isfinite(detector.score(far).image).all()
+
+
+@pytest.mark.parametrize("detector", SMALL, ids=lambda d: d.method)
+def test_save_load_score_is_bit_identical(detector, train, test, tmp_path):
+    path = tmp_path / "model.safetensors"
+    detector.fit(train)
+    before = detector.score(test)
+    detector.save(path)
+    after = methods.load(path, gallery=train).score(test)
+    np.testing.assert_array_equal(after.image, before.image)
+    np.testing.assert_array_equal(after.maps, before.maps)
+    assert methods.read_header(path)["method"] == detector.method
+
+
+@pytest.mark.parametrize("detector", SMALL, ids=lambda d: d.method)
+def test_test_images_do_not_influence_each_other(detector, train, test):
+    detector.fit(train)
+    together = detector.score(test)
+    order = [3, 1, 4, 0, 2]
+    permuted = detector.score(subset(test, order))
+    np.testing.assert_allclose(permuted.image, together.image[order], rtol=1e-5)
+    np.testing.assert_allclose(permuted.maps, together.maps[order], rtol=1e-5)
+    alone = detector.score(subset(test, [2]))
+    np.testing.assert_allclose(alone.maps[0], together.maps[2], rtol=1e-5)
+
+
+@pytest.mark.parametrize("detector", SMALL[:2], ids=lambda d: d.method)
+def test_order_of_training_images_is_irrelevant(detector, train, test):
+    before = detector.fit(train).score(test)
+    after = detector.fit(subset(train, np.arange(len(train))[::-1])).score(test)
+    np.testing.assert_allclose(after.maps, before.maps, rtol=1e-4)
+
+
+@pytest.mark.parametrize("detector", SMALL, ids=lambda d: d.method)
+def test_batch_size_changes_nothing(detector, train, test, monkeypatch):
+    detector.fit(train)
+    whole = detector.score(test)
+    monkeypatch.setattr("indad.methods.base.SCORE_BATCH", 2)
+    np.testing.assert_allclose(detector.score(test).maps, whole.maps, rtol=1e-5)
+
+
+@pytest.mark.parametrize("detector", SMALL, ids=lambda d: d.method)
+def test_damaged_models_are_refused(detector, train, tmp_path):
+    path = tmp_path / "model.safetensors"
+    detector.fit(train).save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(StoreError, match=r"model\.safetensors"):
+        methods.load(path, gallery=train)
+    path.write_bytes(b"")
+    with pytest.raises(StoreError, match="not a model of this project, or damaged"):
+        methods.load(path, gallery=train)
+    with pytest.raises(StoreError, match="no such model"):
+        methods.load(tmp_path / "none.safetensors")
+
+
+def test_spade_model_is_a_link(train, test, tmp_path, rng):
+    path = tmp_path / "model.safetensors"
+    SPADE().fit(train).save(path)
+    assert path.stat().st_size < train.maps("a").nbytes
+    with pytest.raises(StoreError, match="pass that store's train split"):
+        methods.load(path)
+    with pytest.raises(StoreError, match="is not the one this SPADE model was fitted on"):
+        methods.load(path, gallery=make_features(rng, 12))
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters", "message"),
+    [
+        ("spade", {"k_image": 0}, "k_image: must be a whole number of at least 1, got 0"),
+        ("padim", {"epsilon": 0}, "epsilon: must be a number above 0"),
+        ("patchcore", {"embedding": "x"}, "embedding: must be 'official' or 'concat', got 'x'"),
+        ("patchcore", {"coreset_ratio": 1.5}, "coreset_ratio: must be a number above 0, at most 1"),
+        ("patchcore", {"k": 3}, "k: unknown parameter of patchcore; it has layers, embedding"),
+        ("knn", {}, "method 'knn' is unknown; choose one of spade, padim, patchcore"),
+    ],
+)
+def test_bad_parameters_are_named(method, parameters, message):
+    with pytest.raises(ConfigError) as error:
+        methods.create(method, parameters)
+    assert message in str(error.value)
+
+
+def test_a_layer_that_was_not_extracted_is_refused(train):
+    with pytest.raises(ConfigError, match="layers c are not among the extracted ones"):
+        PaDiM(layers=["a", "c"], dimensions=3).fit(train)
+
+
+def test_features_of_another_kind_are_refused(train):
+    detector = SPADE().fit(train)
+    detector.provenance = {"backbone": "resnet18", "layers": ["a"], "device": "cpu"}
+    detector.check_features({"backbone": "resnet18", "layers": ["a"], "device": "cuda"})
+    with pytest.raises(StoreError, match="backbone: the model's are 'resnet18', these 'resnet50'"):
+        detector.check_features({"backbone": "resnet50", "layers": ["a"], "device": "cpu"})
+
+
+def test_planning_a_workflow_imports_no_torch():
+    """What the rules import must not cost every job two seconds."""
+    code = (
+        "import sys; import indad.config, indad.manifest, indad.methods, indad.tables, "
+        "indad.evaluation, indad.scores, indad.store, indad.pictures; "
+        "from indad import methods; [methods.create(m, {}) for m in methods.METHODS]; "
+        "print([m for m in ('torch', 'torchvision', 'timm') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": str(ROOT / "scripts"), "PATH": ""},
+    )
+    assert done.stdout.strip() == "[]"

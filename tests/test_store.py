@@ -1,0 +1,110 @@
+"""A feature store is whole or absent, and refuses to be taken for another."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+import pytest
+from indad import store
+from indad.errors import StoreError
+from indad.store import FeatureStore
+
+MADE_WITH = {"backbone": "net", "weights_sha256": "ab", "layers": ["a"], "input_size": [8, 8]}
+
+
+def write(path, rng, dtype="float32", **made_with):
+    maps = rng.random((3, 2, 4, 4)).astype(np.float32)
+    z = rng.random((3, 5)).astype(np.float32)
+    with store.create(path, MADE_WITH | made_with, dtype=dtype) as writer:
+        for split in store.SPLITS:
+            writer.add_split(split, ["x", "y", "ü z"], {"a": (2, 4, 4)}, 5)
+            writer.write(split, 0, {"a": maps[:2]}, z[:2])
+            writer.write(split, 2, {"a": maps[2:]}, z[2:])
+        masks = writer.add_ground_truth([0, 1, 1], ["good", "cut", "cut"], [1, 1, 0], (8, 8))
+        masks[1] = np.eye(8, dtype=bool)
+    return maps, z
+
+
+def test_round_trip(tmp_path, rng):
+    maps, z = write(tmp_path / "s.h5", rng)
+    with FeatureStore(tmp_path / "s.h5", MADE_WITH) as opened:
+        train, truth = opened.split("train"), opened.ground_truth()
+        np.testing.assert_array_equal(train.maps("a"), maps)
+        np.testing.assert_array_equal(train.maps("a", slice(1, 3), slice(0, 2)), maps[1:3, :, :2])
+        np.testing.assert_array_equal(train.embedding(slice(1, 2)), z[1:2])
+        assert train.images == ["x", "y", "ü z"]
+        assert (len(train), train.shape("a"), train.input_size) == (3, (2, 4, 4), (8, 8))
+    assert truth.label.tolist() == [0, 1, 1]
+    assert truth.mask.sum(axis=(1, 2)).tolist() == [0, 8, 0]
+    assert truth.has_mask.tolist() == [True, True, False]
+
+
+def test_float16_is_read_as_float32(tmp_path, rng):
+    maps, _ = write(tmp_path / "s.h5", rng, dtype="float16")
+    with FeatureStore(tmp_path / "s.h5") as opened:
+        read = opened.split("test").maps("a")
+    assert read.dtype == np.float32
+    np.testing.assert_array_equal(read, maps.astype(np.float16).astype(np.float32))
+
+
+def test_other_settings_are_refused_by_name(tmp_path, rng):
+    write(tmp_path / "s.h5", rng)
+    with pytest.raises(StoreError) as error:
+        FeatureStore(tmp_path / "s.h5", {"backbone": "other", "weights_sha256": "cd", "layers": None})
+    assert "backbone: the store has 'net', asked for 'other'" in str(error.value)
+    assert "weights_sha256: the store has 'ab', asked for 'cd'" in str(error.value)
+    assert "layers" not in str(error.value)
+
+
+def test_a_failed_write_leaves_nothing(tmp_path, rng):
+    with pytest.raises(RuntimeError), store.create(tmp_path / "s.h5", MADE_WITH, dtype="float32"):
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_write_leaves_the_old_store(tmp_path, rng):
+    maps, _ = write(tmp_path / "s.h5", rng)
+    with pytest.raises(RuntimeError), store.create(tmp_path / "s.h5", MADE_WITH, dtype="float32"):
+        raise RuntimeError
+    with FeatureStore(tmp_path / "s.h5") as opened:
+        np.testing.assert_array_equal(opened.split("train").maps("a"), maps)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "message"),
+    [
+        (np.nan, "float32", "not finite: the weights or the image are damaged.*first image: y"),
+        (1e6, "float16", "too large for float16: set 'dtype: float32'.*first image: y"),
+    ],
+)
+def test_bad_values_are_refused(tmp_path, values, dtype, message):
+    maps = np.zeros((2, 1, 2, 2), np.float32)
+    maps[1, 0, 0, 0] = values
+    with (
+        pytest.raises(StoreError, match=message),
+        store.create(tmp_path / "s.h5", MADE_WITH, dtype=dtype) as writer,
+    ):
+        writer.add_split("train", ["x", "y"], {"a": (1, 2, 2)}, 1)
+        writer.write("train", 0, {"a": maps}, np.zeros((2, 1)))
+
+
+def test_damaged_stores_are_refused(tmp_path, rng):
+    path = tmp_path / "s.h5"
+    with pytest.raises(StoreError, match="no such feature store"):
+        FeatureStore(path)
+    path.write_bytes(b"junk")
+    with pytest.raises(StoreError, match="not a readable HDF5 file"):
+        FeatureStore(path)
+    write(path, rng)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(StoreError, match=r"s\.h5"):
+        FeatureStore(path)
+    with h5py.File(path, "w"):
+        pass
+    with pytest.raises(StoreError, match="not a feature store of this project"):
+        FeatureStore(path)
+    write(path, rng)
+    with h5py.File(path, "a") as file:
+        file.attrs["schema_version"] = 99
+    with pytest.raises(StoreError, match="schema version 99, this library reads 1"):
+        FeatureStore(path)
