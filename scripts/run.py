@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -341,6 +342,11 @@ class Display:
             ticking.join()
 
 
+def has_gpu() -> bool:
+    """Tell whether this machine has an NVIDIA driver, without importing torch."""
+    return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
+
+
 def snakemake_command(arguments: argparse.Namespace, override: Path) -> list[str]:
     """Return the Snakemake call that does what was asked for."""
     files = [ROOT / "config" / "config.yaml", arguments.configfile, override]
@@ -350,6 +356,8 @@ def snakemake_command(arguments: argparse.Namespace, override: Path) -> list[str
         "--workflow-profile", str(ROOT / "workflow" / "profiles" / "default"),
         "--configfile", *(str(file) for file in files if file),
         "--cores", str(arguments.cores),
+        # The profile lets one job at a time claim the GPU. Where no driver is, nothing is shared.
+        *([] if has_gpu() else ["--resources", f"gpu={arguments.cores}"]),
         "--nocolor",
         *(["--dry-run"] if arguments.dry_run else []),
         *arguments.snakemake,

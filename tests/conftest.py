@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from indad.features import ArrayFeatures
 from PIL import Image
+
+from indad.features import ArrayFeatures
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -89,9 +89,7 @@ def neighbourhood(maps: np.ndarray, i: int, j: int) -> np.ndarray:
 
 def adaptive_pool(values: np.ndarray, size: int) -> np.ndarray:
     n = len(values)
-    return np.array(
-        [values[i * n // size : -(-(i + 1) * n // size)].mean() for i in range(size)]
-    )
+    return np.array([values[i * n // size : -(-(i + 1) * n // size)].mean() for i in range(size)])
 
 
 def patch_embedding(source, layers, kind, size=1024):

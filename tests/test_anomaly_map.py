@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from indad.anomaly_map import anomaly_maps
 from scipy.ndimage import gaussian_filter
 from torch.nn.functional import interpolate
+
+from indad.anomaly_map import anomaly_maps
 
 
 @pytest.mark.parametrize("grid", [(56, 56), (28, 28), (14, 20), (7, 7), (1, 1), (2, 1)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 import pytest
+
 from indad.config import Config, expected_store, made_with
 from indad.errors import ConfigError, DataError
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from conftest import save_image
 from indad.errors import DataError
 from indad.images import Geometry, decode, mask_pixels, read_image, read_mask, to_rgb
-from PIL import Image
 
 STANDARD = Geometry.from_config(256, 224)
 

@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+
 from conftest import save_image
 from indad import manifest
 from indad.errors import DataError

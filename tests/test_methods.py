@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+
 import references
 from conftest import ROOT, make_features
 from indad import methods
@@ -42,7 +43,9 @@ def test(rng, train):
     return make_features(np.random.default_rng(1), 5)
 
 
-@pytest.mark.parametrize(("k_image", "k_pixel", "layers"), [(3, 4, None), (1, 1, ["b"]), (5, 12, None)])
+@pytest.mark.parametrize(
+    ("k_image", "k_pixel", "layers"), [(3, 4, None), (1, 1, ["b"]), (5, 12, None)]
+)
 def test_spade_equals_reference(train, test, k_image, k_pixel, layers):
     detector = SPADE(k_image=k_image, k_pixel=k_pixel, layers=layers).fit(train)
     images, maps = references.spade(train, test, layers or train.layers, k_image, k_pixel)

@@ -6,6 +6,7 @@ import json
 from importlib import metadata
 
 import pytest
+
 from indad import manifest, sources
 from indad.errors import DataError
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import h5py
 import numpy as np
 import pytest
+
 from indad import store
 from indad.errors import StoreError
 from indad.store import FeatureStore
@@ -50,7 +51,9 @@ def test_float16_is_read_as_float32(tmp_path, rng):
 def test_other_settings_are_refused_by_name(tmp_path, rng):
     write(tmp_path / "s.h5", rng)
     with pytest.raises(StoreError) as error:
-        FeatureStore(tmp_path / "s.h5", {"backbone": "other", "weights_sha256": "cd", "layers": None})
+        FeatureStore(
+            tmp_path / "s.h5", {"backbone": "other", "weights_sha256": "cd", "layers": None}
+        )
     assert "backbone: the store has 'net', asked for 'other'" in str(error.value)
     assert "weights_sha256: the store has 'ab', asked for 'cd'" in str(error.value)
     assert "layers" not in str(error.value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+
 from indad import evaluation, readme, tables
 from indad.errors import DataError, StoreError
 from indad.store import GroundTruth

@@ -16,7 +16,7 @@ from torch import Tensor
 #: Columns over which a block's minimum is first taken. A plain ``min`` with its index costs as
 #: much as a product over 128 dimensions on a CPU; ``amin`` is vectorised, eight times as fast, and
 #: the index is looked for only in the winning group.
-GROUP = 64
+GROUP = 128
 #: Largest block of distances, (queries, bank vectors): what stays in a CPU's cache, and what keeps
 #: a GPU busy.
 CPU_BLOCK = (1024, 2048)
@@ -117,6 +117,7 @@ class Bank:
             ValueError: when the queries' shape, type or device does not fit the bank, or their
                 values are not finite.
         """
+        self._check_queries(queries)
         best = queries.new_full((len(queries),), torch.inf)
         index = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
         for rows, start, block in self._blocks(queries):
@@ -148,6 +149,7 @@ class Bank:
         """
         if not 1 <= k <= len(self.vectors):
             raise ValueError(f"k: {k} neighbours asked for, but the bank has {len(self.vectors)}")
+        self._check_queries(queries)
         best = queries.new_full((len(queries), k), torch.inf)
         index = torch.zeros(len(queries), k, dtype=torch.int64, device=queries.device)
         for rows, start, block in self._blocks(queries):
@@ -160,18 +162,22 @@ class Bank:
         distance, order = self._distances(queries, index).sort(dim=1, stable=True)
         return distance, index.gather(1, order)
 
+    def _check_queries(self, queries: Tensor) -> None:
+        if queries.device != self.vectors.device:
+            raise ValueError(f"queries are on {queries.device}, the bank on {self.vectors.device}")
+        _check(queries, "queries")
+        if queries.shape[1] != self.vectors.shape[1]:
+            raise ValueError(
+                f"queries have {queries.shape[1]} dimensions, the bank {self.vectors.shape[1]}"
+            )
+
     def _blocks(self, queries: Tensor) -> Iterator[tuple[slice, int, Tensor]]:
         """Yield ``(query rows, first bank index, block)``; a row's blocks come in bank order.
 
         A block holds half the squared distances less half the queries' squared norms. It is
         overwritten by the next one. Columns past the bank's end are infinite.
         """
-        _check(queries, "queries")
         dimensions = self.vectors.shape[1]
-        if queries.shape[1] != dimensions:
-            raise ValueError(f"queries have {queries.shape[1]} dimensions, the bank {dimensions}")
-        if queries.device != self.vectors.device:
-            raise ValueError(f"queries are on {queries.device}, the bank on {self.vectors.device}")
         buffer = queries.new_empty(self._rows * self._columns)
         # As many queries at once as fit, so that a bank that is not kept centred is read seldom.
         many = max(self._rows, self.memory // 8 // 4 // (dimensions + 1))

@@ -55,10 +55,10 @@ def colour_range(maps: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     """Return the colour scale of an experiment, one for all its images.
 
     It starts at the median of the good images' pixels, so that what is normal stays dark, and
-    ends at the largest value.
+    ends at the peak of a clearly defective image rather than at that of the one strangest.
     """
     normal = maps[labels == 0] if (labels == 0).any() else maps
-    return float(np.median(normal)), float(maps.max())
+    return float(np.median(normal)), float(np.quantile(maps.max(axis=(1, 2)), 0.9))
 
 
 def sheet(

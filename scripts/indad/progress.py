@@ -18,11 +18,12 @@ def ignore(done: int, total: int) -> None:
 
 def duration(seconds: float) -> str:
     """Say a time span the way a person would: ``4 s``, ``2:05 min``, ``1:02 h``."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if seconds < 3600:
-        return f"{seconds // 60:.0f}:{seconds % 60:02.0f} min"
-    return f"{seconds // 3600:.0f}:{seconds % 3600 // 60:02.0f} h"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02d} min"
+    return f"{whole // 3600}:{whole % 3600 // 60:02d} h"
 
 
 class LoggedProgress:
@@ -44,6 +45,8 @@ class LoggedProgress:
         elapsed = now - self.started
         if done >= total:
             logger.info("%s: %d %s in %s", self.what, total, self.unit, duration(elapsed))
-        elif done:
+        elif done < total / 20:  # too early to tell: the first steps are seldom typical
+            logger.info("%s: %d/%d %s", self.what, done, total, self.unit)
+        else:
             left = duration(elapsed / done * (total - done))
             logger.info("%s: %d/%d %s, %s left", self.what, done, total, self.unit, left)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
-
 from tabulate import tabulate
 
 #: Metric name to its heading, in the order tables are shown.

@@ -21,7 +21,7 @@ rule tabulate:
         experiments=list(CONFIG.experiments),
         notes=CONFIG.notes,
     script:
-        "../../scripts/tabulate.py"
+        "../../scripts/write_tables.py"
 
 
 localrules:

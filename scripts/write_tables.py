@@ -1,4 +1,7 @@
-"""Gather all metrics into one tidy CSV and into markdown tables."""
+"""Gather all metrics into one tidy CSV and into markdown tables.
+
+Not called tabulate.py: that would hide the package of that name from every script beside it.
+"""
 
 from pathlib import Path
 

@@ -1,0 +1,199 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from indad.coreset import greedy_k_center, random_projection
+
+
+def gaussian(size, dimensions, seed):
+    return torch.randn(size, dimensions, generator=torch.Generator().manual_seed(seed))
+
+
+def clustered(size, dimensions, seed):
+    """Clusters far from the origin, each stretched along few directions."""
+    random = np.random.default_rng(seed)
+    centres = 3 * random.standard_normal((20, dimensions)) + 10
+    directions = random.standard_normal((4, dimensions)) * np.array([[1], [0.5], [0.25], [0.1]])
+    points = (
+        centres[random.integers(20, size=size)] + random.standard_normal((size, 4)) @ directions
+    )
+    points += 0.05 * random.standard_normal((size, dimensions))
+    return torch.from_numpy(points.astype(np.float32))
+
+
+# Seeds whose runner-up is at every pick at least 5e-6 (of the distance) behind: float32 products
+# and the float64 loop then have no reason to differ.
+DATA = {"gaussian": gaussian(2000, 16, 7), "clustered": clustered(2000, 24, 20)}
+COUNT = 400
+
+
+def plain_loop(points, count, start):
+    """Farthest-first traversal as the papers write it, in float64."""
+    points = points.double().numpy()
+    order, distances = [start], [math.inf]
+    nearest = np.linalg.norm(points - points[start], axis=1)
+    while len(order) < count:
+        order.append(int(nearest.argmax()))
+        distances.append(nearest[order[-1]])
+        nearest = np.minimum(nearest, np.linalg.norm(points - points[order[-1]], axis=1))
+    return order, np.array(distances), nearest.max()
+
+
+@pytest.fixture(scope="module", params=DATA)
+def case(request):
+    points = DATA[request.param]
+    return points, plain_loop(points, COUNT, 17)
+
+
+@pytest.mark.parametrize("candidates", [1, 7, 64, 1024, 2000])
+def test_the_order_is_the_plain_loops(case, candidates):
+    points, (order, distances, covering) = case
+    result = greedy_k_center(points, COUNT, start=17, candidates=candidates)
+    assert result.indices.dtype == torch.int64
+    assert result.indices.tolist() == order
+    assert result.distances[0] == math.inf
+    np.testing.assert_allclose(result.distances[1:], distances[1:], rtol=1e-4)
+    assert result.covering_radius == pytest.approx(covering, rel=1e-4)
+
+
+@pytest.mark.parametrize("memory", [40_000, 1_000_000])
+def test_blocks_do_not_change_the_order(case, memory):
+    points, (order, _, _) = case
+    assert greedy_k_center(points, COUNT, start=17, memory=memory).indices.tolist() == order
+
+
+def test_a_smaller_coreset_is_a_prefix(case):
+    points, _ = case
+    large = greedy_k_center(points, COUNT, start=17, candidates=50)
+    for count in (1, 2, 51, 173):
+        small = greedy_k_center(points, count, start=17, candidates=50)
+        assert torch.equal(small.indices, large.indices[:count])
+        torch.testing.assert_close(small.distances, large.distances[:count], rtol=1e-5, atol=0)
+        # What is left uncovered is where the next pick is made.
+        assert small.covering_radius == pytest.approx(float(large.distances[count]), rel=1e-4)
+
+
+def test_every_point_is_covered_and_picks_lie_apart(case):
+    points, _ = case
+    result = greedy_k_center(points, 100, start=0)
+    chosen = points[result.indices].double()
+    distance = torch.cdist(points.double(), chosen, compute_mode="donot_use_mm_for_euclid_dist")
+    radius = float(distance.min(dim=1)[0].max())
+    assert radius == pytest.approx(result.covering_radius, rel=1e-5)
+    between = distance[result.indices] + torch.eye(100) * 1e9
+    assert float(between.min()) >= result.covering_radius * (1 - 1e-5)
+    assert bool((result.distances.diff()[1:] <= 0).all())
+
+
+def test_all_points_are_picked_once():
+    points = gaussian(300, 16, 25)
+    result = greedy_k_center(points, 300, start=3, candidates=64)
+    assert sorted(result.indices.tolist()) == list(range(300))
+    assert result.covering_radius == 0
+    assert result.indices.tolist() == plain_loop(points, 300, 3)[0]
+
+
+@pytest.mark.parametrize("candidates", [1, 8, 1024])
+@pytest.mark.parametrize("offset", [0.0, 50.0])
+def test_duplicates_come_last_in_the_order_of_their_indices(candidates, offset):
+    distinct = gaussian(60, 8, 3) + offset
+    points = distinct[torch.arange(300) % 60]
+    result = greedy_k_center(points, 300, start=5, candidates=candidates)
+    first, rest = result.indices[:60].tolist(), result.indices[60:].tolist()
+    assert sorted(index % 60 for index in first) == list(range(60))
+    assert rest == sorted(set(range(300)) - set(first))
+    assert bool((result.distances[:60] > 0).all())
+    assert result.distances[60:].count_nonzero() == 0
+
+
+def test_points_that_are_all_equal_are_picked_by_index():
+    result = greedy_k_center(torch.full((40, 5), 0.1), 12, start=4, candidates=3)
+    assert result.indices.tolist() == [4, 0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11]
+    assert result.distances.tolist() == [math.inf] + [0.0] * 11
+    assert result.covering_radius == 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    size=st.integers(1, 120),
+    dimensions=st.integers(1, 4),
+    share=st.floats(0, 1),
+    candidates=st.integers(1, 40),
+    memory=st.integers(1, 100_000),
+    seed=st.integers(0, 1000),
+)
+def test_every_pick_is_a_farthest_point(size, dimensions, share, candidates, memory, seed):
+    # Whole numbers: many ties and duplicates.
+    points = (gaussian(size, dimensions, seed) * 3).round()
+    count = max(1, int(share * size))
+    result = greedy_k_center(points, count, start=seed % size, candidates=candidates, memory=memory)
+    order = result.indices.tolist()
+    assert order[0] == seed % size
+    assert len(set(order)) == count
+    between = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist").numpy()
+    for i in range(1, count):
+        to_chosen = between[:, order[:i]].min(axis=1)
+        assert to_chosen[order[i]] == pytest.approx(to_chosen.max(), abs=1e-2)
+        assert float(result.distances[i]) == pytest.approx(to_chosen.max(), abs=1e-2)
+
+
+def test_progress_is_reported_to_the_end():
+    calls = []
+    greedy_k_center(
+        DATA["gaussian"], 200, start=0, candidates=20, progress=lambda *call: calls.append(call)
+    )
+    assert len(calls) > 1
+    assert calls == sorted(calls)
+    assert calls[-1] == (200, 200)
+
+
+def test_the_points_are_left_alone():
+    points = DATA["clustered"].clone()
+    greedy_k_center(points, 50, start=0)
+    assert torch.equal(points, DATA["clustered"])
+
+
+def test_what_is_out_of_range_is_refused():
+    points = gaussian(10, 3, 0)
+    with pytest.raises(ValueError, match="count: 11 asked for, but there are 10 points"):
+        greedy_k_center(points, 11, start=0)
+    with pytest.raises(ValueError, match="count: 0"):
+        greedy_k_center(points, 0, start=0)
+    with pytest.raises(ValueError, match="start: 10 "):
+        greedy_k_center(points, 2, start=10)
+    with pytest.raises(ValueError, match="start: -1 "):
+        greedy_k_center(points, 2, start=-1)
+    with pytest.raises(ValueError, match="candidates"):
+        greedy_k_center(points, 2, start=0, candidates=0)
+    with pytest.raises(ValueError, match="float32 matrix"):
+        greedy_k_center(points.double(), 2, start=0)
+    with pytest.raises(ValueError, match="NaN"):
+        greedy_k_center(points / 0, 2, start=0)
+
+
+def test_the_projection_is_the_same_everywhere():
+    projection = random_projection(3, 2, seed=0)
+    expected = np.random.default_rng(0).standard_normal((3, 2)) / math.sqrt(2)
+    assert projection.dtype == torch.float32
+    np.testing.assert_allclose(projection, expected, rtol=1e-6)
+    # The first draw of NumPy's PCG64 with seed 0, by the standard's ziggurat.
+    assert float(projection[0, 0]) == pytest.approx(0.12573022 / math.sqrt(2), rel=1e-6)
+    assert not torch.equal(projection, random_projection(3, 2, seed=1))
+
+
+def test_the_projection_keeps_squared_lengths_on_average():
+    points = gaussian(500, 300, 5)
+    projected = points @ random_projection(300, 128, seed=2)
+    ratio = projected.square().sum(dim=1) / points.square().sum(dim=1)
+    assert float(ratio.mean()) == pytest.approx(1, abs=0.05)
+    assert float(ratio.std()) == pytest.approx(math.sqrt(2 / 128), rel=0.25)
+
+
+@pytest.mark.parametrize(("dim_in", "dim_out"), [(0, 3), (3, 0)])
+def test_a_projection_needs_dimensions(dim_in, dim_out):
+    with pytest.raises(ValueError, match="at least 1"):
+        random_projection(dim_in, dim_out, seed=0)

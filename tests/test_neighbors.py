@@ -1,0 +1,222 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from indad.neighbors import (
+    GROUP,
+    Bank,
+    augmented,
+    augmented_bank,
+    block_shape,
+    k_nearest,
+    nearest,
+)
+
+
+def gaussian(rows, dimensions, seed, offset=0.0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(rows, dimensions, generator=generator) + offset
+
+
+def reference(queries, bank):
+    return torch.cdist(queries.double(), bank.double(), compute_mode="donot_use_mm_for_euclid_dist")
+
+
+SHAPES = [
+    (1, 1, 1),
+    (5, 3, 2),
+    (7, GROUP, 24),
+    (33, GROUP + 1, 64),
+    (50, 3 * GROUP - 1, 130),
+    (1500, 4500, 16),
+]
+
+
+@pytest.mark.parametrize(("queries", "bank", "dimensions"), SHAPES)
+def test_nearest_equals_the_full_float64_matrix(queries, bank, dimensions):
+    x, y = gaussian(queries, dimensions, 0), gaussian(bank, dimensions, 1)
+    distance, index = nearest(x, y)
+    value, place = reference(x, y).min(dim=1)
+    assert index.dtype == torch.int64
+    assert torch.equal(index, place)
+    torch.testing.assert_close(distance.double(), value, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize(("queries", "bank", "dimensions"), SHAPES)
+def test_k_nearest_equals_the_sorted_float64_matrix(queries, bank, dimensions):
+    x, y = gaussian(queries, dimensions, 2), gaussian(bank, dimensions, 3)
+    k = min(5, bank)
+    distance, index = k_nearest(x, y, k)
+    value, place = reference(x, y).topk(k, largest=False)
+    assert torch.equal(index, place)
+    torch.testing.assert_close(distance.double(), value, rtol=1e-5, atol=0)
+
+
+def test_k_nearest_of_one_is_nearest():
+    x, y = gaussian(40, 8, 0), gaussian(700, 8, 1)
+    distance, index = k_nearest(x, y, 1)
+    single = nearest(x, y)
+    assert torch.equal(index[:, 0], single[1])
+    assert torch.equal(distance[:, 0], single[0])
+
+
+def test_all_of_the_bank_may_be_asked_for():
+    _, index = k_nearest(gaussian(4, 3, 0), gaussian(300, 3, 1), 300, memory=50_000)
+    assert torch.equal(index.sort(dim=1)[0], torch.arange(300).expand(4, 300))
+
+
+@pytest.mark.parametrize("memory", [1, 60_000, 300_000, 2_000_000, 1 << 30])
+def test_chunks_do_not_change_the_result(memory):
+    x, y = gaussian(300, 20, 4, offset=3.0), gaussian(1000, 20, 5, offset=3.0)
+    value, place = reference(x, y).topk(4, largest=False)
+    distance, index = nearest(x, y, memory=memory)
+    assert torch.equal(index, place[:, 0])
+    torch.testing.assert_close(distance.double(), value[:, 0], rtol=1e-5, atol=0)
+    distance, index = k_nearest(x, y, 4, memory=memory)
+    assert torch.equal(index, place)
+    torch.testing.assert_close(distance.double(), value, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+@pytest.mark.parametrize("memory", [60_000, 1 << 30])
+def test_identical_vectors_are_at_exactly_zero(offset, memory):
+    bank = gaussian(900, 50, 6, offset)
+    order = torch.randperm(900, generator=torch.Generator().manual_seed(0))
+    distance, index = nearest(bank[order], bank, memory=memory)
+    assert torch.equal(index, order)
+    assert distance.count_nonzero() == 0
+    distance, index = k_nearest(bank[order], bank, 3, memory=memory)
+    assert torch.equal(index[:, 0], order)
+    assert distance[:, 0].count_nonzero() == 0
+    assert bool((distance[:, 1] > 0).all())
+
+
+def test_a_large_common_offset_does_not_cancel():
+    x, y = gaussian(50, 10, 7), gaussian(400, 10, 8)
+    # Whole numbers over 1024 survive the offset exactly.
+    x, y = (x * 1024).round() / 1024, (y * 1024).round() / 1024
+    moved = nearest(x + 1000, y + 1000)
+    torch.testing.assert_close(moved[0], nearest(x, y)[0], rtol=1e-6, atol=0)
+
+
+def test_the_lowest_index_wins_exact_ties():
+    # Small whole numbers about a mean of zero: every step is exact.
+    y = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]).repeat(2 * GROUP, 1)
+    _, index = nearest(torch.tensor([[0.0, 0.0], [-2.0, 0.0], [0.0, 3.0]]), y, memory=20_000)
+    assert index.tolist() == [0, 1, 2]
+
+
+def test_equal_distances_are_listed_by_index():
+    distance, index = k_nearest(torch.zeros(1, 2), torch.ones(6, 2), 6)
+    assert index.tolist() == [[0, 1, 2, 3, 4, 5]]
+    torch.testing.assert_close(distance, torch.full((1, 6), math.sqrt(2)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    queries=st.integers(1, 40),
+    size=st.integers(1, 400),
+    dimensions=st.integers(1, 9),
+    memory=st.integers(1, 200_000),
+    seed=st.integers(0, 1000),
+)
+def test_any_shape_and_memory(queries, size, dimensions, memory, seed):
+    x, y = gaussian(queries, dimensions, seed), gaussian(size, dimensions, seed + 1)
+    expected = reference(x, y).sort(dim=1)[0]
+    torch.testing.assert_close(
+        nearest(x, y, memory=memory)[0].double(), expected[:, 0], rtol=1e-3, atol=1e-5
+    )
+    k = min(3, size)
+    torch.testing.assert_close(
+        k_nearest(x, y, k, memory=memory)[0].double(), expected[:, :k], rtol=1e-3, atol=1e-5
+    )
+
+
+def test_a_prepared_bank_serves_many_searches():
+    y = gaussian(500, 12, 9)
+    bank = Bank(y)
+    for seed in range(3):
+        x = gaussian(20, 12, seed)
+        for one, other in zip(bank.nearest(x), nearest(x, y), strict=True):
+            assert torch.equal(one, other)
+        for one, other in zip(bank.k_nearest(x, 4), k_nearest(x, y, 4), strict=True):
+            assert torch.equal(one, other)
+
+
+def test_strided_inputs_are_searched_as_they_are():
+    wide = gaussian(300, 20, 10)
+    x, y = wide[:40, ::2], wide[50:, 1::2]
+    kept = wide.clone()
+    assert torch.equal(nearest(x, y)[1], nearest(x.contiguous(), y.contiguous())[1])
+    assert torch.equal(wide, kept)
+
+
+def test_no_queries_give_no_results():
+    distance, index = nearest(torch.zeros(0, 3), gaussian(5, 3, 0))
+    assert distance.shape == index.shape == (0,)
+    assert k_nearest(torch.zeros(0, 3), gaussian(5, 3, 0), 2)[0].shape == (0, 2)
+
+
+def test_nothing_tracks_gradients():
+    x = gaussian(5, 3, 0).requires_grad_()
+    assert not nearest(x, gaussian(5, 3, 1))[0].requires_grad
+
+
+@pytest.mark.parametrize("dimensions", [1, 24, 1024, 10_000])
+@pytest.mark.parametrize("memory", [1 << 22, 1 << 26, 1 << 30])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_blocks_keep_to_the_memory(device, memory, dimensions):
+    rows, columns = block_shape(torch.device(device), memory, dimensions)
+    assert rows >= 1
+    assert columns % GROUP == 0
+    assert 4 * rows * columns <= memory // 8
+    assert 4 * rows * (dimensions + 1) <= memory // 8
+    assert columns == GROUP or 4 * columns * (dimensions + 1) <= memory // 8
+
+
+def test_the_factors_multiply_to_half_squares():
+    x, y = gaussian(6, 4, 0), gaussian(5, 4, 1)
+    mean = y.mean(dim=0)
+    half = augmented(x, mean) @ augmented_bank(y, mean, 7).T
+    square = 2 * half + (x - mean).square().sum(dim=1, keepdim=True)
+    np.testing.assert_allclose(square[:, :5], reference(x, y).square(), rtol=1e-4)
+    assert bool(square[:, 5:].isinf().all())
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_values_that_are_not_finite_are_refused(bad):
+    good, spoilt = gaussian(10, 3, 0), gaussian(10, 3, 0)
+    spoilt[7, 1] = bad
+    with pytest.raises(ValueError, match=r"queries: .*NaN"):
+        nearest(spoilt, good)
+    with pytest.raises(ValueError, match=r"bank: .*NaN"):
+        nearest(good, spoilt)
+    with pytest.raises(ValueError, match=r"queries: .*NaN"):
+        k_nearest(spoilt, good, 2)
+
+
+def test_what_does_not_fit_is_refused():
+    x, y = gaussian(4, 3, 0), gaussian(6, 3, 1)
+    with pytest.raises(ValueError, match="3 dimensions, the bank 2"):
+        nearest(x, y[:, :2])
+    with pytest.raises(ValueError, match="no vectors"):
+        nearest(x, y[:0])
+    with pytest.raises(ValueError, match="no vectors"):
+        nearest(x[:, :0], y[:, :0])
+    with pytest.raises(ValueError, match="float32 matrix"):
+        nearest(x[0], y)
+    with pytest.raises(ValueError, match=r"float32 matrix, got torch\.float64"):
+        nearest(x, y.double())
+    with pytest.raises(ValueError, match="7 neighbours asked for, but the bank has 6"):
+        k_nearest(x, y, 7)
+    with pytest.raises(ValueError, match="0 neighbours"):
+        k_nearest(x, y, 0)
+
+
+def test_queries_on_another_device_are_refused():
+    with pytest.raises(ValueError, match="queries are on meta, the bank on cpu"):
+        nearest(torch.empty(2, 3, device="meta"), gaussian(4, 3, 0))

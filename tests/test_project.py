@@ -1,0 +1,159 @@
+"""The project's own files agree with each other."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from conftest import ROOT
+from indad import methods, sources, tables
+
+
+def direct_dependencies() -> dict[str, Requirement]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lists = [project["dependencies"], *project["optional-dependencies"].values()]
+    parsed = [Requirement(text) for each in lists for text in each]
+    return {canonicalize_name(each.name): each for each in parsed}
+
+
+def locked() -> dict[str, set[str]]:
+    """Package to its pinned versions: some differ by Python version."""
+    pins: dict[str, set[str]] = {}
+    for line in (ROOT / "requirements.lock").read_text().splitlines():
+        requirement = Requirement(line)
+        (pin,) = requirement.specifier
+        assert pin.operator == "==", line
+        pins.setdefault(canonicalize_name(requirement.name), set()).add(pin.version)
+    return pins
+
+
+def test_lock_holds_exact_pins_of_everything_and_no_urls():
+    pins = locked()
+    assert "://" not in (ROOT / "requirements.lock").read_text()
+    for name, requirement in direct_dependencies().items():
+        assert name in pins, f"{name} is in pyproject.toml but not locked: make lock"
+        for version in pins[name]:
+            assert requirement.specifier.contains(version), f"{name} {version}: make lock"
+
+
+def test_environment_yaml_has_the_same_versions():
+    environment = yaml.safe_load((ROOT / "environment.yaml").read_text())
+    pip = next(each["pip"] for each in environment["dependencies"] if isinstance(each, dict))
+    pins = locked()
+    listed = {}
+    for text in pip:
+        requirement = Requirement(text)
+        (pin,) = requirement.specifier
+        listed[canonicalize_name(requirement.name)] = pin.version
+    assert set(listed) == set(direct_dependencies())
+    for name, version in listed.items():
+        assert version in pins[name], f"{name}: environment.yaml {version}, lock {pins[name]}"
+
+
+def test_the_packages_the_project_was_asked_for_are_direct_dependencies():
+    wanted = [
+        "snakemake",
+        "torch",
+        "torchvision",
+        "timm",
+        "numpy",
+        "scikit-learn",
+        "pandas",
+        "h5py",
+        "tabulate",
+    ]
+    assert set(wanted) <= set(direct_dependencies())
+
+
+def schema() -> dict:
+    return yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+
+
+def test_every_configuration_key_is_documented():
+    text = (ROOT / "config/README.md").read_text()
+    definitions = schema()["$defs"]
+    keys = {
+        *schema()["properties"],
+        *definitions["dataset"]["properties"],
+        *definitions["extractor"]["properties"],
+        *definitions["experiment"]["properties"],
+        *(f"readme.{key}" for key in schema()["properties"]["readme"]["properties"]),
+        *(f"run.{key}" for key in schema()["properties"]["run"]["properties"]),
+    }
+    keys |= {name for m in methods.METHODS for name in methods.create(m, {}).parameters} - {"seed"}
+    keys |= {name for s in sources.SOURCES for name in sources.check_options(s, {}, "")}
+    missing = [key for key in sorted(keys) if f"`{key}" not in text]
+    assert not missing
+    documented = {name.lower() for name in (*methods.METHODS, *sources.SOURCES)}
+    assert all(f"`{name}`" in text for name in documented)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "quickstart.yaml", "bottle_r18.yaml"])
+def test_shipped_configurations_are_valid(name):
+    from snakemake.utils import validate
+
+    from indad.config import Config
+    from run import load_config
+
+    config = load_config(ROOT / "config" / name)
+    validate(config, schema=str(ROOT / "workflow/schemas/config.schema.yaml"))
+    made = Config(config)
+    assert made.experiments
+    for extractor in config["extractors"]:
+        assert made.extractor(extractor)["layers"]
+    assert f"<!-- begin {config['readme']['block']} -->" in (ROOT / "README.md").read_text() or (
+        name == "config.yaml"
+    )
+
+
+def test_metric_names_agree():
+    from indad import metrics
+
+    assert tuple(tables.TITLES) == tuple(metrics.METRICS)
+    assert schema()["$defs"]["metric"]["enum"] == list(metrics.METRICS)
+
+
+def test_a_version_is_stated_once():
+    from indad import __version__
+
+    assert f"version: {__version__}" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_links_and_pictures_of_the_readme_exist():
+    text = (ROOT / "README.md").read_text()
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        if "://" not in target:
+            assert (ROOT / target).exists(), target
+
+
+def test_rules_and_library_keep_apart():
+    """The library knows no Snakemake, the rules no torch."""
+    for path in (ROOT / "scripts/indad").rglob("*.py"):
+        assert not re.search(r"^\s*(import|from) snakemake", path.read_text(), re.M), path
+    for path in (ROOT / "workflow").rglob("*.smk"):
+        assert "torch" not in path.read_text(), path
+
+
+def test_a_stage_can_be_run_by_hand(category, tmp_path):
+    script = [sys.executable, str(ROOT / "scripts/index.py")]
+    options = [
+        "--params", f'{{"folder": "{category}"}}',
+        "--wildcards", "category=widget",
+        "--output", f"manifest={tmp_path / 'm.csv'}",
+        "--log", str(tmp_path / "log"),
+    ]  # fmt: skip
+    subprocess.run([*script, *options], check=True, capture_output=True)
+    assert (tmp_path / "m.csv").exists()
+    assert "index widget: 8 images" in (tmp_path / "log").read_text()
+    (category / "train/good/000.png").write_bytes(b"junk")
+    failed = subprocess.run([*script, *options], capture_output=True, text=True)
+    assert failed.returncode == 1
+    assert "train/good/000.png: cannot be decoded" in failed.stderr
+    assert "Traceback" not in failed.stderr

@@ -1,0 +1,232 @@
+"""The real workflow on a small real data set: solar cells and textures, a pretrained network."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from conftest import ROOT
+from indad import evaluation, methods, tables
+from indad.store import FeatureStore
+
+SMALL = {
+    "threads": 1,
+    "device": "cpu",
+    "batch_size": 8,
+    "run": {
+        "datasets": ["elpv", "drawn"],
+        "experiments": ["SPADE", "PaDiM", "PatchCore-10", "PatchCore-1"],
+    },
+    "datasets": {
+        "elpv": {"categories": ["mono"], "options": {"train": 12, "good": 4, "per_defect": 3}},
+        "drawn": {
+            "categories": ["wood"],
+            "options": {"train": 12, "good": 4, "per_defect": 2, "size": 128},
+        },
+    },
+    "extractors": {"lite0": {"resize": 128, "crop": 112, "embedding": "blocks.4"}},
+    "experiments": {
+        "SPADE": {"method": "spade", "extractor": "lite0", "k_pixel": 3},
+        "PaDiM": {"method": "padim", "extractor": "lite0", "dimensions": 20},
+        "PatchCore-10": {
+            "method": "patchcore",
+            "extractor": "lite0",
+            "layers": ["blocks.2", "blocks.4"],
+            "embedding": "concat",
+            "coreset_ratio": 0.1,
+        },
+        "PatchCore-1": {
+            "method": "patchcore",
+            "extractor": "lite0",
+            "layers": ["blocks.2", "blocks.4"],
+            "embedding": "concat",
+            "coreset_ratio": 0.01,
+        },
+    },
+}
+
+
+def snakemake(folder: Path, *arguments: str, **changes) -> subprocess.CompletedProcess[str]:
+    """Run the workflow with results in ``folder``."""
+    config = SMALL | {"results": str(folder / "results")} | changes
+    file = folder / "config.yaml"
+    file.write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "workflow/Snakefile")]
+    command += ["--directory", str(folder), "--cores", "2", "--resources", "gpu=1"]
+    command += ["--configfile", str(ROOT / "config/config.yaml"), str(file), *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("workflow")
+    done = snakemake(folder)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return folder
+
+
+pytestmark = pytest.mark.slow
+
+
+def test_all_metrics_of_all_experiments(finished):
+    metrics = evaluation.read([finished / "results/metrics.csv"])
+    assert list(metrics) == list(evaluation.COLUMNS)
+    assert metrics["value"].between(0, 1).all()
+    measured = metrics.groupby(["dataset", "category", "experiment"])["metric"].apply(tuple)
+    assert len(measured) == 8
+    for (dataset, _, _), names in measured.items():
+        assert names == (tuple(tables.TITLES) if dataset == "drawn" else tuple(tables.TITLES)[:3])
+
+
+def test_metrics_are_those_of_the_scores(finished):
+    from sklearn.metrics import roc_auc_score
+
+    scores = pd.read_csv(finished / "results/scores/drawn/wood/PaDiM/seed0/scores.csv")
+    metrics = evaluation.read([finished / "results/metrics/drawn/wood/PaDiM/seed0.csv"])
+    assert list(scores) == ["image", "label", "defect", "score"]
+    value = metrics.set_index("metric").loc["image_auroc", "value"]
+    assert value == pytest.approx(roc_auc_score(scores["label"], scores["score"]), abs=1e-9)
+
+
+def test_tables_pictures_logs_and_benchmarks(finished):
+    results = finished / "results"
+    text = (results / "tables/results.md").read_text()
+    assert "## AUPRO (up to 30 % false positives): drawn" in text
+    assert "elpv has no ground truth masks" in text
+    assert (results / "pictures/drawn/wood.png").stat().st_size > 10_000
+    jobs = {
+        "download": 2, "index": 2, "extract": 2, "fit": 6, "score": 8, "evaluate": 8, "pictures": 2
+    }  # fmt: skip
+    for rule, count in jobs.items():
+        assert len(list((results / "logs" / rule).rglob("*.log"))) == count
+        assert len(list((results / "benchmarks" / rule).rglob("*.tsv"))) == count
+    assert not [path for path in results.rglob("*") if ".tmp" in path.name]
+
+
+def test_coresets_share_one_fit(finished):
+    models = list((finished / "results/models/drawn/wood").iterdir())
+    assert sorted(path.name.split("-")[0] for path in models) == ["padim", "patchcore", "spade"]
+    (patchcore,) = (path for path in models if path.name.startswith("patchcore"))
+    header = methods.read_header(patchcore / "seed0.safetensors")
+    assert header["parameters"]["coreset_ratio"] == 0.1
+    assert header["features"]["backbone"] == "tf_efficientnet_lite0"
+
+
+def test_a_second_run_does_nothing(finished):
+    again = snakemake(finished)
+    assert again.returncode == 0
+    assert "Nothing to be done" in again.stdout + again.stderr
+
+
+def planned(done: subprocess.CompletedProcess[str]) -> dict[str, int]:
+    """Read the job counts of a dry run."""
+    counts = {}
+    for line in done.stdout.splitlines():
+        words = line.split()
+        if len(words) == 2 and words[1].isdigit() and words[0] != "total":
+            counts[words[0]] = int(words[1])
+    return counts
+
+
+def test_only_what_a_change_touches_runs_again(finished):
+    rescored = SMALL["experiments"] | {"SPADE": SMALL["experiments"]["SPADE"] | {"k_image": 2}}
+    done = snakemake(finished, "--dry-run", experiments=rescored)
+    assert planned(done) == {
+        "score": 2, "evaluate": 2, "pictures": 2, "tabulate": 1, "all": 1
+    }  # fmt: skip
+    refitted = SMALL["experiments"] | {"PaDiM": SMALL["experiments"]["PaDiM"] | {"dimensions": 9}}
+    done = snakemake(finished, "--dry-run", experiments=refitted)
+    assert planned(done) == {
+        "fit": 2, "score": 2, "evaluate": 2, "pictures": 2, "tabulate": 1, "all": 1
+    }  # fmt: skip
+    assert planned(snakemake(finished, "--dry-run", batch_size=3, device="auto")) == {}
+
+
+def test_scores_do_not_depend_on_batch_size(finished, tmp_path):
+    shutil.copytree(finished / "results/data", tmp_path / "results/data")
+    run = {"datasets": ["drawn"], "experiments": ["PaDiM"]}
+    done = snakemake(tmp_path, run=run, batch_size=3)
+    assert done.returncode == 0, done.stderr[-2000:]
+    name = "results/scores/drawn/wood/PaDiM/seed0/scores.csv"
+    one, other = (pd.read_csv(folder / name) for folder in (finished, tmp_path))
+    np.testing.assert_allclose(other["score"], one["score"], rtol=1e-4)
+
+
+def test_a_truncated_store_is_refused_and_recovered(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    run = tmp_path / "run"
+    store = run / "results/features/drawn/wood/lite0.h5"
+    store.write_bytes(store.read_bytes()[:-1000])
+    broken = snakemake(run)
+    assert broken.returncode != 0
+    assert "lite0.h5" in broken.stdout + broken.stderr
+    assert "delete it" in broken.stdout + broken.stderr
+    store.unlink()
+    mended = snakemake(run)
+    assert mended.returncode == 0, mended.stderr[-2000:]
+    with FeatureStore(store) as opened:
+        assert len(opened.split("train")) == 12
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"devise": "cpu"}, "devise"),
+        ({"device": "gpu"}, "'auto', 'cpu', 'cuda'"),
+        ({"datasets": {"elpv": {"path": "/no/such/folder"}}}, "elpv"),
+        ({"datasets": {"m": {"path": "/no/such"}}, "run": {"datasets": ["m"]}}, "/no/such: data f"),
+        (
+            {"extractors": {"lite0": {"weights": "/no/such/weights.pth"}}},
+            "extractors.lite0.weights: weights '/no/such/weights.pth': there is no file",
+        ),
+        ({"experiments": {"PaDiM": {"dimension": 3}}}, "experiments.PaDiM.dimension: unknown"),
+    ],
+)
+def test_configuration_errors_are_clear(tmp_path, changes, message):
+    done = snakemake(tmp_path, "--dry-run", **changes)
+    assert done.returncode != 0
+    assert message in done.stdout + done.stderr
+
+
+def test_a_demanded_gpu_is_not_replaced(finished, tmp_path):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here, so it is used")
+    shutil.copytree(finished / "results/data", tmp_path / "results/data")
+    done = snakemake(tmp_path, device="cuda")
+    assert done.returncode != 0
+    assert "demands 'device: cuda', but torch finds no usable CUDA" in done.stdout + done.stderr
+    assert not list((tmp_path / "results").rglob("*.h5"))
+
+
+def test_an_edited_image_is_noticed(finished, category, tmp_path):
+    run = {"datasets": ["mine"], "experiments": ["SPADE"]}
+    mine = {"mine": {"path": str(category.parent)}}
+    extractors = {"lite0": {"resize": 40, "crop": 32, "embedding": "blocks.2"}}
+    extractors["lite0"]["layers"] = ["blocks.1", "blocks.2"]
+    changes = {"run": run, "datasets": mine, "extractors": extractors}
+    changes["experiments"] = {"SPADE": SMALL["experiments"]["SPADE"]}
+    assert snakemake(tmp_path, **changes).returncode == 0
+    assert planned(snakemake(tmp_path, "--dry-run", **changes)) == {}
+    shutil.copy(category / "test/good/000.png", category / "train/good/extra.png")
+    assert planned(snakemake(tmp_path, "--dry-run", **changes))["extract"] == 1
+
+
+def test_results_land_in_the_readme(finished):
+    document = finished / "NOTES.md"
+    document.write_text("<!-- begin mine -->\nold\n<!-- end mine -->\n")
+    done = snakemake(finished, "readme", readme={"file": str(document), "block": "mine"})
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "#### Image AUROC: elpv" in document.read_text()
+    assert "old" not in document.read_text()
