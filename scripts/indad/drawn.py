@@ -81,7 +81,7 @@ def wood(rng: Random, size: int) -> np.ndarray:
     pores = _noise(rng, size, (0.6, 9))
     tone = 0.55 * rings**1.5 + 0.10 * pores + 0.06 * _noise(rng, size, (2, 40)) + 0.2
     warmth = rng.uniform(-8, 8)
-    image = _colour(tone, (112, 70, 38), (205, 158, 104)) + (warmth, warmth / 2, 0)
+    image = _colour(tone, (112, 70, 38), (205, 158, 104)) + np.array([warmth, warmth / 2, 0])
     return image * _light(rng, size, 0.12)
 
 

@@ -157,7 +157,7 @@ def _descending_keys(scores: np.ndarray):
 
 
 def regions(masks: np.ndarray) -> np.ndarray:
-    """Number the 8-connected regions of masks ``(N, H, W)`` through all images: int32, 0 is none."""
+    """Number the 8-connected regions of masks ``(N, H, W)`` through all images; 0 is none."""
     numbered = np.zeros(masks.shape, np.int32)
     count = 0
     for image, mask in zip(numbered, masks, strict=True):
