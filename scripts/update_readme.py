@@ -1,4 +1,6 @@
-"""Rewrite the result tables of the README between their markers."""
+"""Rewrite the result tables of the README between their markers, and copy its pictures."""
+
+import shutil
 
 from pathlib import Path
 
@@ -16,6 +18,12 @@ def main(job: stage.Job) -> None:
         heading="####",
     )
     readme.update(Path(settings["file"]), settings["block"], text)
+    if settings.get("pictures"):
+        for picture in map(Path, job.input.pictures):
+            with atomic.replacing(
+                Path(settings["pictures"]) / f"{picture.parent.name}_{picture.name}"
+            ) as temporary:
+                shutil.copyfile(picture, temporary)
     atomic.write_text(job.output.rendered, text)
 
 
