@@ -14,13 +14,15 @@ help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 # uv installs the exact pins several times faster than pip; where it cannot (a package index that
-# only pip is set up for), pip installs the same pins.
+# only pip is set up for), pip installs the same pins. Compiled here once, in parallel: every job
+# imports torch, which takes twice as long uncompiled where Python may not write bytecode itself.
 $(VENV)/.ready: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "indad needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	@echo "Setting up $(VENV) (once, about a minute and 6 GB: torch comes with CUDA) ..."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION) 
-	$(BIN)/uv pip install --python $(BIN)/python --system-certs -r requirements.lock \
+	$(BIN)/uv pip install --python $(BIN)/python --system-certs --compile-bytecode \
+		-r requirements.lock \
 		|| { echo "uv could not install; trying pip with the same pins"; \
 		     $(BIN)/python -m pip install --disable-pip-version-check -r requirements.lock; }
 	@touch $@

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from indad import methods, stage
-from indad.config import expected_store
+from indad.extractor import expected_store
 from indad.progress import LoggedProgress
 from indad.store import FeatureStore
 

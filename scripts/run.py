@@ -438,7 +438,7 @@ def main() -> int:
         explain_failure(lines, console)
         console.print("Everything finished so far is kept: mend this and run again.")
         return code
-    console.print(Markdown((results / "tables" / "results.md").read_text(encoding="utf-8")))
+    console.print(Markdown((results / "tables" / "summary.md").read_text(encoding="utf-8")))
     took = duration(time.monotonic() - started)
     if any("Nothing to be done" in line for line in lines):
         console.print(f"Nothing to do: all results were up to date (checked in {took}).")

@@ -1,7 +1,6 @@
 """Rewrite the result tables of the README between their markers, and copy its pictures."""
 
 import shutil
-
 from pathlib import Path
 
 from indad import atomic, evaluation, readme, stage, tables

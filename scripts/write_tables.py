@@ -15,6 +15,8 @@ def main(job: stage.Job) -> None:
     for path in map(Path, job.output.tables):
         text = tables.document(metrics, experiments, selected=[path.stem], notes=notes)
         atomic.write_text(path, text)
+    summary = tables.document(metrics, experiments, selected=tables.SUMMARY, notes=notes)
+    atomic.write_text(job.output.summary, summary)
     atomic.write_text(
         job.output.document,
         "# Results\n\n" + tables.document(metrics, experiments, notes=notes),

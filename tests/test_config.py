@@ -6,8 +6,9 @@ import copy
 
 import pytest
 
-from indad.config import Config, expected_store, made_with
+from indad.config import Config
 from indad.errors import ConfigError, DataError
+from indad.extractor import expected_store, made_with
 
 BASE = {
     "results": "results",

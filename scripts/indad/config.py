@@ -17,12 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from indad import methods, sources
-from indad.errors import ConfigError, WeightsError
+from indad.errors import ConfigError
 from indad.manifest import find_categories
-from indad.weights import RANDOM, weights_sha256_of
-
-#: Raised when features of the same settings would come out differently.
-EXTRACT_VERSION = 1
+from indad.weights import RANDOM
 
 
 @dataclass(frozen=True)
@@ -189,37 +186,3 @@ def _known(key: str, value: str, allowed: Any, what: str) -> None:
         raise ConfigError(
             f"{key}: {value!r} is unknown; {what} known here: {', '.join(allowed) or 'none'}"
         )
-
-
-def made_with(extractor: Mapping[str, Any], weights_sha256: str | None) -> dict[str, Any]:
-    """Return the settings a feature store of this extractor must have been made with.
-
-    A value of None is not compared (see ``store.FeatureStore``). Batch size and device do not
-    change features beyond rounding and are left out.
-    """
-    return {
-        "extract_version": EXTRACT_VERSION,
-        "backbone": extractor["backbone"],
-        "weights": extractor["weights"] or "timm",
-        "weights_sha256": weights_sha256,
-        "layers": list(extractor["layers"]),
-        "embedding": extractor["embedding"],
-        "resize": extractor["resize"],
-        "crop": extractor["crop"] or "none",
-        "mean": extractor.get("mean"),
-        "std": extractor.get("std"),
-        "dtype": extractor["dtype"],
-    }
-
-
-def expected_store(extractor: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``made_with`` for a stage that reads a store and never runs the backbone.
-
-    Such a stage may run where the weights file is not: then the hash is not compared, while all
-    settings still are.
-    """
-    try:
-        sha256 = weights_sha256_of(extractor["weights"])
-    except WeightsError:
-        sha256 = None
-    return made_with(extractor, sha256)

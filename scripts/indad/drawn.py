@@ -336,8 +336,10 @@ def draw_defect(
             f"defect {defect!r} is unknown; {material} has {', '.join(chosen.defects)}"
         )
     image = chosen.render(rng, size)
+    faintness = rng.uniform(0.3, 1) ** 1.5  # from plain to hardly there
     while True:
         alpha, colour = chosen.defects[defect](rng, image)
+        alpha = alpha * faintness
         mask = alpha > VISIBLE
         if mask.sum() >= size * size / 4000:  # a stroke may leave the image: draw another
             break

@@ -16,8 +16,8 @@ import torch
 
 from indad import __version__, store
 from indad.backbone import Backbone, load_backbone
-from indad.config import made_with
 from indad.errors import DataError, DeviceError
+from indad.extractor import made_with
 from indad.features import Size, chunks
 from indad.images import Geometry, read_image, read_mask
 from indad.manifest import content_hash

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
-import pandas as pd
 
 from indad import atomic
 from indad.errors import StoreError
 from indad.methods.base import Scores
 from indad.store import GroundTruth
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = ("image", "label", "defect", "score")
 
@@ -30,17 +34,17 @@ def write(scores: Scores, truth: GroundTruth, table: Path, maps: Path) -> None:
     with atomic.replacing(maps) as temporary, h5py.File(temporary, "w") as file:
         file.create_dataset("image", data=list(truth.image), dtype=h5py.string_dtype("utf-8"))
         file.create_dataset("map", data=scores.maps, chunks=(1, *scores.maps.shape[1:]))
-    frame = pd.DataFrame(
-        {
-            "image": truth.image,
-            "label": truth.label,
-            "defect": truth.defect,
-            "score": scores.image,
-        }
-    )
-    with atomic.replacing(table) as temporary:
+    with (
+        atomic.replacing(table) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as text,
+    ):
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        rows = zip(truth.image, truth.label, truth.defect, scores.image, strict=True)
         # Nine digits give a float32 back exactly.
-        frame.to_csv(temporary, index=False, float_format="%.9g", lineterminator="\n")
+        writer.writerows(
+            (name, label, defect, f"{score:.9g}") for name, label, defect, score in rows
+        )
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -49,6 +53,8 @@ def read_table(path: Path) -> pd.DataFrame:
     Raises:
         StoreError: the file is missing or damaged.
     """
+    import pandas as pd
+
     try:
         frame = pd.read_csv(
             path, keep_default_na=False, dtype={"image": str, "defect": str}, lineterminator="\n"

@@ -47,6 +47,7 @@ def _parse(script: str, description: str | None) -> Job:
     parser.add_argument("--output", **pairs, help="output files")
     parser.add_argument("--wildcards", **pairs, help="dataset=, category=, experiment=, seed=")
     parser.add_argument("--params", type=json.loads, default={}, help="parameters, as JSON")
+    parser.add_argument("--config", type=json.loads, default={}, help="settings, as JSON")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--log", default=None, help="log file (default: standard error only)")
     given = parser.parse_args()
@@ -59,6 +60,7 @@ def _parse(script: str, description: str | None) -> Job:
         output=named(given.output),
         wildcards=named(given.wildcards),
         params=_Files(given.params),
+        config={"device": "auto", "batch_size": 32} | given.config,
         threads=given.threads,
         log=[given.log] if given.log else [],
     )

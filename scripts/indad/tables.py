@@ -17,6 +17,8 @@ TITLES = {
     "pixel_f1max": "Pixel F1-max",
     "aupro": "AUPRO (up to 30 % false positives)",
 }
+#: What a first look needs.
+SUMMARY = ("image_auroc", "pixel_auroc", "aupro")
 NOT_MEASURED = "-"
 
 

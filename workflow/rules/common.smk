@@ -9,8 +9,9 @@ from snakemake.utils import validate
 sys.path.insert(0, str(Path(workflow.basedir).parent / "scripts"))
 
 from indad import manifest, methods, tables, weights
-from indad.config import EXTRACT_VERSION, Config
+from indad.config import Config
 from indad.errors import IndadError
+from indad.extractor import EXTRACT_VERSION
 
 validate(config, schema="../schemas/config.schema.yaml")
 

@@ -8,9 +8,15 @@ rule tabulate:
             category="Tables",
             labels={"table": "all metrics, tidy"},
         ),
-        # One table a metric, and the document that holds them all.
+        # One table a metric, the document that holds them all, and the one to look at first.
         tables=expand(f"{RESULTS}/tables/{{metric}}.md", metric=tables.TITLES),
-        document=f"{RESULTS}/tables/results.md",
+        document=report(
+            f"{RESULTS}/tables/results.md",
+            caption="../report/tables.rst",
+            category="Tables",
+            labels={"table": "all tables"},
+        ),
+        summary=f"{RESULTS}/tables/summary.md",
     log:
         f"{LOGS}/tabulate.log",
     benchmark:

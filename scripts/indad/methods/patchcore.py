@@ -152,7 +152,7 @@ class PatchCore(Detector):
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         patches = self._embed(layers)
         batch, height, width, dimensions = patches.shape
-        distance, index = self._bank().nearest(patches.view(-1, dimensions))
+        distance, index = self._bank().nearest(patches.reshape(-1, dimensions))
         distance = distance.view(batch, height * width)
         score, worst = distance.max(dim=1)
         if self.neighbours > 1:
