@@ -336,7 +336,7 @@ def draw_defect(
             f"defect {defect!r} is unknown; {material} has {', '.join(chosen.defects)}"
         )
     image = chosen.render(rng, size)
-    faintness = rng.uniform(0.3, 1) ** 1.5  # from plain to hardly there
+    faintness = rng.uniform(0.4, 1) ** 1.5  # from plain to hardly there
     while True:
         alpha, colour = chosen.defects[defect](rng, image)
         alpha = alpha * faintness
