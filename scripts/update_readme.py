@@ -1,13 +1,13 @@
 """Rewrite the result tables of the README between their markers, and copy its pictures."""
 
-import shutil
 from pathlib import Path
 
-from indad import atomic, evaluation, readme, stage, tables
+from indad import atomic, evaluation, pictures, readme, stage, tables
 
 
 def main(job: stage.Job) -> None:
     settings = job.params.readme
+    document = Path(settings["file"])
     metrics = evaluation.read([Path(job.input.metrics)])
     text = tables.document(
         metrics,
@@ -16,13 +16,10 @@ def main(job: stage.Job) -> None:
         notes=job.params.notes,
         heading="####",
     )
-    readme.update(Path(settings["file"]), settings["block"], text)
-    if settings.get("pictures"):
-        for picture in map(Path, job.input.pictures):
-            with atomic.replacing(
-                Path(settings["pictures"]) / f"{picture.parent.name}_{picture.name}"
-            ) as temporary:
-                shutil.copyfile(picture, temporary)
+    readme.update(document, settings["block"], text)
+    for name, sheet in zip(settings["pictures"], job.input.pictures, strict=True):
+        copy = document.parent / "docs" / settings["block"] / f"{name.replace('/', '_')}.png"
+        pictures.shrink(Path(sheet), copy)
     atomic.write_text(job.output.rendered, text)
 
 

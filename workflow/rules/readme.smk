@@ -3,7 +3,9 @@
 rule readme:
     input:
         metrics=f"{RESULTS}/metrics.csv",
-        pictures=all_pictures,
+        pictures=[
+            f"{RESULTS}/pictures/{name}.png" for name in config["readme"]["pictures"]
+        ],
     output:
         rendered=f"{RESULTS}/tables/readme.md",
     log:
