@@ -237,12 +237,12 @@ def overrides(arguments: argparse.Namespace) -> dict[str, Any]:
 class Display:
     """Progress of the workflow: a bar with the time left on a terminal, else plain lines."""
 
-    _STEP = re.compile(r"(\d+) of (\d+) steps")
+    _SHARE = re.compile(r" (\d+)/(\d+) ")
     _COUNT = re.compile(r"^(\w+)\s+(\d+)$")
     _RULE = re.compile(r"^(?:local)?(?:rule|checkpoint) (\w+):")
     _JOB = re.compile(r"^    jobid: (\d+)")
     _LOG = re.compile(r"^    log: (\S.*?)(?: \(.*)?$")
-    _DONE = re.compile(r"^Finished jobid: (\d+)")
+    DONE = re.compile(r"^Finished jobid: (\d+)")
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -277,29 +277,42 @@ class Display:
                     self.running[job] = (rule, self.log)
         elif match := self._JOB.match(line):
             self.running[match[1]] = (self.rule, self.log)
-        elif match := self._DONE.match(line):
+        elif match := self.DONE.match(line):
             rule, _ = self.running.pop(match[1], (self.rule, ""))
             self.done += WEIGHTS.get(rule, 1)
         self.show()
 
-    def activity(self) -> str:
-        """Say what runs now: the last line of the running jobs' logs."""
-        said = []
+    def said(self) -> list[tuple[str, str]]:
+        """Return the rule of each running job and the last line of its log, or the rule's name."""
+        result = []
         for rule, log in list(self.running.values()):
             text = rule
             with contextlib.suppress(OSError, IndexError):
-                text = Path(log).read_text(encoding="utf-8").splitlines()[-1]
+                line = Path(log).read_text(encoding="utf-8").splitlines()[-1]
                 # Without the date and time that each line of a log begins with.
-                text = text.split(" ", 2)[2]
-            said.append(text if text.startswith(rule) else rule)
-        return "; ".join(said[:2])
+                text = line.split(" ", 2)[2]
+            result.append((rule, text if text.startswith(rule) else rule))
+        return result
+
+    def activity(self) -> str:
+        """Say what runs now."""
+        return "; ".join(text for _, text in self.said()[:2])
+
+    def finished(self) -> float:
+        """Return the work done, in the units of ``WEIGHTS``, with the running jobs' shares."""
+        running = 0.0
+        for rule, text in self.said():
+            if match := self._SHARE.search(text):
+                running += WEIGHTS.get(rule, 1) * int(match[1]) / max(1, int(match[2]))
+        return self.done + running
 
     def left(self) -> str:
-        """Say how long the rest will take."""
+        """Say how long the rest will take, once there is something to go by."""
         elapsed = time.monotonic() - self.started
-        if not self.done or elapsed < 3:
+        finished = self.finished()
+        if finished < self.total / 20 or elapsed < 3:
             return ""
-        return f"{duration(elapsed / self.done * (self.total - self.done))} left"
+        return f"{duration(elapsed / finished * (self.total - finished))} left"
 
     def show(self) -> None:
         """Update the bar, or print a line every five seconds."""
@@ -307,13 +320,13 @@ class Display:
             self.progress.update(
                 self.task,
                 total=self.total or None,
-                completed=self.done,
+                completed=self.finished(),
                 description=self.activity(),
                 left=self.left(),
             )
         elif self.total and time.monotonic() - self.last_line >= 5:
             self.last_line = time.monotonic()
-            percent = 100 * self.done / self.total
+            percent = 100 * self.finished() / self.total
             self.console.print(
                 f"{percent:3.0f} %  {self.left():14}  {self.activity()}",
                 highlight=False,
@@ -393,10 +406,12 @@ def run_workflow(command: list[str], console: Console) -> tuple[int, list[str]]:
 def explain_failure(lines: list[str], console: Console) -> None:
     """Show the messages meant for the user, or failing those the end of the output."""
     messages = []
-    for i, line in enumerate(lines):
+    stripped = [line.strip() for line in lines]
+    for i, line in enumerate(stripped):
         if line.startswith("indad: "):
-            end = next((j for j in range(i, len(lines)) if not lines[j].strip()), len(lines))
-            messages.append("\n".join(lines[i:end]).removeprefix("indad: "))
+            ends = ("", "Wildcards:", "Traceback:")
+            end = next((j for j in range(i, len(lines)) if stripped[j] in ends), len(lines))
+            messages.append("\n".join([line, *lines[i + 1 : end]]).removeprefix("indad: "))
     if not messages:
         interesting = [line for line in lines if line.strip()]
         start = next((i for i, line in enumerate(interesting) if "Error" in line), -30)
@@ -436,7 +451,8 @@ def main() -> int:
         return code
     if code:
         explain_failure(lines, console)
-        console.print("Everything finished so far is kept: mend this and run again.")
+        if any(Display.DONE.match(line) for line in lines):
+            console.print("Everything finished so far is kept: mend this and run again.")
         return code
     console.print(Markdown((results / "tables" / "summary.md").read_text(encoding="utf-8")))
     took = duration(time.monotonic() - started)

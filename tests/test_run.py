@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -64,6 +65,22 @@ def test_what_does_not_fit_is_said(arguments, message):
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["padim", "--data-root", "/no/such/folder", "--extractor", "lite0"], ["padim"]],
+)
+def test_missing_data_is_one_clear_line(arguments, tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts/run.py"), *arguments],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 1
+    assert re.match(r"error /\S+: data folder not found. Set 'path'", done.stdout)
+    assert "Traceback" not in done.stdout + done.stderr
+
+
 def test_merging_is_deep_and_lists_replace():
     assert run.merged({"a": {"x": 1, "l": [1, 2]}}, {"a": {"y": 2, "l": [3]}}) == {
         "a": {"x": 1, "y": 2, "l": [3]}
@@ -98,6 +115,6 @@ def test_progress_is_read_from_the_workflow(tmp_path):
     ):
         display.read(line)
     assert display.activity() == "extract bottle r18: 5/10 images, 3 s left"
-    assert (display.done, display.total) == (0, 12)
+    assert (display.done, display.total, display.finished()) == (0, 12, 5)
     display.read("Finished jobid: 4 (Rule: extract)")
     assert (display.done, display.activity()) == (10, "")

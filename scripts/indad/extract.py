@@ -94,6 +94,8 @@ def features_of(
 def open_backbone(extractor: Mapping[str, Any], device: str) -> Backbone:
     """Load an extractor's backbone, tapped at its layers and the embedding's."""
     tapped = dict.fromkeys([*extractor["layers"], extractor["embedding"]])
+    source = extractor["weights"] or "timm's weights, downloaded on first use"
+    logger.info("extract: loading %s with %s", extractor["backbone"], source)
     backbone = load_backbone(
         extractor["backbone"], layers=list(tapped), weights=extractor["weights"]
     )

@@ -18,7 +18,7 @@ validate(config, schema="../schemas/config.schema.yaml")
 try:
     CONFIG = Config(config)
 except IndadError as error:
-    raise WorkflowError(f"configuration: {error}") from None
+    raise WorkflowError(f"indad: configuration: {error}") from None
 
 ENVIRONMENT = str(Path(workflow.basedir).parent / "environment.yaml")
 RESULTS = str(CONFIG.results)
@@ -45,7 +45,7 @@ def datasets():
     try:
         return CONFIG.datasets
     except IndadError as error:
-        raise WorkflowError(str(error)) from None
+        raise WorkflowError(f"indad: {error}") from None
 
 
 def expand_categories(pattern):
@@ -102,7 +102,7 @@ def weights_file(wildcards):
         path = weights.resolve_weights_file(named)
     except IndadError as error:
         raise WorkflowError(
-            f"extractors.{wildcards.extractor}.weights: {error}"
+            f"indad: extractors.{wildcards.extractor}.weights: {error}"
         ) from None
     return [] if path is None or named.startswith(weights.PACKAGE) else str(path)
 
