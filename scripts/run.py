@@ -409,8 +409,9 @@ def explain_failure(lines: list[str], console: Console) -> None:
     stripped = [line.strip() for line in lines]
     for i, line in enumerate(stripped):
         if line.startswith("indad: "):
-            ends = ("", "Wildcards:", "Traceback:")
-            end = next((j for j in range(i, len(lines)) if stripped[j] in ends), len(lines))
+            # Behind the message Snakemake tells where in the workflow it arose.
+            ends = re.compile(r"$|Wildcards:|Traceback:|File \"")
+            end = next((j for j in range(i, len(lines)) if ends.match(stripped[j])), len(lines))
             messages.append("\n".join([line, *lines[i + 1 : end]]).removeprefix("indad: "))
     if not messages:
         interesting = [line for line in lines if line.strip()]
@@ -418,6 +419,12 @@ def explain_failure(lines: list[str], console: Console) -> None:
         messages = ["\n".join(interesting[start:][:40])]
     for message in dict.fromkeys(messages):
         console.print(f"[bold red]error[/] {_plain(message)}", highlight=False, soft_wrap=True)
+    if any("timm's pretrained weights could not be had" in message for message in messages):
+        console.print(
+            "Or run with --extractor lite0: a small backbone whose weights were installed with "
+            "this project's packages.",
+            soft_wrap=True,
+        )
 
 
 def _plain(text: str) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 
 import pytest
+import yaml
 
-from indad.config import Config
+from conftest import ROOT
+from indad.config import Config, check_schema
 from indad.errors import ConfigError, DataError
 from indad.extractor import expected_store, made_with
 
@@ -160,3 +162,33 @@ def test_what_a_store_must_have_been_made_with():
     missing = extractor | {"weights": "/no/such/file.pth"}
     assert expected_store(missing)["weights_sha256"] is None
     assert expected_store(missing)["weights"] == "/no/such/file.pth"
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({}, "run: missing"),
+        ({"run": {"datasets": ["d"]}}, "run.experiments: missing"),
+        ({"run": {"datasets": [], "experiments": ["e"]}}, "run.datasets: [] should be non-empty"),
+        ({"threads": 0}, "threads: 0 is less than the minimum of 1"),
+        ({"threads": "many"}, "threads: must be a whole number of at least 1, got 'many'"),
+        ({"device": "gpu"}, "device: 'gpu' is not allowed; choose one of auto, cpu, cuda"),
+        ({"devices": "cpu"}, "devices: unknown key (did you mean device?); allowed are results,"),
+        (
+            {"extractors": {"r": {"backbone": "b", "layers": ["l"], "cropp": 1}}},
+            "extractors.r.cropp: unknown key (did you mean crop?); allowed are backbone, weights",
+        ),
+        (
+            {"extractors": {"r": {"backbone": "b", "layers": ["l"], "resize": "x"}}},
+            "extractors.r.resize: must be a whole number of at least 8 or a list of two whole",
+        ),
+        ({"datasets": {"d": {}}}, "datasets.d: needs exactly one of path, source"),
+        ({"datasets": {"a/b": {"path": "x"}}}, "'a/b' does not match"),
+    ],
+)
+def test_schema_errors_name_the_key_and_what_is_allowed(config, message):
+    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+    complete = {"run": {"datasets": ["d"], "experiments": ["e"]}} if config else {}
+    with pytest.raises(ConfigError) as error:
+        check_schema(complete | config, schema)
+    assert message in str(error.value)

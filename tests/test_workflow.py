@@ -187,9 +187,15 @@ def test_a_truncated_store_is_refused_and_recovered(finished, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"devise": "cpu"}, "devise"),
-        ({"device": "gpu"}, "'auto', 'cpu', 'cuda'"),
-        ({"datasets": {"elpv": {"path": "/no/such/folder"}}}, "elpv"),
+        (
+            {"devise": "cpu"},
+            "devise: unknown key (did you mean device?); allowed are results, device",
+        ),
+        ({"device": "gpu"}, "device: 'gpu' is not allowed; choose one of auto, cpu, cuda"),
+        (
+            {"datasets": {"elpv": {"path": "/d"}}},
+            "datasets.elpv: needs exactly one of path, source",
+        ),
         ({"datasets": {"m": {"path": "/no/such"}}, "run": {"datasets": ["m"]}}, "/no/such: data f"),
         (
             {"extractors": {"lite0": {"weights": "/no/such/weights.pth"}}},

@@ -12,6 +12,7 @@ import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,61 @@ from indad import methods, sources
 from indad.errors import ConfigError
 from indad.manifest import find_categories
 from indad.weights import RANDOM
+
+
+def check_schema(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
+    """Check types, values and keys, before defaults are filled in.
+
+    Raises:
+        ConfigError: one line for each problem, naming the key and what is allowed.
+    """
+    import jsonschema
+
+    problems = jsonschema.Draft202012Validator(schema).iter_errors(config)
+    lines = [line for problem in problems for line in _schema_lines(problem)]
+    if lines:
+        raise ConfigError("\n".join(lines))
+
+
+def _schema_lines(problem: Any) -> list[str]:
+    """Say what a schema violation means to whoever wrote the configuration."""
+    key = ".".join(map(str, problem.absolute_path))
+    rule, value, allowed = problem.validator, problem.instance, problem.validator_value
+    if rule == "additionalProperties" and allowed is False:
+        known = list(problem.schema["properties"])
+        lines = []
+        for name in sorted(set(value) - set(known), key=str):
+            near = get_close_matches(str(name), known, 1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            full = f"{key}.{name}" if key else name
+            lines.append(f"{full}: unknown key{hint}; allowed are {', '.join(known)}")
+        return lines
+    if rule == "enum":
+        return [f"{key}: {value!r} is not allowed; choose one of {', '.join(map(str, allowed))}"]
+    if rule == "required":
+        missing = [name for name in allowed if name not in value]
+        return [f"{key + '.' if key else ''}{name}: missing" for name in missing]
+    if rule == "oneOf":
+        choices = ", ".join("/".join(each["required"]) for each in allowed)
+        return [f"{key}: needs exactly one of {choices}"]
+    if rule == "anyOf":
+        wanted = " or ".join(filter(None, (_wanted(each) for each in allowed)))
+        return [f"{key}: must be {wanted}, got {value!r}"]
+    if rule == "type":
+        return [f"{key}: must be {_wanted(problem.schema)}, got {value!r}"]
+    return [f"{key}: {problem.message}"]
+
+
+def _wanted(schema: Mapping[str, Any]) -> str:
+    names = {
+        "array": "a list",
+        "object": "a mapping",
+        "string": "text",
+        "integer": "a whole number",
+    }
+    kind = schema.get("type", "a list of two whole numbers" if "$ref" in schema else "")
+    bound = f" of at least {schema['minimum']}" if "minimum" in schema else ""
+    return names.get(kind, kind) + bound
 
 
 @dataclass(frozen=True)

@@ -3,19 +3,23 @@
 import sys
 from pathlib import Path
 
+import yaml
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 
 sys.path.insert(0, str(Path(workflow.basedir).parent / "scripts"))
 
 from indad import manifest, methods, tables, weights
-from indad.config import Config
+from indad.config import Config, check_schema
 from indad.errors import IndadError
 from indad.extractor import EXTRACT_VERSION
 
-validate(config, schema="../schemas/config.schema.yaml")
+SCHEMA = Path(workflow.basedir) / "schemas/config.schema.yaml"
 
 try:
+    # First in words of ours, which name the key and what is allowed; then defaults are filled in.
+    check_schema(config, yaml.safe_load(SCHEMA.read_text(encoding="utf-8")))
+    validate(config, schema=str(SCHEMA))
     CONFIG = Config(config)
 except IndadError as error:
     raise WorkflowError(f"indad: configuration: {error}") from None
