@@ -157,3 +157,18 @@ def test_a_stage_can_be_run_by_hand(category, tmp_path):
     assert failed.returncode == 1
     assert "train/good/000.png: cannot be decoded" in failed.stderr
     assert "Traceback" not in failed.stderr
+
+
+def test_published_results_are_sourced_and_consistent():
+    import pandas as pd
+
+    table = pd.read_csv(ROOT / "resources/published.csv")
+    assert table.notna().all(axis=None)
+    assert table["percent"].between(50, 100).all()
+    assert not table.duplicated(["name", "metric", "category"]).any()
+    printed = table[table["category"] == "average"].set_index(["name", "metric"])["percent"]
+    each = table[table["category"] != "average"].groupby(["name", "metric"])["percent"]
+    assert (each.count() == 15).all()
+    assert (each.mean() - printed.loc[each.mean().index]).abs().max() < 0.11
+    averages_only = set(printed.index) - set(each.groups)
+    assert averages_only == {("SPADE", "image_auroc"), ("PaDiM", "image_auroc")}
