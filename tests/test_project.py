@@ -164,7 +164,7 @@ def test_published_results_are_sourced_and_consistent():
 
     table = pd.read_csv(ROOT / "resources/published.csv")
     assert table.notna().all(axis=None)
-    assert table["percent"].between(40, 100).all()
+    assert table["percent"].between(30, 100).all()
     assert not table.duplicated(["name", "metric", "category"]).any()
     printed = table[table["category"] == "average"].set_index(["name", "metric"])["percent"]
     each = table[table["category"] != "average"].groupby(["name", "metric"])["percent"]
