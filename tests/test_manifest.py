@@ -140,3 +140,19 @@ def test_a_damaged_manifest_is_refused(tmp_path):
     (tmp_path / "m.csv").write_text("image,split\na,train\n")
     with pytest.raises(DataError, match=r"m\.csv"):
         manifest.read(tmp_path / "m.csv")
+
+
+def test_no_image_is_passed_over_in_silence(category, rng):
+    pixels = rng.integers(0, 9, (40, 48, 3), dtype=np.uint8)
+    save_image(category / "train/bad/0.png", pixels)
+    save_image(category / "test/cut/more/0.png", pixels)
+    save_image(category / "test/loose.jpg", pixels)
+    save_image(category / "test/cut/photo.gif", pixels)
+    save_image(category / "test/.thumbnails/0.png", pixels)
+    (category / "test/cut/notes.txt").write_text("not an image")
+    with pytest.raises(DataError) as error:
+        manifest.build(category)
+    message = str(error.value)
+    assert "4 problems found" in message
+    for part in ("train/bad/0.png", "more/0.png", "loose.jpg", "photo.gif: .gif files cannot be"):
+        assert part in message

@@ -276,3 +276,11 @@ def test_planning_a_workflow_imports_no_torch():
         env={"PYTHONPATH": str(ROOT / "scripts"), "PATH": ""},
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("detector", SMALL, ids=lambda d: d.method)
+def test_fitting_again_forgets_the_first_fit(detector, train, test, rng):
+    expected = detector.fit(train).score(test)
+    detector.fit(make_features(rng, 9)).score(test)
+    again = detector.fit(train).score(test)
+    np.testing.assert_array_equal(again.maps, expected.maps)

@@ -17,6 +17,12 @@ from indad.errors import DataError
 #: File name endings that count as images, in lower case.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
+#: Endings of image files that cannot be read here; they are pointed out, never passed over.
+UNREADABLE_SUFFIXES = (
+    ".avif", ".dng", ".exr", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".npy", ".pgm", ".ppm",
+    ".raw", ".svg",
+)  # fmt: skip
+
 Size = tuple[int, int]
 
 

@@ -21,7 +21,7 @@ import pandas as pd
 
 from indad import atomic
 from indad.errors import DataError
-from indad.images import SUFFIXES, decode, mask_pixels
+from indad.images import SUFFIXES, UNREADABLE_SUFFIXES, decode, mask_pixels
 from indad.progress import Progress, ignore
 
 GOOD = "good"
@@ -160,6 +160,19 @@ def _candidates(folder: Path, problems: list[str]) -> Iterator[tuple[Path, str, 
             )
 
 
+def _overlooked(folder: Path, seen: set[Path]) -> Iterator[str]:
+    """Point out images that no rule of the layout reads, so that none is skipped in silence."""
+    for split, places in (("train", "train/good"), ("test", "test/good or test/<defect>")):
+        for path in sorted((folder / split).rglob("*")):
+            if any(part.startswith(".") for part in path.relative_to(folder).parts):
+                continue
+            suffix = path.suffix.lower()
+            if suffix in SUFFIXES and path not in seen:
+                yield f"{path}: an image in a place that is not read; move it to {places}"
+            elif suffix in UNREADABLE_SUFFIXES:
+                yield f"{path}: {suffix} files cannot be read; convert it to PNG or remove it"
+
+
 def _inspect(
     folder: Path, image: Path, split: str, defect: str, mask: Path | None
 ) -> tuple[Row | None, list[str]]:
@@ -217,12 +230,14 @@ def build(folder: Path, *, threads: int = 4, progress: Progress = ignore) -> pd.
     Raises:
         DataError: everything that is wrong, in one message: an image or mask that cannot be
             decoded, a mask that is missing, empty, of another size or without an image, the same
-            name twice, no training image, no good or no defective test image.
+            name twice, an image where none is read, no training image, no good or no defective
+            test image.
     """
     if not folder.is_dir():
         raise DataError(missing_folder(folder))
     problems: list[str] = []
     candidates = list(_candidates(folder, problems))
+    problems += _overlooked(folder, {image for image, *_ in candidates})
     rows: list[Row] = []
     with ThreadPoolExecutor(threads) as pool:
         results = pool.map(lambda candidate: _inspect(folder, *candidate), candidates)

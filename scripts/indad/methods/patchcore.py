@@ -102,6 +102,7 @@ class PatchCore(Detector):
 
         from indad.coreset import greedy_k_center, random_projection
 
+        self._searchable: Any = None
         _, height, width = train.shape(self.layers_[0])
         grid = height * width
         self.patches_ = len(train) * grid
@@ -166,7 +167,7 @@ class PatchCore(Detector):
         from indad.neighbors import Bank
 
         count = self._count(self.patches_)
-        if getattr(self, "_searchable", None) is None:
+        if self._searchable is None:
             self._searchable = Bank(self.bank_[:count])
         return self._searchable
 
@@ -200,6 +201,7 @@ class PatchCore(Detector):
         }
 
     def _restore(self, state: dict[str, torch.Tensor], gallery: FeatureSource | None) -> None:
+        self._searchable = None
         self.bank_ = state["bank"]
         self.indices_ = state["indices"].cpu()
         self.patches_ = int(state["patches"])
