@@ -8,7 +8,7 @@ QUICKSTART ?= config/quickstart.yaml
 UV_VERSION := 0.13.9
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-fast lint format readme lock clean
+.PHONY: help setup quickstart test test-fast lint format readme benchmark lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,11 @@ format: $(VENV)/.ready  ## rewrite the code in the project's style
 
 readme: $(VENV)/.ready  ## rewrite the README's quickstart tables from its results
 	$(BIN)/snakemake readme --configfile $(QUICKSTART) --cores $(CORES)
+
+benchmark: $(VENV)/.ready  ## measure speed and memory beside other implementations
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --system-certs -c requirements.lock \
+		"anomalib==2.7.*" faiss-cpu || echo "peers not installed: measuring without them"
+	$(BIN)/python scripts/benchmark.py $(BENCHMARK)
 
 lock: $(VENV)/.ready  ## resolve pyproject.toml into requirements.lock anew
 	$(BIN)/uv pip compile --universal --python-version 3.11 --system-certs --no-emit-index-url \

@@ -18,7 +18,8 @@ from indad import methods, sources, tables
 
 def direct_dependencies() -> dict[str, Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lists = [project["dependencies"], *project["optional-dependencies"].values()]
+    extras = project["optional-dependencies"]
+    lists = [project["dependencies"], extras["quickstart"], extras["dev"]]
     parsed = [Requirement(text) for each in lists for text in each]
     return {canonicalize_name(each.name): each for each in parsed}
 
@@ -172,3 +173,18 @@ def test_published_results_are_sourced_and_consistent():
     assert (each.mean() - printed.loc[each.mean().index]).abs().max() < 0.11
     averages_only = set(printed.index) - set(each.groups)
     assert averages_only == {("SPADE", "image_auroc"), ("PaDiM", "image_auroc")}
+
+
+@pytest.mark.slow
+def test_the_benchmark_measures(tmp_path):
+    """That it runs and writes what it says; the figures themselves are no test's business."""
+    import pandas as pd
+
+    command = [sys.executable, str(ROOT / "scripts/benchmark.py"), "--small", "--runs", "1"]
+    command += ["--case", "coreset", "--output", str(tmp_path / "speed")]
+    subprocess.run(command, check=True, capture_output=True)
+    table = pd.read_csv(tmp_path / "speed.csv").set_index("contender")
+    assert {"indad", "matrix products", "plain loop (scaled)"} <= set(table.index)
+    assert (table["seconds"] > 0).all()
+    assert table.loc["indad", "times_ours"] == 1
+    assert "A quick look at reduced sizes" in (tmp_path / "speed.md").read_text()
