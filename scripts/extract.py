@@ -7,12 +7,12 @@ from indad.progress import LoggedProgress
 
 
 def main(job: stage.Job) -> None:
-    device = stage.use_device(job.config["device"], job.threads)
+    device = stage.use_device(job.config, job.threads)
     from indad.extract import extract
 
     extract(
         manifest.read(Path(job.input.manifest)),
-        Path(job.params.folder),
+        Path(job.input.pixels),
         Path(job.output.features),
         extractor=job.params.extractor,
         device=device,

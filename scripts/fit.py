@@ -9,13 +9,14 @@ from indad.store import FeatureStore
 
 
 def main(job: stage.Job) -> None:
-    device = stage.use_device(job.config["device"], job.threads)
+    device = stage.use_device(job.config, job.threads)
     model = job.params.model
     with FeatureStore(job.input.features, expected_store(job.params.extractor)) as store:
         detector = methods.create(
             model["method"], model["parameters"], seed=int(job.wildcards.seed)
         )
         detector.provenance = store.made_with
+        detector.memory = job.config["memory_mb"] << 20
         detector.fit(
             store.split("train"),
             device=device,

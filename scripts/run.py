@@ -39,7 +39,7 @@ from indad.methods import METHODS  # noqa: E402
 from indad.progress import duration  # noqa: E402
 
 #: Rough share of a run that a job of each rule takes, for the time left.
-WEIGHTS = {"extract": 10, "fit": 8, "score": 8, "download": 2, "index": 2}
+WEIGHTS = {"extract": 10, "fit": 8, "score": 8, "download": 2, "index": 2, "decode": 2}
 
 
 def parser() -> argparse.ArgumentParser:

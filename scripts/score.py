@@ -9,7 +9,7 @@ from indad.store import FeatureStore
 
 
 def main(job: stage.Job) -> None:
-    device = stage.use_device(job.config["device"], job.threads)
+    device = stage.use_device(job.config, job.threads)
     with FeatureStore(job.input.features, expected_store(job.params.extractor)) as store:
         detector = methods.load(
             job.input.model,
@@ -18,6 +18,7 @@ def main(job: stage.Job) -> None:
             parameters=job.params.parameters,
         )
         detector.check_features(store.made_with)
+        detector.memory = job.config["memory_mb"] << 20
         result = detector.score(
             store.split("test"),
             progress=LoggedProgress(f"score {job.wildcards.category} {job.wildcards.experiment}"),

@@ -559,3 +559,36 @@ def test_weights_can_be_hashed_without_torch():
     )
     assert "WeightsError" in done.stderr
     assert "there is no file" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "folded"),
+    [
+        ("test_resnet", ["layer1", "layer2"], True),
+        ("test_efficientnet", ["blocks.0", "blocks.1"], True),
+        ("densenet121", ["features.norm0", "features.denseblock1"], True),
+        ("regnety_002", ["s1", "s2"], True),
+        ("mobilenetv3_small_050", ["blocks.0", "blocks.1"], True),
+        ("test_convnext", ["stages.0", "stages.1"], False),
+    ],
+)
+def test_folding_batch_norms_changes_nothing_but_the_speed(name, layers, folded, save, images):
+    torch.manual_seed(5)
+    plain = timm.create_model(name).eval()
+    plain.load_state_dict(lively_state(plain))
+    backbone = load_backbone(name, layers=layers, weights=save(plain.state_dict()))
+    left = sum(isinstance(module, torch.nn.BatchNorm2d) for module in backbone.model.modules())
+    before = sum(isinstance(module, torch.nn.BatchNorm2d) for module in plain.modules())
+    assert (left < before) == folded
+    expected = hooked(plain, layers, images)
+    for layer, value in backbone(images).items():
+        assert close(value, expected[layer]), layer
+
+
+def test_a_tapped_convolution_is_not_folded(state, save, images, torchvision_resnet):
+    layers = ["conv1", "layer1.0.bn1", "layer1.0.conv2"]
+    backbone = load_backbone("resnet18", layers=layers, weights=save(state))
+    expected = hooked(torchvision_resnet, ["conv1", "layer1.0.conv2"], images)
+    found = backbone(images)
+    for layer, value in expected.items():
+        assert close(found[layer], value), layer

@@ -26,6 +26,7 @@ BASE = {
             "resize": 256,
             "crop": 224,
             "dtype": "float32",
+            "precision": "float32",
         }
     },
     "experiments": {

@@ -21,8 +21,9 @@ def write(path, rng, dtype="float32", **made_with):
             writer.add_split(split, ["x", "y", "ü z"], {"a": (2, 4, 4)}, 5)
             writer.write(split, 0, {"a": maps[:2]}, z[:2])
             writer.write(split, 2, {"a": maps[2:]}, z[2:])
-        masks = writer.add_ground_truth([0, 1, 1], ["good", "cut", "cut"], [1, 1, 0], (8, 8))
+        masks = np.zeros((3, 8, 8), bool)
         masks[1] = np.eye(8, dtype=bool)
+        writer.add_ground_truth([0, 1, 1], ["good", "cut", "cut"], [1, 1, 0], masks)
     return maps, z
 
 

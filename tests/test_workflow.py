@@ -105,7 +105,8 @@ def test_tables_pictures_logs_and_benchmarks(finished):
     assert "elpv has no ground truth masks" in text
     assert (results / "pictures/drawn/wood.png").stat().st_size > 10_000
     jobs = {
-        "download": 2, "index": 2, "extract": 2, "fit": 6, "score": 8, "evaluate": 8, "pictures": 2
+        "download": 2, "index": 2, "decode": 2, "extract": 2, "fit": 6, "score": 8, "evaluate": 8,
+        "pictures": 2,
     }  # fmt: skip
     for rule, count in jobs.items():
         assert len(list((results / "logs" / rule).rglob("*.log"))) == count

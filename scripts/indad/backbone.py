@@ -29,6 +29,7 @@ from indad.checkpoint import (
     read_tensors,
 )
 from indad.errors import ConfigError, WeightsError
+from indad.fold import fold_batch_norms
 from indad.weights import PACKAGE, resolve_weights_file, weights_sha256_of
 
 # Not square, and each side used once as height and once as width, so that a map laid out
@@ -181,8 +182,10 @@ class Backbone:
         weights_source: str,
         weights_sha256: str,
         report: list[str],
+        dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        model = model.eval().requires_grad_(False).to(dtype)
+        self.model, self.dtype = model.to(memory_format=torch.channels_last), dtype
         self.name, self.mean, self.std = name, mean, std
         self.layers, self.channels = tuple(trace.channels), trace.channels
         self.weights_source, self.weights_sha256 = weights_source, weights_sha256
@@ -203,8 +206,8 @@ class Backbone:
             images: float32 ``(B, 3, H, W)``, normalised with `mean` and `std`, on any device.
 
         Returns:
-            Layer to float32 ``(B, C, h, w)``, contiguous, on the backbone's device, in the order
-            of `layers`.
+            Layer to ``(B, C, h, w)`` of `dtype`, contiguous, on the backbone's device, in the
+            order of `layers`.
         """
         maps: dict[str, Tensor] = {}
 
@@ -222,7 +225,7 @@ class Backbone:
         ]
         try:
             with torch.no_grad():
-                self.model(images.to(self.device, memory_format=torch.channels_last))
+                self.model(images.to(self.device, self.dtype, memory_format=torch.channels_last))
         except _LastLayerDoneError:
             pass
         finally:
@@ -254,7 +257,12 @@ class Backbone:
 
 
 def load_backbone(
-    name: str, *, layers: Sequence[str], weights: str | None = None, seed: int = 0
+    name: str,
+    *,
+    layers: Sequence[str],
+    weights: str | None = None,
+    seed: int = 0,
+    precision: str = "float32",
 ) -> Backbone:
     """Build a timm CNN, fill it with weights and tap some of its layers.
 
@@ -265,6 +273,7 @@ def load_backbone(
             dict under timm's keys; ``package:NAME`` for a pip package that ships one such file;
             ``random`` for a random initialisation.
         seed: of the random initialisation; the global random generators are left as they were.
+        precision: ``float32``, ``bfloat16`` or ``float16``, in which the network computes.
 
     Raises:
         ConfigError: no such model; no such layer; a layer without a map (N, C, H, W).
@@ -289,6 +298,8 @@ def load_backbone(
             shipper = weights.removeprefix(PACKAGE)
             source = f"package {shipper} {importlib.metadata.version(shipper)}, file {path.name}"
     report = fill(model, given, trace.part, source)
+    sha256 = weights_sha256_of(weights) or digest_of(model)
+    fold_batch_norms(model, layers, torch.zeros(1, 3, *_DRY_RUN))
     backbone = Backbone(
         model,
         trace,
@@ -296,8 +307,9 @@ def load_backbone(
         mean=package.mean if package else tuple(cfg["mean"]),
         std=package.std if package else tuple(cfg["std"]),
         weights_source=source,
-        weights_sha256=weights_sha256_of(weights) or digest_of(model),
+        weights_sha256=sha256,
         report=report,
+        dtype=getattr(torch, precision),
     )
     backbone.feature_size(*reversed(_DRY_RUN))
     return backbone

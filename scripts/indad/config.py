@@ -19,6 +19,7 @@ from typing import Any
 
 from indad import methods, sources
 from indad.errors import ConfigError
+from indad.images import Geometry
 from indad.manifest import find_categories
 from indad.weights import RANDOM
 
@@ -182,6 +183,19 @@ class Config:
                 "most that, or null for no crop"
             )
         return extractor
+
+    def geometry(self, extractor: str) -> str:
+        """Return the name of an extractor's resize and crop, as in ``geometries``."""
+        settings = self.extractor(extractor)
+        return Geometry.from_config(settings["resize"], settings["crop"]).name
+
+    @cached_property
+    def geometries(self) -> dict[str, dict[str, Any]]:
+        """The resize and crop of all extractors, by name."""
+        return {
+            self.geometry(name): {key: self.extractor(name)[key] for key in ("resize", "crop")}
+            for name in self._extractors
+        }
 
     # -- experiments --------------------------------------------------------------------------
 

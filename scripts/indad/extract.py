@@ -1,11 +1,12 @@
-"""From images to a feature store: decode, preprocess, run the backbone, write."""
+"""From decoded images to a feature store: preprocess, run the backbone, write."""
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,55 +17,20 @@ import torch
 
 from indad import __version__, store
 from indad.backbone import Backbone, load_backbone
-from indad.errors import DataError, DeviceError
+from indad.errors import DeviceError
 from indad.extractor import made_with
-from indad.features import Size, chunks
-from indad.images import Geometry, read_image, read_mask
+from indad.features import chunks
 from indad.manifest import content_hash
+from indad.pixels import Pixels
 from indad.progress import Progress, ignore
 
 logger = logging.getLogger("indad")
 
-
-def common_size(manifest: pd.DataFrame, geometry: Geometry) -> Size:
-    """Return the ``(H, W)`` that all images have after the preprocessing.
-
-    Raises:
-        DataError: they differ, naming two images, or one is smaller than the crop.
-    """
-    sizes: dict[Size, str] = {}
-    for row in manifest.itertuples():
-        height, width = geometry.resized(row.height, row.width)
-        if geometry.crop and (geometry.crop[0] > height or geometry.crop[1] > width):
-            raise DataError(
-                f"{row.image}: {row.width} x {row.height} pixels become {width} x {height} by the "
-                f"resize, smaller than the crop; choose a larger 'resize' or a smaller 'crop'"
-            )
-        sizes.setdefault(geometry.output(row.height, row.width), row.image)
-    if len(sizes) > 1:
-        (one, first), (other, second), *_ = sizes.items()
-        raise DataError(
-            f"images differ in size after the preprocessing: {first} is {one[1]} x {one[0]}, "
-            f"{second} is {other[1]} x {other[0]}. Set 'crop', or 'resize: [height, width]'"
-        )
-    return next(iter(sizes))
-
-
-def _decoded(paths: Sequence[Path], geometry: Geometry, ahead: int) -> Iterator[np.ndarray]:
-    """Decode images in order, a bounded number ahead, beside whoever consumes them."""
-    with ThreadPoolExecutor(2) as pool:
-        waiting: deque[Future[np.ndarray]] = deque()
-        todo = iter(paths)
-        for path in todo:
-            waiting.append(pool.submit(read_image, path, geometry))
-            if len(waiting) > ahead:
-                break
-        while waiting:
-            image = waiting.popleft().result()
-            following = next(todo, None)
-            if following is not None:
-                waiting.append(pool.submit(read_image, following, geometry))
-            yield image
+#: Images the backbone sees at once when the configuration says ``auto``. On a CPU the maps of a
+#: larger batch fall out of the cache; a GPU wants more to do.
+AUTO_BATCH = {"cpu": 8, "cuda": 64}
+#: Batches that may wait to be written while the backbone runs on.
+WAITING = 2
 
 
 class Preprocessing:
@@ -72,13 +38,70 @@ class Preprocessing:
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], device: str) -> None:
         self.device = device
-        self.mean = 255 * torch.tensor(mean, device=device)
-        self.std = 255 * torch.tensor(std, device=device)
+        self.mean = 255 * torch.tensor(mean, dtype=torch.float32, device=device)
+        self.std = 255 * torch.tensor(std, dtype=torch.float32, device=device)
 
     def __call__(self, images: np.ndarray) -> torch.Tensor:
         """Return ``(B, 3, H, W)`` float32, channels last in memory, of uint8 ``(B, H, W, 3)``."""
-        pixels = torch.from_numpy(images).to(self.device, non_blocking=True).float()
-        return pixels.sub_(self.mean).div_(self.std).permute(0, 3, 1, 2)
+        pixels = torch.from_numpy(images)
+        if self.device != "cpu":  # only pinned memory is copied while the GPU computes
+            pixels = pixels.pin_memory()
+        pixels = pixels.to(self.device, non_blocking=True)
+        return pixels.sub(self.mean).div_(self.std).permute(0, 3, 1, 2)
+
+
+class _ToHost:
+    """Copies maps from the device in a stream of their own, beside the next batch's computation.
+
+    On a CPU there is nothing to copy.
+    """
+
+    def __init__(self, device: str) -> None:
+        self._stream = torch.cuda.Stream(device) if device != "cpu" else None
+
+    def __call__(self, maps: Mapping[str, torch.Tensor]) -> Callable[[], dict[str, np.ndarray]]:
+        """Begin to copy, and return what waits for the copies, as float32 arrays."""
+        if self._stream is None:
+            return lambda: {name: value.numpy() for name, value in maps.items()}
+        self._stream.wait_stream(torch.cuda.current_stream())
+        host = {}
+        with torch.cuda.stream(self._stream):
+            for name, value in maps.items():
+                host[name] = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
+                host[name].copy_(value, non_blocking=True)
+                value.record_stream(self._stream)  # not to be reused before it is copied
+            copied = self._stream.record_event()
+
+        def arrays() -> dict[str, np.ndarray]:
+            copied.synchronize()
+            return {name: value.numpy() for name, value in host.items()}
+
+        return arrays
+
+
+class _Beside:
+    """Runs work in order in one thread beside the caller, a bounded number of pieces behind."""
+
+    def __init__(self, most: int) -> None:
+        self._pool = ThreadPoolExecutor(1)
+        self._waiting: deque[Future[None]] = deque()
+        self._most = most
+
+    def submit(self, work: Callable[[], None]) -> None:
+        """Queue ``work``; waits while too much is queued, and raises what earlier work raised."""
+        self._waiting.append(self._pool.submit(work))
+        while len(self._waiting) > self._most:
+            self._waiting.popleft().result()
+
+    def __enter__(self) -> _Beside:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            while self._waiting and kind is None:
+                self._waiting.popleft().result()
+        finally:
+            self._pool.shutdown(cancel_futures=True)
 
 
 def features_of(
@@ -86,9 +109,8 @@ def features_of(
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """Return the layer maps and the pooled embedding ``(B, D)`` of a batch."""
     with torch.inference_mode():
-        tapped = backbone(images)
-        z = tapped[embedding].float().mean(dim=(2, 3))
-        return {layer: tapped[layer] for layer in layers}, z
+        tapped = {layer: values.float() for layer, values in backbone(images).items()}
+        return {layer: tapped[layer] for layer in layers}, tapped[embedding].mean(dim=(2, 3))
 
 
 def open_backbone(extractor: Mapping[str, Any], device: str) -> Backbone:
@@ -97,7 +119,10 @@ def open_backbone(extractor: Mapping[str, Any], device: str) -> Backbone:
     source = extractor["weights"] or "timm's weights, downloaded on first use"
     logger.info("extract: loading %s with %s", extractor["backbone"], source)
     backbone = load_backbone(
-        extractor["backbone"], layers=list(tapped), weights=extractor["weights"]
+        extractor["backbone"],
+        layers=list(tapped),
+        weights=extractor["weights"],
+        precision=extractor["precision"],
     )
     for line in backbone.report:
         logger.info("weights: %s", line)
@@ -106,96 +131,97 @@ def open_backbone(extractor: Mapping[str, Any], device: str) -> Backbone:
 
 def extract(
     manifest: pd.DataFrame,
-    folder: Path,
+    pixels: Path,
     output: Path,
     *,
     extractor: Mapping[str, Any],
     device: str = "cpu",
-    batch_size: int = 32,
+    batch_size: int | str = "auto",
     progress: Progress = ignore,
 ) -> None:
     """Extract the features of a category into the store ``output``.
 
+    The backbone runs in the calling thread. Features are copied from the device, checked and
+    written in another, while the next batch is computed.
+
     Args:
         manifest: the category's images (see ``indad.manifest``).
-        folder: the category folder its paths are relative to.
+        pixels: its decoded images (see ``indad.pixels``), of the extractor's geometry.
         output: the HDF5 file; it appears only when it is complete.
         extractor: settings as ``Config.extractor`` returns them.
         device: ``cpu`` or ``cuda``.
-        batch_size: images run at once; it changes features only by rounding.
+        batch_size: images run at once; it changes features only by rounding. ``auto`` takes
+            ``AUTO_BATCH``.
         progress: called with images done and in all.
 
     Raises:
-        DataError: an image cannot be read or differs in size.
+        StoreError: the decoded images are missing, damaged or of another manifest.
         WeightsError, ConfigError: from the backbone.
         DeviceError: the device's memory does not hold a batch.
     """
-    geometry = Geometry.from_config(extractor["resize"], extractor["crop"])
-    size = common_size(manifest, geometry)
+    if isinstance(batch_size, str):
+        batch_size = AUTO_BATCH[device]
     backbone = open_backbone(extractor, device)
     mean = extractor.get("mean") or list(backbone.mean)
     std = extractor.get("std") or list(backbone.std)
-    prepare = Preprocessing(mean, std, device)
+    prepare, to_host = Preprocessing(mean, std, device), _ToHost(device)
     layers, pooled = list(extractor["layers"]), extractor["embedding"]
-    grid = backbone.feature_size(*size)
-    shapes = {layer: (backbone.channels[layer], *grid[layer]) for layer in layers}
 
-    description = made_with(extractor, backbone.weights_sha256) | {
-        "mean": list(mean),
-        "std": list(std),
-        "input_size": list(size),
-        "weights_source": backbone.weights_source,
-        "manifest_sha256": content_hash(manifest),
-        "device": device,
-        "versions": {
-            "indad": __version__,
-            **{package: version(package) for package in ("torch", "timm", "pillow", "numpy")},
-        },
-    }
-    with store.create(output, description, dtype=extractor["dtype"]) as writer:
+    with Pixels(pixels, manifest) as images:
+        size = images.size
+        grid = backbone.feature_size(*size)
+        shapes = {layer: (backbone.channels[layer], *grid[layer]) for layer in layers}
+        description = made_with(extractor, backbone.weights_sha256) | {
+            "mean": list(mean),
+            "std": list(std),
+            "input_size": list(size),
+            "weights_source": backbone.weights_source,
+            "manifest_sha256": content_hash(manifest),
+            "device": device,
+            "tf32": device != "cpu" and torch.backends.cudnn.allow_tf32,
+            "versions": {
+                "indad": __version__,
+                **{package: version(package) for package in ("torch", "timm", "pillow", "numpy")},
+            },
+        }
         done = 0
-        for split in store.SPLITS:
-            rows = manifest[manifest["split"] == split]
-            names = rows["image"].tolist()
-            writer.add_split(split, names, shapes, backbone.channels[pooled])
-            images = _decoded([folder / name for name in names], geometry, 2 * batch_size)
-            for part in chunks(len(names), batch_size):
-                batch = np.stack([next(images) for _ in names[part]])
-                try:
-                    maps, z = features_of(backbone, prepare(batch), layers, pooled)
-                except torch.cuda.OutOfMemoryError:
-                    raise DeviceError(
-                        f"the GPU's memory does not hold a batch of {len(batch)} images; set a "
-                        f"'batch_size' below {batch_size} in the configuration"
-                    ) from None
-                writer.write(
-                    split,
-                    part.start,
-                    {layer: values.float().cpu().numpy() for layer, values in maps.items()},
-                    z.cpu().numpy(),
-                )
-                done += len(batch)
-                progress(done, len(manifest))
-            if split == "test":
-                _write_ground_truth(writer, rows, folder, geometry, size)
+        with store.create(output, description, dtype=extractor["dtype"]) as writer:
+            for split in store.SPLITS:
+                rows = manifest[manifest["split"] == split]
+                writer.add_split(split, images.images(split), shapes, backbone.channels[pooled])
+                with _Beside(WAITING) as beside:
+                    for part in chunks(len(rows), batch_size):
+                        try:
+                            batch = prepare(images.read(split, part))
+                            maps, z = features_of(backbone, batch, layers, pooled)
+                            arrays = to_host(maps | {_EMBEDDING: z})
+                        except torch.cuda.OutOfMemoryError:
+                            raise DeviceError(
+                                f"the GPU's memory does not hold a batch of {batch_size} images; "
+                                "set a smaller 'batch_size' in the configuration"
+                            ) from None
+                        beside.submit(partial(_write, writer, split, part.start, arrays))
+                        done += part.stop - part.start
+                        progress(done, len(manifest))
+                if split == "test":
+                    writer.add_ground_truth(
+                        rows["label"],
+                        rows["defect"],
+                        [bool(row.mask) or row.label == 0 for row in rows.itertuples()],
+                        images.mask(),
+                    )
 
 
-def _write_ground_truth(
-    writer: store.StoreWriter, rows: pd.DataFrame, folder: Path, geometry: Geometry, size: Size
+#: The pooled embedding among the arrays of a batch; no layer can have this name.
+_EMBEDDING = "embedding "
+
+
+def _write(
+    writer: store.StoreWriter,
+    split: str,
+    start: int,
+    arrays: Callable[[], dict[str, np.ndarray]],
 ) -> None:
-    has_mask = [bool(row.mask) or row.label == 0 for row in rows.itertuples()]
-    masks = writer.add_ground_truth(rows["label"], rows["defect"], has_mask, size)
-    cut = []
-    for i, name in enumerate(rows["mask"]):
-        if name:
-            mask = read_mask(folder / name, geometry)
-            masks[i] = mask
-            if not mask.any():
-                cut.append(name)
-    if cut:
-        logger.warning(
-            "%d of %d masks are empty after resize and crop, so these defects cannot be found: %s",
-            len(cut),
-            sum(map(bool, rows["mask"])),
-            ", ".join(cut),
-        )
+    maps = arrays()
+    embedding = maps.pop(_EMBEDDING)
+    writer.write(split, start, maps, embedding)

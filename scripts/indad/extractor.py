@@ -9,7 +9,7 @@ from indad.errors import WeightsError
 from indad.weights import weights_sha256_of
 
 #: Raised when features of the same settings would come out differently.
-EXTRACT_VERSION = 1
+EXTRACT_VERSION = 2
 
 
 def made_with(extractor: Mapping[str, Any], weights_sha256: str | None) -> dict[str, Any]:
@@ -29,6 +29,7 @@ def made_with(extractor: Mapping[str, Any], weights_sha256: str | None) -> dict[
         "crop": extractor["crop"] or "none",
         "mean": extractor.get("mean"),
         "std": extractor.get("std"),
+        "precision": extractor["precision"],
         "dtype": extractor["dtype"],
     }
 

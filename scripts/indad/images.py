@@ -47,6 +47,14 @@ class Geometry:
             None if crop is None else (crop[0], crop[1]),
         )
 
+    @property
+    def name(self) -> str:
+        """A file name for it: ``256-224``, ``300x400`` for no crop."""
+        parts = [self.resize, *([] if self.crop is None else [self.crop])]
+        return "-".join(
+            str(part) if isinstance(part, int) else "x".join(map(str, part)) for part in parts
+        )
+
     def resized(self, height: int, width: int) -> Size:
         """Return the size after the resize, of an image of ``height`` x ``width``."""
         if not isinstance(self.resize, int):

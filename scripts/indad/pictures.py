@@ -12,8 +12,8 @@ import pandas as pd
 from PIL import Image
 
 from indad import atomic, scores
-from indad.images import Geometry, read_image, read_mask
 from indad.manifest import GOOD
+from indad.pixels import Pixels
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -24,18 +24,11 @@ MOST_ROWS = 8
 
 @dataclass(frozen=True)
 class Experiment:
-    """Where an experiment's scores lie, and the geometry of its maps."""
+    """Where an experiment's scores lie."""
 
     name: str
     table: Path
     maps: Path
-    resize: int | list[int]
-    crop: int | list[int] | None
-
-    @property
-    def geometry(self) -> Geometry:
-        """Resize and crop of the images its maps belong to."""
-        return Geometry.from_config(self.resize, self.crop)
 
 
 def typical_images(table: pd.DataFrame, most: int = MOST_ROWS) -> list[str]:
@@ -64,7 +57,7 @@ def colour_range(maps: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
 
 def sheet(
     manifest: pd.DataFrame,
-    folder: Path,
+    pixels: Pixels,
     experiments: Sequence[Experiment],
     output: Path,
     *,
@@ -74,7 +67,7 @@ def sheet(
 
     Args:
         manifest: the category's manifest.
-        folder: the category folder.
+        pixels: its decoded images.
         experiments: the columns.
         output: the PNG file.
         title: heading of the sheet.
@@ -82,7 +75,7 @@ def sheet(
     tables = [scores.read_table(each.table) for each in experiments]
     chosen = typical_images(tables[0])
     rows = manifest.set_index("image").loc[chosen]
-    geometry = experiments[0].geometry
+    number = {name: i for i, name in enumerate(pixels.images("test"))}
 
     columns = 1 + len(experiments)
     figure, axes = plt.subplots(
@@ -94,9 +87,9 @@ def sheet(
     )
     figure.suptitle(title, fontsize=11, fontweight="bold")
     for axis, (name, row) in zip(axes[:, 0], rows.iterrows(), strict=True):
-        axis.imshow(read_image(folder / str(name), geometry))
+        axis.imshow(pixels.read("test", number[name]))
         if row["mask"]:
-            mask = read_mask(folder / row["mask"], geometry)
+            mask = pixels.mask(number[name])
             if mask.any():
                 axis.contour(mask, levels=[0.5], colors="#00e5ff", linewidths=1.2)
         axis.set_ylabel(row["defect"].replace("_", " "), fontsize=8)

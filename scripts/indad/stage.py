@@ -14,7 +14,7 @@ import json
 import logging
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +24,9 @@ from indad.errors import IndadError
 logger = logging.getLogger("indad")
 
 Job = Any
+
+#: Settings of a job described by hand, as the configuration's schema has them.
+DEFAULTS = {"device": "auto", "tf32": False, "batch_size": "auto", "memory_mb": 1024}
 
 
 class _Files(dict[str, str]):
@@ -60,7 +63,7 @@ def _parse(script: str, description: str | None) -> Job:
         output=named(given.output),
         wildcards=named(given.wildcards),
         params=_Files(given.params),
-        config={"device": "auto", "batch_size": 32} | given.config,
+        config=DEFAULTS | given.config,
         threads=given.threads,
         log=[given.log] if given.log else [],
     )
@@ -100,8 +103,8 @@ def run(main: Callable[[Job], None], snakemake: Job | None) -> None:
         sys.exit(1)
 
 
-def use_device(device: str, threads: int) -> str:
-    """Settle ``auto | cpu | cuda`` on this machine and bound torch's CPU threads.
+def use_device(config: Mapping[str, Any], threads: int) -> str:
+    """Settle ``device: auto | cpu | cuda`` on this machine and bound torch's CPU threads.
 
     Raises:
         DeviceError: ``cuda`` is demanded and there is none. It is never replaced by the CPU.
@@ -110,6 +113,7 @@ def use_device(device: str, threads: int) -> str:
 
     from indad.errors import DeviceError
 
+    device = config["device"]
     torch.set_num_threads(max(1, threads))
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
@@ -118,10 +122,10 @@ def use_device(device: str, threads: int) -> str:
             "this machine. Set 'device: auto' or 'device: cpu', or run on a machine with a GPU."
         )
     chosen = "cuda" if available and device != "cpu" else "cpu"
-    # Reproducible matrix products: TF32 keeps 10 bits of the mantissa, which moves nearest
-    # neighbours between runs on different devices.
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+    # TF32 keeps 10 bits of the mantissa, which moves nearest neighbours from one device to another:
+    # faster, and off unless asked for. torch's own default has it on for convolutions.
+    torch.backends.cuda.matmul.allow_tf32 = config["tf32"]
+    torch.backends.cudnn.allow_tf32 = config["tf32"]
     torch.backends.cudnn.benchmark = False
     name = torch.cuda.get_device_name() if chosen == "cuda" else f"{threads} threads"
     logger.info("device: %s (%s)", chosen, name)

@@ -78,16 +78,18 @@ class StoreWriter:
         group["embedding"][start:stop] = embedding
 
     def add_ground_truth(
-        self, label: Sequence[int], defect: Sequence[str], has_mask: Sequence[bool], size: Any
-    ) -> h5py.Dataset:
-        """Add labels to ``test`` and return the empty mask dataset ``(N, H, W)`` to fill."""
+        self,
+        label: Sequence[int],
+        defect: Sequence[str],
+        has_mask: Sequence[bool],
+        mask: np.ndarray,
+    ) -> None:
+        """Add to ``test`` what is known of its images: labels and masks ``(N, H, W)``."""
         group = self._file["test"]
         group.create_dataset("label", data=np.asarray(label, np.uint8))
         group.create_dataset("defect", data=list(defect), dtype=_TEXT)
         group.create_dataset("has_mask", data=np.asarray(has_mask, bool))
-        return group.create_dataset(
-            "mask", (len(label), *size), bool, chunks=(1, *size), compression="gzip"
-        )
+        group.create_dataset("mask", data=mask, chunks=(1, *mask.shape[1:]), compression="gzip")
 
 
 @contextmanager

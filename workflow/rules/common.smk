@@ -9,7 +9,7 @@ from snakemake.utils import validate
 
 sys.path.insert(0, str(Path(workflow.basedir).parent / "scripts"))
 
-from indad import manifest, methods, tables, weights
+from indad import manifest, methods, pixels, tables, weights
 from indad.config import Config, check_schema
 from indad.errors import IndadError
 from indad.extractor import EXTRACT_VERSION
@@ -39,6 +39,7 @@ wildcard_constraints:
     dataset="[^/]+",
     category="[^/]+",
     extractor="[^/]+",
+    geometry="[^/]+",
     model="[^/]+",
     experiment="[^/]+",
     seed="[0-9]+",
@@ -97,6 +98,12 @@ def store_of_experiment(wildcards):
     """The feature store an experiment scores."""
     extractor = experiment_of(wildcards).extractor
     return f"{RESULTS}/features/{wildcards.dataset}/{wildcards.category}/{extractor}.h5"
+
+
+def pixels_of(wildcards, extractor):
+    """The decoded images an extractor sees."""
+    geometry = CONFIG.geometry(extractor)
+    return f"{RESULTS}/pixels/{wildcards.dataset}/{wildcards.category}/{geometry}.h5"
 
 
 def weights_file(wildcards):

@@ -1,6 +1,7 @@
 rule extract:
     input:
         manifest=f"{RESULTS}/manifests/{CATEGORY}.csv",
+        pixels=lambda wildcards: pixels_of(wildcards, wildcards.extractor),
         weights=weights_file,
     output:
         features=f"{RESULTS}/features/{CATEGORY}/{{extractor}}.h5",
@@ -14,7 +15,6 @@ rule extract:
     resources:
         gpu=GPU,
     params:
-        folder=category_folder,
         extractor=lambda wildcards: CONFIG.extractor(wildcards.extractor),
         version=EXTRACT_VERSION,
     script:

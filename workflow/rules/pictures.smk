@@ -1,6 +1,10 @@
 rule pictures:
     input:
         manifest=f"{RESULTS}/manifests/{CATEGORY}.csv",
+        # The images as the first experiment's backbone saw them.
+        pixels=lambda wildcards: pixels_of(
+            wildcards, next(iter(CONFIG.experiments.values())).extractor
+        ),
         tables=expand(
             f"{RESULTS}/scores/{CATEGORY}/{{experiment}}/seed{{seed}}/scores.csv",
             experiment=CONFIG.experiments,
@@ -27,14 +31,6 @@ rule pictures:
     conda:
         ENVIRONMENT
     params:
-        folder=category_folder,
         experiments=list(CONFIG.experiments),
-        geometry=lambda wildcards: [
-            {
-                key: CONFIG.extractor(experiment.extractor)[key]
-                for key in ("resize", "crop")
-            }
-            for experiment in CONFIG.experiments.values()
-        ],
     script:
         "../../scripts/pictures.py"

@@ -64,6 +64,8 @@ class Detector(ABC):
         for name, value in parameters.items():
             setattr(self, name, value)
         self.device = "cpu"
+        #: Bytes a search may take beside the model and the features it compares.
+        self.memory = 1 << 30
         #: What the features were made with; set by ``fit``'s caller, kept in the model file.
         self.provenance: dict[str, Any] = {}
 

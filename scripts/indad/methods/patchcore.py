@@ -129,6 +129,7 @@ class PatchCore(Detector):
             projected,
             keep,
             start=start,
+            memory=self.memory,
             progress=lambda done, total: progress(len(train) + done, steps),
         )
         del projected
@@ -168,7 +169,7 @@ class PatchCore(Detector):
 
         count = self._count(self.patches_)
         if self._searchable is None:
-            self._searchable = Bank(self.bank_[:count])
+            self._searchable = Bank(self.bank_[:count], self.memory)
         return self._searchable
 
     def _reweighted(
@@ -186,7 +187,7 @@ class PatchCore(Detector):
         bank = self.bank_[: self._count(self.patches_)]
         neighbours = min(self.neighbours, len(bank))
         # The match is among its own neighbours; a duplicate of it may take its place in the list.
-        near = k_nearest(bank[match], bank, neighbours)[1]
+        near = k_nearest(bank[match], bank, neighbours, memory=self.memory)[1]
         near[:, 0] = match
         distances = (patch[:, None] - bank[near]).square().sum(dim=2).sqrt()
         return score * (1 - torch.softmax(distances, dim=1)[:, 0])

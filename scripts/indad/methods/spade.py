@@ -90,7 +90,7 @@ class SPADE(Detector):
 
         count = len(self.z_)
         neighbours = min(max(self.k_image, self.k_pixel), count)
-        distance, index = k_nearest(z, self.z_, neighbours)
+        distance, index = k_nearest(z, self.z_, neighbours, memory=self.memory)
         image_scores = distance[:, : self.k_image].square().mean(dim=1)
         # In the order of the training set, so that reading is sequential.
         galleries = index[:, : self.k_pixel].sort(dim=1).values.tolist()
@@ -101,7 +101,8 @@ class SPADE(Detector):
             queries = maps.flatten(2).transpose(1, 2)
             layer_map = torch.empty((batch, height * width), device=maps.device)
             for i, images in enumerate(galleries):
-                layer_map[i] = nearest(queries[i], self._gallery(name, images))[0]
+                gallery = self._gallery(name, images)
+                layer_map[i] = nearest(queries[i], gallery, memory=self.memory)[0]
             patch_maps.append(layer_map.view(batch, height, width))
         return image_scores, patch_maps
 

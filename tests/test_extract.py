@@ -1,0 +1,176 @@
+"""From files to features: every image decoded once, and every path gives the same numbers."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+from conftest import save_image
+from indad import manifest, pixels
+from indad.errors import DataError, StoreError
+from indad.extract import _Beside, extract
+from indad.images import Geometry, read_image, read_mask
+from indad.pixels import Pixels
+from indad.store import FeatureStore
+
+GEOMETRY = Geometry.from_config(40, 32)
+SMALL = "test_resnet"
+EXTRACTOR = {
+    "backbone": SMALL,
+    "layers": ["layer1", "layer2"],
+    "embedding": "layer3",
+    "resize": 40,
+    "crop": 32,
+    "precision": "float32",
+    "dtype": "float32",
+}
+
+
+@pytest.fixture
+def table(category):
+    return manifest.build(category)
+
+
+@pytest.fixture
+def decoded(category, table, tmp_path):
+    pixels.decode(table, category, tmp_path / "p.h5", geometry=GEOMETRY, threads=2)
+    return tmp_path / "p.h5"
+
+
+@pytest.fixture
+def extractor(tmp_path):
+    torch.manual_seed(0)
+    model = timm.create_model(SMALL)
+    for name, value in model.state_dict().items():
+        if name.endswith(("running_mean", "running_var")):
+            value.uniform_(0.1, 0.5)
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    return EXTRACTOR | {"weights": str(tmp_path / "weights.pth")}
+
+
+def test_decoded_images_are_those_of_the_files(category, table, decoded):
+    with Pixels(decoded, table) as opened:
+        for split in ("train", "test"):
+            rows = table[table["split"] == split]
+            assert opened.images(split) == rows["image"].tolist()
+            for i, name in enumerate(rows["image"]):
+                expected = read_image(category / name, GEOMETRY)
+                np.testing.assert_array_equal(opened.read(split, i), expected)
+        for i, name in enumerate(rows["mask"]):
+            expected = read_mask(category / name, GEOMETRY) if name else np.zeros((32, 32), bool)
+            np.testing.assert_array_equal(opened.mask(i), expected)
+
+
+def test_all_undecodable_files_are_named_and_nothing_is_left(category, table, tmp_path):
+    bad = [table["image"].iloc[0], table["image"].iloc[-1]]
+    for name in bad:
+        (category / name).write_bytes((category / name).read_bytes()[:60])
+    with pytest.raises(DataError, match="2 files cannot be used") as error:
+        pixels.decode(table, category, tmp_path / "p.h5", geometry=GEOMETRY)
+    assert all(name in str(error.value) for name in bad)
+    assert not list(tmp_path.glob("*.h5"))
+
+
+def test_pixels_of_other_images_are_refused(table, decoded):
+    with pytest.raises(StoreError, match="other images"):
+        Pixels(decoded, table.iloc[:-1])
+    with pytest.raises(StoreError, match="no such file"):
+        Pixels(decoded.with_name("none.h5"))
+    with decoded.open("rb+") as file:
+        file.truncate(3000)
+    with pytest.raises(StoreError, match="delete it"):
+        Pixels(decoded)
+
+
+def test_masks_that_a_crop_empties_are_counted(category, table, tmp_path, caplog):
+    corner = np.zeros((40, 48), np.uint8)
+    corner[:3, :3] = 255
+    save_image(category / "ground_truth/dirt/a.png", corner)
+    with caplog.at_level(logging.WARNING):
+        pixels.decode(table, category, tmp_path / "p.h5", geometry=GEOMETRY)
+    assert "1 of 3 masks are empty after resize and crop" in caplog.text
+    assert "ground_truth/dirt/a.png" in caplog.text
+
+
+def features(path, decoded, table, extractor, **options):
+    extract(table, decoded, path, extractor=extractor, **options)
+    with FeatureStore(path) as opened:
+        return {
+            f"{split} {layer}": value
+            for split in ("train", "test")
+            for layer, value in [
+                *((name, opened.split(split).maps(name)) for name in extractor["layers"]),
+                ("z", opened.split(split).embedding()),
+            ]
+        }
+
+
+def test_features_are_those_of_the_plain_network(category, table, decoded, extractor, tmp_path):
+    """One image at a time through timm's own model, nothing folded, no batch, no stop."""
+    found = features(tmp_path / "f.h5", decoded, table, extractor)
+    model = timm.create_model(SMALL).eval()
+    model.load_state_dict(torch.load(extractor["weights"], weights_only=True))
+    mean, std = model.pretrained_cfg["mean"], model.pretrained_cfg["std"]
+    outputs = {}
+    for name in ("layer1", "layer2", "layer3"):
+        model.get_submodule(name).register_forward_hook(
+            lambda _module, _inputs, output, name=name: outputs.update({name: output.clone()})
+        )
+    for split in ("train", "test"):
+        for i, name in enumerate(table[table["split"] == split]["image"]):
+            image = read_image(category / name, GEOMETRY) / 255.0
+            image = torch.from_numpy((image - mean) / std).float().permute(2, 0, 1)[None]
+            with torch.inference_mode():
+                model(image)
+            for layer in ("layer1", "layer2"):
+                expected = outputs[layer][0].numpy()
+                np.testing.assert_allclose(found[f"{split} {layer}"][i], expected, atol=2e-5)
+            expected = outputs["layer3"][0].mean(dim=(1, 2)).numpy()
+            np.testing.assert_allclose(found[f"{split} z"][i], expected, atol=2e-5)
+
+
+def test_batches_and_threads_change_features_only_by_rounding(decoded, table, extractor, tmp_path):
+    reference = features(tmp_path / "f.h5", decoded, table, extractor)
+    threads = torch.get_num_threads()
+    try:
+        for batch_size, count in ((1, 1), (3, 2), (64, 1)):
+            torch.set_num_threads(count)
+            other = features(tmp_path / "g.h5", decoded, table, extractor, batch_size=batch_size)
+            for name, value in reference.items():
+                np.testing.assert_allclose(other[name], value, rtol=1e-4, atol=1e-5)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_lower_precision_is_near_and_recorded(precision, decoded, table, extractor, tmp_path):
+    reference = features(tmp_path / "f.h5", decoded, table, extractor)
+    lower = extractor | {"precision": precision}
+    other = features(tmp_path / "g.h5", decoded, table, lower)
+    for name, value in reference.items():
+        error = np.abs(other[name] - value).max() / np.abs(value).max()
+        assert 0 < error < 0.05, name
+    with pytest.raises(StoreError, match="precision"):
+        FeatureStore(tmp_path / "g.h5", {"precision": "float32"})
+
+
+def test_what_fails_beside_the_backbone_is_raised_and_nothing_is_left(
+    decoded, table, extractor, tmp_path
+):
+    """The check of the values runs in the writing thread."""
+    extractor |= {"mean": [0, 0, 0], "std": [1e-7, 1e-7, 1e-7], "dtype": "float16"}
+    with pytest.raises(StoreError, match="too large for float16"):
+        extract(table, decoded, tmp_path / "f.h5", extractor=extractor, batch_size=2)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith((".f", "f.h5"))]
+
+
+def test_work_beside_runs_in_order_and_is_awaited():
+    seen = []
+    with _Beside(2) as beside:
+        for i in range(20):
+            beside.submit(lambda i=i: seen.append(i))
+    assert seen == list(range(20))

@@ -1,0 +1,18 @@
+rule decode:
+    input:
+        manifest=f"{RESULTS}/manifests/{CATEGORY}.csv",
+    output:
+        pixels=f"{RESULTS}/pixels/{CATEGORY}/{{geometry}}.h5",
+    log:
+        f"{LOGS}/decode/{CATEGORY}/{{geometry}}.log",
+    benchmark:
+        f"{BENCHMARKS}/decode/{CATEGORY}/{{geometry}}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 4
+    params:
+        folder=category_folder,
+        geometry=lambda wildcards: CONFIG.geometries[wildcards.geometry],
+        version=pixels.VERSION,
+    script:
+        "../../scripts/decode.py"
