@@ -8,7 +8,7 @@ from PIL import Image
 
 from conftest import save_image
 from indad.errors import DataError
-from indad.images import Geometry, decode, mask_pixels, read_image, read_mask, to_rgb
+from indad.images import Geometry, decode, mask_pixels, read_image, read_mask, size, to_rgb
 
 STANDARD = Geometry.from_config(256, 224)
 
@@ -68,6 +68,7 @@ def test_exif_rotation_is_applied(tmp_path):
     exif[0x0112] = 6  # to be turned by a quarter
     Image.fromarray(pixels).save(tmp_path / "turned.jpg", exif=exif)
     assert decode(tmp_path / "turned.jpg").size == (20, 40)
+    assert size(tmp_path / "turned.jpg") == (40, 20)  # height, width
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1", "LA"])
@@ -95,3 +96,13 @@ def test_truncated_image_is_refused(tmp_path, rng):
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(DataError, match=r"cut\.png: cannot be decoded"):
         decode(path)
+
+
+def test_geometries_have_names_of_their_own():
+    names = [
+        Geometry.from_config(resize, crop).name
+        for resize, crop in (
+            (256, 224), (256, None), ([256, 256], 224), (256, [224, 192]), ([300, 400], None)
+        )
+    ]  # fmt: skip
+    assert names == ["256-224", "256", "256x256-224", "256-224x192", "300x400"]

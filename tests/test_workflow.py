@@ -54,7 +54,9 @@ SMALL = {
 }
 
 
-def snakemake(folder: Path, *arguments: str, **changes) -> subprocess.CompletedProcess[str]:
+def snakemake(
+    folder: Path, *arguments: str, environment: dict[str, str] | None = None, **changes
+) -> subprocess.CompletedProcess[str]:
     """Run the workflow with results in ``folder``."""
     config = SMALL | {"results": "results"} | changes
     file = folder / "config.yaml"
@@ -62,9 +64,8 @@ def snakemake(folder: Path, *arguments: str, **changes) -> subprocess.CompletedP
     command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "workflow/Snakefile")]
     command += [*arguments, "--directory", str(folder), "--cores", "2", "--resources", "gpu=1"]
     command += ["--configfile", str(ROOT / "config/config.yaml"), str(file)]
-    return subprocess.run(
-        command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
+    variables = os.environ | {"OMP_NUM_THREADS": "1"} | (environment or {})
+    return subprocess.run(command, capture_output=True, text=True, env=variables)
 
 
 @pytest.fixture(scope="module")
@@ -153,14 +154,45 @@ def test_only_what_a_change_touches_runs_again(finished):
     assert planned(snakemake(finished, "--dry-run", batch_size=3, device="auto")) == {}
 
 
-def test_scores_do_not_depend_on_batch_size(finished, tmp_path):
+def test_batches_threads_and_memory_change_no_figure(finished, tmp_path):
     shutil.copytree(finished / "results/data", tmp_path / "results/data")
-    run = {"datasets": ["drawn"], "experiments": ["PaDiM"]}
-    done = snakemake(tmp_path, run=run, batch_size=3)
+    run = {"datasets": ["drawn"], "experiments": ["SPADE", "PaDiM", "PatchCore-10"]}
+    done = snakemake(tmp_path, run=run, batch_size=3, threads=2, memory_mb=64)
     assert done.returncode == 0, done.stderr[-2000:]
-    name = "results/scores/drawn/wood/PaDiM/seed0/scores.csv"
-    one, other = (pd.read_csv(folder / name) for folder in (finished, tmp_path))
-    np.testing.assert_allclose(other["score"], one["score"], rtol=1e-4)
+    for experiment in run["experiments"]:
+        name = f"results/scores/drawn/wood/{experiment}/seed0/scores.csv"
+        one, other = (pd.read_csv(folder / name) for folder in (finished, tmp_path))
+        np.testing.assert_allclose(other["score"], one["score"], rtol=1e-4)
+    keys = ["dataset", "category", "experiment", "seed", "metric"]
+    whole, part = (
+        pd.read_csv(folder / "results/metrics.csv").set_index(keys)["value"]
+        for folder in (finished, tmp_path)
+    )
+    np.testing.assert_allclose(part, whole.loc[part.index], rtol=1e-6, atol=1e-6)
+
+
+def test_stages_without_torch_do_not_import_it(finished, tmp_path):
+    blocked = tmp_path / "blocked/torch"
+    blocked.mkdir(parents=True)
+    (blocked / "__init__.py").write_text("raise ImportError('torch is blocked')")
+    fresh, late = tmp_path / "fresh", tmp_path / "late"
+    fresh.mkdir()
+    without = {"PYTHONPATH": str(blocked.parent)}
+    done = snakemake(fresh, "--until", "decode", environment=without)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(list((fresh / "results/pixels").rglob("*.h5"))) == 2
+    shutil.copytree(finished, late)
+    for product in ("metrics", "metrics.csv", "tables", "pictures"):
+        path = late / "results" / product
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    done = snakemake(late, environment=without)
+    assert done.returncode == 0, done.stderr[-2000:]
+    name = "results/metrics.csv"
+    assert (late / name).read_text() == (finished / name).read_text()
+    # That the block holds: a stage that needs torch fails by it.
+    done = snakemake(fresh, "--until", "extract", environment=without)
+    assert done.returncode != 0
+    assert "torch is blocked" in done.stdout + done.stderr
 
 
 def test_a_truncated_store_is_refused_and_recovered(finished, tmp_path):
@@ -220,7 +252,7 @@ def test_a_demanded_gpu_is_not_replaced(finished, tmp_path):
     done = snakemake(tmp_path, device="cuda")
     assert done.returncode != 0
     assert "demands 'device: cuda', but torch finds no usable CUDA" in done.stdout + done.stderr
-    assert not list((tmp_path / "results").rglob("*.h5"))
+    assert not list((tmp_path / "results/features").rglob("*.h5"))
 
 
 def test_an_edited_image_is_noticed(finished, category, tmp_path):

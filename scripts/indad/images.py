@@ -6,11 +6,13 @@ the centre is cropped. Everything here is PIL and NumPy, so that no stage needs 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from indad.errors import DataError
 
@@ -50,10 +52,10 @@ class Geometry:
     @property
     def name(self) -> str:
         """A file name for it: ``256-224``, ``300x400`` for no crop."""
-        parts = [self.resize, *([] if self.crop is None else [self.crop])]
-        return "-".join(
-            str(part) if isinstance(part, int) else "x".join(map(str, part)) for part in parts
-        )
+        sides = [(self.resize,) if isinstance(self.resize, int) else self.resize]
+        if self.crop is not None:
+            sides.append(tuple(dict.fromkeys(self.crop)))
+        return "-".join("x".join(map(str, side)) for side in sides)
 
     def resized(self, height: int, width: int) -> Size:
         """Return the size after the resize, of an image of ``height`` x ``width``."""
@@ -95,10 +97,29 @@ def decode(path: Path) -> Image.Image:
     Raises:
         DataError: the file is missing, damaged, or not an image.
     """
+    with _opened(path) as image:
+        image.load()
+        return ImageOps.exif_transpose(image)
+
+
+def size(path: Path) -> Size:
+    """Read ``(height, width)`` of an image file, upright, from its header alone.
+
+    Raises:
+        DataError: the file is missing, or does not begin as an image does. Damage further on is
+            found by ``decode``.
+    """
+    with _opened(path) as image:
+        sides = (image.height, image.width)
+        turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    return sides[::-1] if turned else sides
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as image:
-            image.load()
-            return ImageOps.exif_transpose(image)
+            yield image
     except FileNotFoundError:
         raise DataError(f"{path}: no such image file") from None
     except Image.DecompressionBombError as error:

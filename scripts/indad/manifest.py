@@ -21,7 +21,8 @@ import pandas as pd
 
 from indad import atomic
 from indad.errors import DataError
-from indad.images import SUFFIXES, UNREADABLE_SUFFIXES, decode, mask_pixels
+from indad.images import SUFFIXES, UNREADABLE_SUFFIXES, mask_pixels
+from indad.images import size as image_size
 from indad.progress import Progress, ignore
 
 GOOD = "good"
@@ -176,11 +177,11 @@ def _overlooked(folder: Path, seen: set[Path]) -> Iterator[str]:
 def _inspect(
     folder: Path, image: Path, split: str, defect: str, mask: Path | None
 ) -> tuple[Row | None, list[str]]:
-    """Decode an image and its mask, once, and say what is wrong with them."""
+    """Read an image's header and all of its mask, and say what is wrong with them."""
     problems = []
     size = None
     try:
-        size = decode(image).size
+        size = image_size(image)
     except DataError as error:
         problems.append(str(error))
     mask_hash = ""
@@ -191,10 +192,10 @@ def _inspect(
             problems.append(str(error))
         else:
             mask_hash = hashlib.sha256(mask.read_bytes()).hexdigest()
-            if size and pixels.shape != (size[1], size[0]):
+            if size and pixels.shape != size:
                 problems.append(
                     f"{mask}: mask is {pixels.shape[1]} x {pixels.shape[0]} pixels, its image "
-                    f"{size[0]} x {size[1]}; export it at the image's size"
+                    f"{size[1]} x {size[0]}; export it at the image's size"
                 )
             if not pixels.any():
                 problems.append(
@@ -210,8 +211,8 @@ def _inspect(
             label=int(defect != GOOD),
             defect=defect,
             mask="" if mask is None else mask.relative_to(folder).as_posix(),
-            width=size[0],
-            height=size[1],
+            width=size[1],
+            height=size[0],
             sha256=hashlib.sha256(image.read_bytes()).hexdigest(),
             mask_sha256=mask_hash,
         ),
@@ -220,16 +221,17 @@ def _inspect(
 
 
 def build(folder: Path, *, threads: int = 4, progress: Progress = ignore) -> pd.DataFrame:
-    """Index a category folder: decode every image and mask, and check all of it.
+    """Index a category folder and check all of it, but for what only decoding an image shows.
 
-    The folder an image lies in gives its label, never its mask.
+    The folder an image lies in gives its label, never its mask. Images are decoded once, by
+    ``indad.pixels``; here they are hashed and their headers read.
 
     Returns:
         One row an image, columns as in ``COLUMNS``, training images first, sorted by path.
 
     Raises:
         DataError: everything that is wrong, in one message: an image or mask that cannot be
-            decoded, a mask that is missing, empty, of another size or without an image, the same
+            read, a mask that is missing, empty, of another size or without an image, the same
             name twice, an image where none is read, no training image, no good or no defective
             test image.
     """
