@@ -7,7 +7,8 @@
 Every contender runs in a process of its own, in turn (A B C, A B C, ...), on the same data, so that
 a machine whose speed drifts is fair to all. What takes too long to run whole is run in part and
 scaled, and the table says so. anomalib and faiss take part where they are installed
-(``pip install ".[benchmark]"``). Writes a CSV and a markdown table.
+(``pip install ".[benchmark]"``). Writes a CSV and a markdown table, and at full size the README's;
+results of other cases that are in the CSV stay, if they are of the same machine.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ import time
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+
+from tabulate import tabulate
 
 from benchmark_cases import CASES, WARM
-from indad import atomic
+from indad import atomic, readme
 
 # -- measuring ------------------------------------------------------------------------------------
 
@@ -101,49 +103,59 @@ def main() -> None:
     parse.add_argument("--case", action="append", choices=list(CASES), help="may be repeated")
     parse.add_argument("--runs", type=int, default=3, help="runs of each (default: %(default)s)")
     parse.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parse.add_argument("--output", type=Path, default=Path("docs/benchmark"), metavar="PREFIX")
+    parse.add_argument("--output", type=Path, metavar="PREFIX", help="default: docs/benchmark")
     parse.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     given = parse.parse_args()
     if given.child:
         print(json.dumps(measure(*given.child, given.small, given.threads)))
         return
 
-    rows, absent = [], set()
+    output = given.output or Path("results/benchmark" if given.small else "docs/benchmark")
+    where = {"small": str(given.small), "threads": str(given.threads), "machine": machine()}
+    rows = [row for row in kept(output) if all(row[key] == where[key] for key in where)]
     for name in given.case or CASES:
         case = CASES[name]
-        missing = {who: package for who, package in case.needs.items() if not find_spec(package)}
-        absent |= set(missing.values())
-        running = [who for who in case.contenders if who not in missing]
+        running = [who for who in case.contenders if find_spec(case.needs.get(who, "indad"))]
+        for who in case.contenders.keys() - running:
+            print(f"{case.title}: without {who}, it is not installed")
         results: dict[str, list[dict[str, float]]] = {who: [] for who in running}
-        for _ in range(given.runs):
+        for _ in range(min(given.runs, case.most_runs)):
             for who in running:
                 results[who].append(run_child(name, who, given.small, given.threads))
-        ours = results["indad"]
+        rows = [row for row in rows if row["case"] != name]
         for who in running:
-            seconds = [each["seconds"] for each in results[who]]
-            ratios = [a["seconds"] / b["seconds"] for a, b in zip(results[who], ours, strict=True)]
-            row = {
-                "case": case.title,
-                "contender": who,
-                "seconds": statistics.median(seconds),
-                "times_ours": statistics.median(ratios),
-                "extra_mb": statistics.median(each["extra_mb"] for each in results[who]),
-                "runs": given.runs,
-                "small": given.small,
-            }
-            rows.append(row)
-            print(
-                f"{case.title:58} {who:28} {row['seconds']:9.2f} s  x {row['times_ours']:7.2f}"
-                f"  {row['extra_mb']:7.0f} MB",
-                flush=True,
-            )
-        write(rows, given.output, absent, given.threads)  # after each case: some take long
+            rows.append({"case": name, "contender": who} | summary(results[who], results["indad"]))
+            rows[-1] |= where
+            print(*rows[-1].values(), flush=True)
+        rows.sort(key=lambda row: list(CASES).index(row["case"]))
+        write(rows, output)  # after each case: some take long
+    if not given.small and not given.output:
+        readme.update(Path("README.md"), "speed", f"{table(rows)}\n\n{notes(rows)}")
 
 
-def write(rows: list[dict[str, Any]], output: Path, absent: set[str], threads: int) -> None:
+def summary(runs: list[dict[str, float]], ours: list[dict[str, float]]) -> dict[str, str]:
+    """Summarise the runs of one contender; ratios are taken within a round, then the median."""
+    ratios = [each["seconds"] / own["seconds"] for each, own in zip(runs, ours, strict=True)]
+    return {
+        "seconds": f"{statistics.median(each['seconds'] for each in runs):.2f}",
+        "times_indad": f"{statistics.median(ratios):.2f}",
+        "extra_mb": f"{statistics.median(each['extra_mb'] for each in runs):.0f}",
+        "runs": str(len(runs)),
+    }
+
+
+def kept(output: Path) -> list[dict[str, str]]:
+    """Read what earlier runs measured, of cases that still exist."""
+    path = output.with_suffix(".csv")
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if row["case"] in CASES]
+
+
+def write(rows: list[dict[str, str]], output: Path) -> None:
     """Write the CSV and the markdown table."""
-    from tabulate import tabulate
-
+    output.parent.mkdir(parents=True, exist_ok=True)
     with (
         atomic.replacing(output.with_suffix(".csv")) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
@@ -151,27 +163,28 @@ def write(rows: list[dict[str, Any]], output: Path, absent: set[str], threads: i
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    cells = [
-        [
-            row["case"],
-            row["contender"],
-            f"{row['seconds']:.2f}",
-            f"{row['times_ours']:.2f}",
-            f"{row['extra_mb']:.0f}",
-        ]
-        for row in rows
-    ]
-    headers = ["work", "by", "seconds", "times indad", "peak memory beyond the data, MB"]
-    text = tabulate(cells, headers=headers, tablefmt="pipe", disable_numparse=True)
-    size = "A quick look at reduced sizes. " if rows[0]["small"] else ""
-    notes = (
-        f"{size}Medians of {rows[0]['runs']} runs in turn, each in a process of its own, "
-        f"{threads} threads, on {machine()}. Scaled: 100 picks were run, each costs the same. "
-        "Made by `make benchmark` on synthetic features of a real category's sizes."
+    text = f"# Speed and memory\n\n{table(rows)}\n\n{notes(rows)}\n"
+    atomic.write_text(output.with_suffix(".md"), text)
+
+
+def table(rows: list[dict[str, str]]) -> str:
+    """Return the markdown table."""
+    columns = ("contender", "seconds", "times_indad", "extra_mb", "runs")
+    cells = [[CASES[row["case"]].title, *(row[column] for column in columns)] for row in rows]
+    headers = ["work", "by", "seconds", "times indad", "extra peak memory, MB", "runs"]
+    return tabulate(cells, headers=headers, tablefmt="pipe", disable_numparse=True)
+
+
+def notes(rows: list[dict[str, str]]) -> str:
+    """Say how and on what the table was measured."""
+    size = "A quick look at reduced sizes. " if rows[0]["small"] == "True" else ""
+    files = "MVTec AD bottle" if "INDAD_TEST_MVTEC" in os.environ else "drawn images"
+    return (
+        f"{size}Medians of the runs, in turn, each in a process of its own, {rows[0]['threads']} "
+        f"threads, on {rows[0]['machine']}. Scaled: 100 picks of the coreset were run, each costs "
+        "the same. Made by `make benchmark` on synthetic features of a real category's sizes; what "
+        f"begins with image files, on {files}."
     )
-    if absent:
-        notes += f" Not installed, so not measured: {', '.join(sorted(absent))}."
-    atomic.write_text(output.with_suffix(".md"), f"# Speed and memory\n\n{text}\n\n{notes}\n")
 
 
 if __name__ == "__main__":

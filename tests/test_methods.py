@@ -61,10 +61,10 @@ def test_spade_reads_the_gallery_in_pieces_alike(train, test, monkeypatch):
     np.testing.assert_allclose(pieces.maps, whole.maps, rtol=1e-6)
 
 
-@pytest.mark.parametrize("count", [1, 6, 12, 40])
+@pytest.mark.parametrize("count", [1, 5, 6, 12, 40])
 @pytest.mark.parametrize("layers", [None, ["b", "a"], ["a"]])
 def test_padim_equals_reference(rng, test, count, layers):
-    """With fewer images than dimensions (low rank), as many, and more (Cholesky)."""
+    """With few images for the dimensions (low rank), and more (Cholesky)."""
     train = make_features(rng, count)
     detector = PaDiM(dimensions=5 if layers == ["a"] else 10, layers=layers, seed=3).fit(train)
     used = layers or list(train.layers)
@@ -83,17 +83,19 @@ def test_padim_equals_reference(rng, test, count, layers):
     np.testing.assert_allclose(scores.image, images, rtol=2e-5)
 
 
-def test_padim_block_size_changes_nothing(train, test, monkeypatch):
-    whole = PaDiM(dimensions=9).fit(train).score(test)
+@pytest.mark.parametrize("dimensions", [1, 2, 9, 12])
+def test_padim_block_sizes_change_nothing(train, test, monkeypatch, dimensions):
+    whole = PaDiM(dimensions=dimensions).fit(train).score(test)
     monkeypatch.setattr(padim_module, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(padim_module, "FIT_IMAGES", 2)
     monkeypatch.setattr(padim_module, "SCORE_POSITIONS", 7)
-    pieces = PaDiM(dimensions=9).fit(train).score(test)
-    np.testing.assert_allclose(pieces.maps, whole.maps, rtol=1e-6)
+    pieces = PaDiM(dimensions=dimensions).fit(train).score(test)
+    np.testing.assert_allclose(pieces.maps, whole.maps, rtol=1e-5)
 
 
-def test_padim_model_is_half_a_covariance(rng, tmp_path):
-    train = make_features(rng, 40)
-    PaDiM(dimensions=12).fit(train).save(tmp_path / "full.safetensors")
+@pytest.mark.parametrize("count", [4, 6, 7, 40])
+def test_padim_model_is_at_most_half_a_covariance(rng, tmp_path, count):
+    PaDiM(dimensions=12).fit(make_features(rng, count)).save(tmp_path / "full.safetensors")
     values = 8 * 8 * (12 * 13 // 2 + 12)
     assert (tmp_path / "full.safetensors").stat().st_size < 4 * values + 3000
 

@@ -186,5 +186,19 @@ def test_the_benchmark_measures(tmp_path):
     table = pd.read_csv(tmp_path / "speed.csv").set_index("contender")
     assert {"indad", "matrix products", "plain loop (scaled)"} <= set(table.index)
     assert (table["seconds"] > 0).all()
-    assert table.loc["indad", "times_ours"] == 1
+    assert table.loc["indad", "times_indad"] == 1
     assert "A quick look at reduced sizes" in (tmp_path / "speed.md").read_text()
+
+
+@pytest.mark.slow
+def test_scaling_is_measured_and_drawn(tmp_path):
+    import pandas as pd
+    from PIL import Image
+
+    command = [sys.executable, str(ROOT / "scripts/scaling.py"), "--images", "4", "6"]
+    command += ["--sides", "64", "96", "--output", str(tmp_path / "scaling")]
+    subprocess.run(command, check=True, capture_output=True)
+    table = pd.read_csv(tmp_path / "scaling.csv")
+    assert (table.groupby("stage").size() == 3).all()
+    assert (table["seconds"] >= 0).all()
+    assert min(Image.open(tmp_path / "scaling.png").size) > 500

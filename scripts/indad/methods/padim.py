@@ -15,9 +15,11 @@ from indad.progress import Progress
 if TYPE_CHECKING:
     import torch
 
-#: Bytes of float64 training features held at once: it sets how many rows of the grid are fitted
-#: together, never the result.
+#: Bytes of float64 features or covariances held at once: it sets how many rows of the grid are
+#: fitted together, never the result.
 BLOCK_BYTES = 256 << 20
+#: Training images added to the covariances at once.
+FIT_IMAGES = 32
 #: Positions scored together, which bounds the scratch memory of the solve.
 SCORE_POSITIONS = 512
 
@@ -30,14 +32,15 @@ class PaDiM(Detector):
     Per position: mean and covariance over the training images plus ``epsilon`` I (equation 1), and
     the Mahalanobis distance of equation 2. Image score: the maximum of the smoothed map.
 
-    With at least as many images as dimensions the covariance's Cholesky factor L is kept and the
-    distance is ``|L^-1 (x - mu)|``. With fewer, the covariance is a low-rank matrix plus
-    ``epsilon`` I, and by the Woodbury identity, with X the centred features (n, d)::
+    The distance is ``|L^-1 (x - mu)|`` with L the covariance's Cholesky factor. With few images for
+    the dimensions, ``2 n <= d``, the covariance is a low-rank matrix plus ``epsilon`` I, and by the
+    Woodbury identity, with X the centred features (n, d)::
 
         S^-1 = (I - W^T W) / epsilon,   W = C^-1 X,   C C^T = X X^T + (n - 1) epsilon I
 
-    which is exact, needs no d x d matrix, and is n x d numbers a position. An inverse is never
-    formed.
+    which is exact and needs no d x d matrix. Either way a position is at most d (d + 1) / 2 numbers
+    (for odd d, half a row more), half of a covariance; an inverse is never formed, and the memory
+    of the fit does not grow with the number of images.
 
     Args:
         layers: layers to use; all extracted ones when left out. The first gives the grid.
@@ -47,6 +50,7 @@ class PaDiM(Detector):
     """
 
     method = "padim"
+    version = 2
 
     dimensions: int
     epsilon: float
@@ -83,11 +87,13 @@ class PaDiM(Detector):
             for layer, start, size in zip(self.layers_, starts, sizes, strict=False)
         }
 
-    def _rows(self, train: FeatureSource, rows: slice) -> np.ndarray:
-        """Read all images' selected features on some rows: float64 ``(positions, N, d)``."""
+    def _rows(self, train: FeatureSource, rows: slice, images: slice) -> torch.Tensor:
+        """Read some images' selected features on some rows: float64 ``(positions, n, d)``."""
+        import torch
+
         _, height, width = train.shape(self.layers_[0])
         count = rows.stop - rows.start
-        block = np.empty((count, width, len(train), self.dimensions))
+        block = np.empty((count, width, images.stop - images.start, self.dimensions))
         filled = 0
         for layer, channels in self.channels_.items():
             _, coarse_height, coarse_width = train.shape(layer)
@@ -95,12 +101,12 @@ class PaDiM(Detector):
             source_rows = np.arange(rows.start, rows.stop) * coarse_height // height
             source_columns = np.arange(width) * coarse_width // width
             first, last = source_rows[0], source_rows[-1] + 1
-            for part in chunks(len(train), 16):
-                maps = train.maps(layer, part, slice(first, last))[:, channels]
-                maps = maps[:, :, source_rows - first][..., source_columns]
-                block[:, :, part, filled : filled + len(channels)] = maps.transpose(2, 3, 0, 1)
+            maps = train.maps(layer, images, slice(first, last))[:, channels]
+            maps = maps[:, :, source_rows - first][..., source_columns]
+            block[..., filled : filled + len(channels)] = maps.transpose(2, 3, 0, 1)
             filled += len(channels)
-        return block.reshape(count * width, len(train), self.dimensions)
+        positions = block.reshape(count * width, -1, self.dimensions)
+        return torch.from_numpy(positions).to(self.device)
 
     def _fit(self, train: FeatureSource, progress: Progress) -> None:
         import torch
@@ -108,34 +114,57 @@ class PaDiM(Detector):
         self.channels_ = self._select(train)
         _, height, width = train.shape(self.layers_[0])
         self.grid_ = (height, width)
-        self.low_rank_ = len(train) < self.dimensions
-        rank = min(len(train), self.dimensions)
+        self.low_rank_ = 2 * len(train) <= self.dimensions
+        fit = self._fit_low_rank if self.low_rank_ else self._fit_covariance
         self.mean_ = torch.empty(height * width, self.dimensions, device=self.device)
-        self.factor_ = torch.empty(height * width, rank, self.dimensions, device=self.device)
+        factor: torch.Tensor | None = None
 
-        row_bytes = 8 * width * len(train) * self.dimensions
+        row_bytes = 8 * width * self.dimensions * min(len(train), self.dimensions)
         for rows in chunks(height, max(1, BLOCK_BYTES // row_bytes)):
-            X = torch.from_numpy(self._rows(train, rows)).to(self.device)
             at = slice(rows.start * width, rows.stop * width)
-            mean = X.mean(dim=1)
-            self.mean_[at] = mean.float()
-            self.factor_[at] = self._factor(X.sub_(mean[:, None])).float()
+            mean, part = fit(train, rows)
+            if factor is None:
+                factor = torch.empty(height * width, *part.shape[1:], device=self.device)
+            self.mean_[at], factor[at] = mean.float(), part.float()
             progress(rows.stop, height)
+        assert factor is not None
+        self.factor_ = factor
 
-    def _factor(self, X: torch.Tensor) -> torch.Tensor:
-        """Factorise the covariance of centred features ``X (positions, N, d)``."""
+    def _fit_low_rank(self, train: FeatureSource, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the means and W of some rows, ``(positions, d)`` and ``(positions, n, d)``."""
         import torch
 
+        X = torch.cat([self._rows(train, rows, at) for at in chunks(len(train), FIT_IMAGES)], dim=1)
+        mean = X.mean(dim=1)
+        X -= mean[:, None]
         # One image has no spread: its covariance is epsilon I alone.
-        scale = max(X.shape[1] - 1, 1)
-        if self.low_rank_:
-            gram = X @ X.mT
-            gram.diagonal(dim1=1, dim2=2).add_(scale * self.epsilon)
-            factor = torch.linalg.cholesky(gram)
-            return torch.linalg.solve_triangular(factor, X, upper=False)
-        covariance = (X.mT @ X).div_(scale)
-        covariance.diagonal(dim1=1, dim2=2).add_(self.epsilon)
-        return torch.linalg.cholesky(covariance)
+        gram = X @ X.mT
+        gram.diagonal(dim1=1, dim2=2).add_(max(len(train) - 1, 1) * self.epsilon)
+        return mean, torch.linalg.solve_triangular(torch.linalg.cholesky(gram), X, upper=False)
+
+    def _fit_covariance(
+        self, train: FeatureSource, rows: slice
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the means and the packed Cholesky factors of some rows.
+
+        Images are added a few at a time, centred on the mean of the first few, so that sums of
+        squares cancel nothing of note.
+        """
+        import torch
+
+        first, *others = chunks(len(train), FIT_IMAGES)
+        X = self._rows(train, rows, first)
+        start = X.mean(dim=1, keepdim=True)
+        X -= start
+        total, squares = X.sum(dim=1), X.mT @ X
+        for images in others:
+            X = self._rows(train, rows, images).sub_(start)
+            total += X.sum(dim=1)
+            squares.baddbmm_(X.mT, X)
+        mean = total / len(train)
+        squares.baddbmm_(mean[:, :, None], total[:, None], alpha=-1).div_(max(len(train) - 1, 1))
+        squares.diagonal(dim1=1, dim2=2).add_(self.epsilon)
+        return mean + start[:, 0], _pack(torch.linalg.cholesky(squares))
 
     def _embed(self, layers: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return the selected features of a batch, ``(positions, d, B)``."""
@@ -149,6 +178,7 @@ class PaDiM(Detector):
                 mode="nearest",
             )
             for name, channels in self.channels_.items()
+            if len(channels)  # few dimensions may miss a layer
         ]
         return torch.cat(parts, dim=1).flatten(2).permute(2, 1, 0)
 
@@ -165,36 +195,52 @@ class PaDiM(Detector):
                 explained = (self.factor_[at] @ delta).square_().sum(dim=1)
                 squared[at] = delta.square_().sum(dim=1).sub_(explained).div_(self.epsilon)
             else:
-                whitened = torch.linalg.solve_triangular(self.factor_[at], delta, upper=False)
-                squared[at] = whitened.square_().sum(dim=1)
+                squared[at] = _solve_packed(self.factor_[at], delta)
         distance = squared.clamp_(min=0).sqrt_()
         return None, [distance.T.reshape(-1, *self.grid_)]
 
     def _state(self) -> dict[str, torch.Tensor]:
         import torch
 
-        state = {
+        return {
             "mean": self.mean_,
             "grid": torch.tensor(self.grid_),
             "factor": self.factor_,
+            "low_rank": torch.tensor(self.low_rank_),
             **{f"channels.{name}": torch.from_numpy(c) for name, c in self.channels_.items()},
         }
-        if not self.low_rank_:  # half of a triangle is zeros: keep the other half
-            rows, columns = np.tril_indices(self.dimensions)
-            state["factor"] = self.factor_[:, rows, columns]
-        return state
 
     def _restore(self, state: dict[str, torch.Tensor], gallery: FeatureSource | None) -> None:
-        import torch
-
-        self.mean_ = state["mean"]
+        self.mean_, self.factor_ = state["mean"], state["factor"]
         height, width = state["grid"].tolist()
         self.grid_ = (height, width)
         self.channels_ = {layer: state[f"channels.{layer}"].cpu().numpy() for layer in self.layers_}
-        self.low_rank_ = state["factor"].ndim == 3
-        self.factor_ = state["factor"]
-        if not self.low_rank_:
-            shape = (len(self.mean_), self.dimensions, self.dimensions)
-            self.factor_ = torch.zeros(shape, device=self.device)
-            rows, columns = np.tril_indices(self.dimensions)
-            self.factor_[:, rows, columns] = state["factor"]
+        self.low_rank_ = bool(state["low_rank"])
+
+
+def _pack(factor: torch.Tensor) -> torch.Tensor:
+    """Pack lower triangles ``(P, d, d)`` into ``(P, d + 1, ceil(d / 2))``, without their zeros.
+
+    A triangle is two smaller ones and a square. The small triangles, one of them transposed, fill
+    one rectangle, and each can be solved where it lies: LAPACK's rectangular full packed format.
+    """
+    size = factor.shape[-1]
+    half = (size + 1) // 2
+    packed = factor.new_empty(len(factor), size + 1, half)
+    packed[:, 0] = 0
+    packed[:, 1:] = factor[..., :half]
+    packed[:, : size - half, : size - half] += factor[:, half:, half:].mT
+    return packed
+
+
+def _solve_packed(packed: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Return ``|L^-1 x|^2`` as ``(P, B)``, for L packed by ``_pack`` and ``x (P, d, B)``."""
+    from torch.linalg import solve_triangular
+
+    half = packed.shape[2]
+    rest = x.shape[1] - half
+    # Of each matrix only the lower triangle is read; above it lies the other one.
+    upper = solve_triangular(packed[:, 1 : half + 1], x[:, :half], upper=False)
+    below = x[:, half:] - packed[:, half + 1 :] @ upper
+    lower = solve_triangular(packed[:, :rest, :rest].mT, below, upper=False)
+    return upper.square_().sum(dim=1).add_(lower.square_().sum(dim=1))
