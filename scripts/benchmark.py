@@ -181,8 +181,9 @@ def notes(rows: list[dict[str, str]]) -> str:
     files = "MVTec AD bottle" if "INDAD_TEST_MVTEC" in os.environ else "drawn images"
     return (
         f"{size}Medians of the runs, in turn, each in a process of its own, {rows[0]['threads']} "
-        f"threads, on {rows[0]['machine']}. Scaled: 100 picks of the coreset were run, each costs "
-        "the same. Made by `make benchmark` on synthetic features of a real category's sizes; what "
+        f"threads, on {rows[0]['machine']}. Scaled: 100 picks of the coreset, or a quarter of the "
+        "positions, were run; each costs the same. Extra memory is what was seen in the part that "
+        "was run. Made by `make benchmark` on synthetic features of a real category's sizes; what "
         f"begins with image files, on {files}."
     )
 

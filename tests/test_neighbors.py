@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from indad.neighbors import (
     GROUP,
     Bank,
+    Gallery,
     augmented,
     augmented_bank,
     block_shape,
@@ -220,3 +221,31 @@ def test_what_does_not_fit_is_refused():
 def test_queries_on_another_device_are_refused():
     with pytest.raises(ValueError, match="queries are on meta, the bank on cpu"):
         nearest(torch.empty(2, 3, device="meta"), gaussian(4, 3, 0))
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("memory", [1 << 10, 1 << 30])
+def test_a_gallery_is_searched_among_the_images_named(rng, keep, memory):
+    images = torch.from_numpy(rng.normal(size=(5, 150, 7)).astype(np.float32)) + 3
+    queries = torch.from_numpy(rng.normal(size=(3, 40, 7)).astype(np.float32)) + 3
+    queries[1, :5] = images[4, 100:105]
+    among = [[0, 3], [4], [1, 4, 2]]
+    read = []
+
+    def of(image: int) -> torch.Tensor:
+        read.append(image)
+        return images[image]
+
+    gallery = Gallery(of, keep=keep, memory=memory)
+    for _ in range(2):
+        distance = gallery.nearest(queries, among)
+        for query, chosen, found in zip(queries, among, distance, strict=True):
+            expected = torch.cdist(query.double(), images[chosen].flatten(0, 1).double())
+            expected = expected.amin(dim=1)
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+        assert (distance[1, :5] == 0).all()
+    assert len(read) == (1 + 5 if keep else 1 + 5 + 5)
+    with pytest.raises(ValueError, match="image 2: values that are NaN"):
+        Gallery(lambda i: images[i] if i < 2 else images[i] / 0, keep=False).nearest(
+            queries, [[2]] * 3
+        )

@@ -8,7 +8,7 @@ winners' distances are then taken directly from the differences, where nothing c
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -121,14 +121,7 @@ class Bank:
         best = queries.new_full((len(queries),), torch.inf)
         index = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
         for rows, start, block in self._blocks(queries):
-            groups = block.unflatten(1, (-1, GROUP))
-            lowest = groups.amin(dim=2)
-            value = lowest.amin(dim=1)
-            # Later blocks improve ever fewer queries; only those are looked at again.
-            better = (value < best[rows]).nonzero()[:, 0]
-            group = lowest[better].argmin(dim=1)
-            column = group * GROUP + groups[better, group].argmin(dim=1)
-            best[rows][better] = value[better]
+            better, column = _improve(best[rows], block)
             index[rows][better] = start + column
         return self._distances(queries, index[:, None])[:, 0], index
 
@@ -208,6 +201,96 @@ class Bank:
             difference = self.vectors[index[part]].sub_(queries[part, None])
             distance[part] = difference.square_().sum(dim=2).sqrt_()
         return distance
+
+
+def _improve(best: Tensor, block: Tensor) -> tuple[Tensor, Tensor]:
+    """Lower ``best (m,)`` in place to the minima of ``block (m, columns)``.
+
+    Returns:
+        The rows that improved, and the column of each one's minimum.
+    """
+    groups = block.unflatten(1, (-1, GROUP))
+    lowest = groups.amin(dim=2)
+    value = lowest.amin(dim=1)
+    # Later blocks improve ever fewer queries; only those are looked at again.
+    better = (value < best).nonzero()[:, 0]
+    group = lowest[better].argmin(dim=1)
+    best[better] = value[better]
+    return better, group * GROUP + groups[better, group].argmin(dim=1)
+
+
+class Gallery:
+    """Images to search among, of which each query image names its own.
+
+    An image's vectors are prepared once for all queries that ask for it, and nothing is gathered:
+    the whole never has to be in memory.
+
+    Args:
+        read: ``read(i)`` returns the vectors of image ``i``, float32 ``(P, D)``.
+        keep: whether to keep what was read, prepared, for later searches.
+        memory: bytes a search may take besides queries, results and what is kept.
+    """
+
+    @torch.no_grad()
+    def __init__(self, read: Callable[[int], Tensor], *, keep: bool, memory: int = 1 << 30) -> None:
+        self._read = read
+        self._kept: dict[int, Tensor] | None = {} if keep else None
+        first = read(0)
+        _check(first, "image 0")
+        # Any centre serves. One that no query has a say in keeps a score free of other queries.
+        self._mean = first.mean(dim=0)
+        self._rows, self._columns = block_shape(first.device, memory, first.shape[1])
+
+    def _factor(self, image: int) -> Tensor:
+        if self._kept is not None and image in self._kept:
+            return self._kept[image]
+        vectors = self._read(image)
+        _check(vectors, f"image {image}")
+        length = math.ceil(len(vectors) / GROUP) * GROUP
+        factor = augmented_bank(vectors, self._mean, length)
+        if self._kept is not None:
+            self._kept[image] = factor
+        return factor
+
+    @torch.no_grad()
+    def nearest(self, queries: Tensor, among: Sequence[Sequence[int]]) -> Tensor:
+        """Find the distance of each query to the nearest vector of its images.
+
+        Args:
+            queries: ``(B, Q, D)`` float32: vectors of B query images.
+            among: the images each of them is compared with, at least one.
+
+        Returns:
+            ``(B, Q)`` Euclidean distances; see :meth:`Bank.nearest` for how exact.
+
+        Raises:
+            ValueError: as there.
+        """
+        count, each, _ = queries.shape
+        _check(queries.flatten(0, 1), "queries")
+        factors = augmented(queries.flatten(0, 1), self._mean)
+        best = queries.new_full((count * each,), torch.inf)
+        # The nearest vectors themselves, since the image they are of may not be kept.
+        winners = torch.empty_like(factors)
+        buffer = queries.new_empty(self._rows * self._columns)
+        for image in sorted(set().union(*among)):
+            bank = self._factor(image)
+            asking = [i for i, images in enumerate(among) if image in images]
+            parts = [
+                slice(start, min(start + self._rows, (i + 1) * each))
+                for i in asking
+                for start in range(i * each, (i + 1) * each, self._rows)
+            ]
+            for columns in bank.split(self._columns):
+                for rows in parts:
+                    size = rows.stop - rows.start
+                    block = buffer[: size * len(columns)].view(size, len(columns))
+                    torch.mm(factors[rows], columns.T, out=block)
+                    better, column = _improve(best[rows], block)
+                    winners[rows][better] = columns[column]
+        # Centred queries less centred winners, which are kept negative: equal ones cancel.
+        difference = factors[:, :-1].add_(winners[:, :-1])
+        return difference.square_().sum(dim=1).sqrt_().view(count, each)
 
 
 def nearest(queries: Tensor, bank: Tensor, *, memory: int = 1 << 30) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ import argparse
 import json
 import logging
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -91,8 +92,10 @@ def run(main: Callable[[Job], None], snakemake: Job | None) -> None:
     script = Path(main.__code__.co_filename).name
     job = snakemake or _parse(script, sys.modules[main.__module__].__doc__)
     _log_to(list(job.log))
+    started = time.perf_counter()
     try:
         main(job)
+        logger.info("done in %.2f s", time.perf_counter() - started)
     except IndadError as error:
         logger.error("error: %s", error)
         print(f"\nindad: {error}\n", file=sys.stderr)
@@ -109,10 +112,12 @@ def use_device(config: Mapping[str, Any], threads: int) -> str:
     Raises:
         DeviceError: ``cuda`` is demanded and there is none. It is never replaced by the CPU.
     """
+    started = time.perf_counter()
     import torch
 
     from indad.errors import DeviceError
 
+    loaded = time.perf_counter() - started
     device = config["device"]
     torch.set_num_threads(max(1, threads))
     available = torch.cuda.is_available()
@@ -128,5 +133,5 @@ def use_device(config: Mapping[str, Any], threads: int) -> str:
     torch.backends.cudnn.allow_tf32 = config["tf32"]
     torch.backends.cudnn.benchmark = False
     name = torch.cuda.get_device_name() if chosen == "cuda" else f"{threads} threads"
-    logger.info("device: %s (%s)", chosen, name)
+    logger.info("device: %s (%s); torch loaded in %.2f s", chosen, name, loaded)
     return chosen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +16,7 @@ from indad.progress import Progress
 if TYPE_CHECKING:
     import torch
 
-#: A layer's whole gallery is kept in memory up to this many bytes, else read image by image.
-GALLERY_BYTES = 2 << 30
+    from indad.neighbors import Gallery
 
 
 class SPADE(Detector):
@@ -63,47 +63,42 @@ class SPADE(Detector):
 
         self.gallery_ = train
         self.z_ = torch.from_numpy(train.embedding()).to(self.device)
-        self._whole: dict[str, torch.Tensor] = {}
+        self._galleries: dict[str, Gallery] = {}
 
-    def _gallery(self, layer: str, images: list[int]) -> torch.Tensor:
-        """Return the features at all positions of some training images, ``(n h w, C)``."""
+    def _gallery(self, layer: str) -> Gallery:
+        """Return the training images' features at all positions of a layer, to search among."""
         import torch
 
-        channels, height, width = self.gallery_.shape(layer)
-        if 4 * len(self.gallery_) * channels * height * width <= GALLERY_BYTES:
-            if layer not in self._whole:
-                maps = torch.from_numpy(self.gallery_.maps(layer)).to(self.device)
-                self._whole[layer] = maps.flatten(2).transpose(1, 2).contiguous()
-            return self._whole[layer][images].flatten(0, 1)
-        parts = [
-            torch.from_numpy(self.gallery_.maps(layer, slice(i, i + 1))).to(self.device)
-            for i in images
-        ]
-        return torch.cat(parts).flatten(2).transpose(1, 2).flatten(0, 1)
+        from indad.neighbors import Gallery
+
+        def read(image: int) -> torch.Tensor:
+            maps = torch.from_numpy(self.gallery_.maps(layer, slice(image, image + 1)))
+            return maps.to(self.device)[0].flatten(1).T
+
+        if layer not in self._galleries:
+            # Kept in memory if all layers fit, else read anew for every batch of test images.
+            numbers = sum(math.prod(self.gallery_.shape(name)) for name in self.layers_)
+            keep = 4 * len(self.gallery_) * numbers <= self.memory
+            self._galleries[layer] = Gallery(read, keep=keep, memory=self.memory)
+        return self._galleries[layer]
 
     def _score(
         self, layers: dict[str, torch.Tensor], z: torch.Tensor
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        import torch
 
-        from indad.neighbors import k_nearest, nearest
+        from indad.neighbors import k_nearest
 
         count = len(self.z_)
         neighbours = min(max(self.k_image, self.k_pixel), count)
         distance, index = k_nearest(z, self.z_, neighbours, memory=self.memory)
         image_scores = distance[:, : self.k_image].square().mean(dim=1)
-        # In the order of the training set, so that reading is sequential.
-        galleries = index[:, : self.k_pixel].sort(dim=1).values.tolist()
-
-        patch_maps = []
-        for name, maps in layers.items():
-            batch, _, height, width = maps.shape
-            queries = maps.flatten(2).transpose(1, 2)
-            layer_map = torch.empty((batch, height * width), device=maps.device)
-            for i, images in enumerate(galleries):
-                gallery = self._gallery(name, images)
-                layer_map[i] = nearest(queries[i], gallery, memory=self.memory)[0]
-            patch_maps.append(layer_map.view(batch, height, width))
+        galleries = index[:, : self.k_pixel].tolist()
+        patch_maps = [
+            self._gallery(name)
+            .nearest(maps.flatten(2).transpose(1, 2), galleries)
+            .view(len(maps), *maps.shape[2:])
+            for name, maps in layers.items()
+        ]
         return image_scores, patch_maps
 
     def header(self, path: Path) -> dict[str, Any]:
