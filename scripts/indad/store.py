@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,12 +31,19 @@ _TEXT = h5py.string_dtype("utf-8")
 _MADE_WITH = "made_with"
 
 
+#: Bytes after which what was written is sent to the disk. Left to the end, the caller of ``create``
+#: would wait for all of it at once; a writer beside the computation has the time.
+SYNC_BYTES = 64 << 20
+
+
 class StoreWriter:
     """Writes a feature store; obtained from ``create``."""
 
-    def __init__(self, file: h5py.File, dtype: str) -> None:
+    def __init__(self, file: h5py.File, dtype: str, descriptor: int) -> None:
         self._file = file
         self._dtype = np.dtype(dtype)
+        self._descriptor = descriptor
+        self._unsynced = 0
 
     def add_split(
         self,
@@ -75,7 +83,11 @@ class StoreWriter:
                 )
                 raise StoreError(f"features of {layer} are {hint} (first image: {bad[0]})")
             group["maps"][layer][start:stop] = stored
+            self._unsynced += stored.nbytes
         group["embedding"][start:stop] = embedding
+        if self._unsynced >= SYNC_BYTES:
+            os.fsync(self._descriptor)
+            self._unsynced = 0
 
     def add_ground_truth(
         self,
@@ -96,7 +108,8 @@ class StoreWriter:
 def create(path: Path, made_with: Mapping[str, Any], *, dtype: str) -> Iterator[StoreWriter]:
     """Write a store at ``path``, which appears only when the block ends without an error."""
     with atomic.replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        yield StoreWriter(file, dtype)
+        with temporary.open("rb") as same:
+            yield StoreWriter(file, dtype, same.fileno())
         for layers in (file[split]["maps"] for split in SPLITS if split in file):
             if len({len(layer) for layer in layers.values()}) > 1:
                 raise StoreError(f"{path}: layers with different numbers of images")
