@@ -62,13 +62,20 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
     np.testing.assert_array_equal(np.asarray(to_rgb(decode(path)))[..., 0], deep // 257)
 
 
-def test_exif_rotation_is_applied(tmp_path):
+@pytest.mark.parametrize("name", ["turned.jpg", "turned.png", "turned.webp", "turned.tif"])
+def test_exif_rotation_is_applied(tmp_path, name):
     pixels = np.zeros((20, 40, 3), np.uint8)
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter
-    Image.fromarray(pixels).save(tmp_path / "turned.jpg", exif=exif)
-    assert decode(tmp_path / "turned.jpg").size == (20, 40)
-    assert size(tmp_path / "turned.jpg") == (40, 20)  # height, width
+    Image.fromarray(pixels).save(tmp_path / name, exif=exif)
+    assert decode(tmp_path / name).size == (20, 40)
+    assert size(tmp_path / name) == (40, 20)  # height, width
+
+
+def test_the_size_is_read_from_the_header_alone(tmp_path, rng):
+    path = save_image(tmp_path / "a.png", rng.integers(0, 255, (30, 50, 3), dtype=np.uint8))
+    path.write_bytes(path.read_bytes()[:100])
+    assert size(path) == (30, 50)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1", "LA"])

@@ -111,7 +111,10 @@ def size(path: Path) -> Size:
     """
     with _opened(path) as image:
         sides = (image.height, image.width)
-        turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+        # A PNG's own getexif decodes all of it, to look for a chunk behind the pixels.
+        exif = Image.Image.getexif(image)
+        quarter = exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+        turned = quarter and image.format != "TIFF"  # which PIL turns itself, size and all
     return sides[::-1] if turned else sides
 
 
