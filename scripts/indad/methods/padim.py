@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 #: Bytes of float64 features or covariances held at once: it sets how many rows of the grid are
 #: fitted together, never the result.
-BLOCK_BYTES = 256 << 20
+BLOCK_BYTES = 96 << 20
 #: Training images added to the covariances at once.
 FIT_IMAGES = 32
 #: Positions scored together, which bounds the scratch memory of the solve.
