@@ -53,6 +53,7 @@ def measure(case: str, contender: str, small: bool, threads: int) -> dict[str, f
     for module in WARM.get(contender, ()):  # importing is not what is measured
         import_module(module)
     torch.mm(torch.rand(512, 512), torch.rand(512, 512))
+    children_before = children_mb()  # an import may have forked
     try:
         Path("/proc/self/clear_refs").write_text("5")  # forget the peak of the set-up
     except OSError:
@@ -63,8 +64,13 @@ def measure(case: str, contender: str, small: bool, threads: int) -> dict[str, f
     scale = chosen.contenders[contender](data)
     seconds = data.get("seconds", time.perf_counter() - started) * scale
     # What works in processes of its own is the largest of them.
-    child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    child = children_mb() if children_mb() > children_before else 0.0
     return {"seconds": seconds, "extra_mb": max(memory("VmHWM") - before, child)}
+
+
+def children_mb() -> float:
+    """Return the peak memory of the largest process this one has started, in MB."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
 
 
 def run_child(case: str, contender: str, small: bool, threads: int) -> dict[str, float]:

@@ -503,6 +503,7 @@ CASES = {
         extract_data("wide_resnet50_2", 100),
         {"indad": extract_ours, "bare network": extract_bare},
         {},
+        most_runs=2,
     ),
     "extract-precision": Case(
         "Image files to features, 64 images, ResNet-18, by number format",
@@ -513,6 +514,7 @@ CASES = {
             "indad, float16": extract_in("float16"),
         },
         {},
+        most_runs=1,
     ),
     "coreset": Case(
         "Greedy k-centre, 163,856 x 128, 10 %",
