@@ -3,17 +3,34 @@
 from pathlib import Path
 
 from indad import sources, stage
+from indad.config import Config
 from indad.progress import LoggedProgress
 
 
 def main(job: stage.Job) -> None:
+    dataset, category = job.wildcards.dataset, job.wildcards.category
+    receipt = Path(job.output.receipt)
+    download = None
+    if record := job.input.get("record"):
+        config = Config(job.config)
+        others = (each for each in config.categories(dataset) if each != category)
+        download = sources.Download(
+            Path(record),
+            [
+                category,
+                *(each for each in others if not (receipt.parent / f"{each}.json").exists()),
+            ],
+            config.downloads(dataset),
+            LoggedProgress(f"unpack {dataset}", "MB"),
+        )
     sources.fetch(
         Path(job.output.folder),
-        Path(job.output.receipt),
+        receipt,
         source=job.params.request["source"],
-        category=job.wildcards.category,
+        category=category,
         options=job.params.request["options"],
-        progress=LoggedProgress(f"download {job.wildcards.category}", "files"),
+        download=download,
+        progress=LoggedProgress(f"download {category}", "files"),
     )
 
 

@@ -33,13 +33,16 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
+from indad import catalogue  # noqa: E402
 from indad.errors import IndadError  # noqa: E402
-from indad.manifest import GOOD  # noqa: E402
+from indad.manifest import GOOD, find_categories  # noqa: E402
 from indad.methods import METHODS  # noqa: E402
 from indad.progress import duration  # noqa: E402
 
 #: Rough share of a run that a job of each rule takes, for the time left.
-WEIGHTS = {"extract": 10, "fit": 8, "score": 8, "download": 2, "index": 2, "decode": 2}
+WEIGHTS = {
+    "archive": 20, "extract": 10, "fit": 8, "score": 8, "download": 2, "index": 2, "decode": 2,
+}  # fmt: skip
 
 
 def parser() -> argparse.ArgumentParser:
@@ -200,15 +203,19 @@ def overrides(arguments: argparse.Namespace) -> dict[str, Any]:
         if name in config.get("datasets", {}):
             if not arguments.dataset:
                 name = f"{name}-folder"
-            elif "path" not in config["datasets"][name]:
+            source = config["datasets"].get(name, {}).get("source")
+            if source and source not in catalogue.load():
                 raise IndadError(
-                    f"--dataset {name}: the configuration makes this data set from a source; "
-                    "choose another name for --data-root"
+                    f"--dataset {name}: the configuration makes this data set; choose another "
+                    "name for --data-root"
                 )
             # Merging cannot take a list of categories away, so name all that are there.
-            from indad.manifest import find_categories
-
-            categories = categories or find_categories(folder)
+            try:
+                categories = categories or find_categories(folder)
+            except IndadError:
+                if not (source and folder.is_dir()):
+                    raise
+                dataset = {"mirrors": [str(folder)]}  # in the public data set's own layout
         run["datasets"] = [name]
     elif arguments.dataset:
         name, dataset = arguments.dataset, {}
@@ -277,6 +284,8 @@ class Display:
                     self.running[job] = (rule, self.log)
         elif match := self._JOB.match(line):
             self.running[match[1]] = (self.rule, self.log)
+        elif line.startswith("licence: "):
+            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
         elif match := self.DONE.match(line):
             rule, _ = self.running.pop(match[1], (self.rule, ""))
             self.done += WEIGHTS.get(rule, 1)

@@ -183,7 +183,7 @@ def test_what_a_store_must_have_been_made_with():
             {"extractors": {"r": {"backbone": "b", "layers": ["l"], "resize": "x"}}},
             "extractors.r.resize: must be a whole number of at least 8 or a list of two whole",
         ),
-        ({"datasets": {"d": {}}}, "datasets.d: needs exactly one of path, source"),
+        ({"datasets": {"d": {}}}, "datasets.d: needs path or source"),
         ({"datasets": {"a/b": {"path": "x"}}}, "'a/b' does not match"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ import yaml
 from conftest import ROOT
 from indad import evaluation, methods, tables
 from indad.store import FeatureStore
+from test_layouts import make_mvtec, pack
 
 SMALL = {
     "threads": 1,
@@ -225,10 +227,8 @@ def test_a_truncated_store_is_refused_and_recovered(finished, tmp_path):
             "devise: unknown key (did you mean device?); allowed are results, device",
         ),
         ({"device": "gpu"}, "device: 'gpu' is not allowed; choose one of auto, cpu, cuda"),
-        (
-            {"datasets": {"elpv": {"path": "/d"}}},
-            "datasets.elpv: needs exactly one of path, source",
-        ),
+        # A path given over a source of the catalogue is what counts.
+        ({"datasets": {"elpv": {"path": "/no/such"}}}, "/no/such: data folder not found"),
         ({"datasets": {"m": {"path": "/no/such"}}, "run": {"datasets": ["m"]}}, "/no/such: data f"),
         (
             {"extractors": {"lite0": {"weights": "/no/such/weights.pth"}}},
@@ -275,3 +275,36 @@ def test_results_land_in_the_readme(finished):
     assert done.returncode == 0, done.stderr[-2000:]
     assert "#### Image AUROC: elpv" in document.read_text()
     assert "stale" not in document.read_text()
+
+
+def test_a_public_data_set_is_taken_from_a_mirror(tmp_path):
+    original = tmp_path / "original"
+    for category in ("tubes", "connector", "metal_plate"):
+        make_mvtec(original, category)
+    pack(original, tmp_path / "MPDD.zip", "MPDD/")
+    datasets = {
+        "mpdd": {
+            "source": "mpdd",
+            "categories": ["tubes", "connector"],
+            "mirrors": ["/no/such/place", str(tmp_path / "MPDD.zip")],
+        }
+    }
+    run = {"datasets": ["mpdd"], "experiments": ["PaDiM"]}
+    done = snakemake(tmp_path, "--until", "index", datasets=datasets, run=run)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "licence: MPDD" in done.stdout + done.stderr
+    manifests = sorted((tmp_path / "results/manifests/mpdd").iterdir())
+    assert [path.stem for path in manifests] == ["connector", "tubes"]
+    receipt = json.loads((tmp_path / "results/data/mpdd/tubes.json").read_text())
+    assert receipt["from"] == str(tmp_path / "MPDD.zip")
+    # Found elsewhere, it is the same data: another mirror makes nothing again.
+    datasets["mpdd"]["mirrors"].reverse()
+    again = snakemake(tmp_path, "--until", "index", "--dry-run", datasets=datasets, run=run)
+    assert planned(again) == {}
+    datasets["mpdd"]["mirrors"] = ["http://127.0.0.1:9/MPDD.zip"]
+    shutil.rmtree(tmp_path / "results")
+    failed = snakemake(tmp_path, "--until", "index", datasets=datasets, run=run)
+    assert failed.returncode != 0
+    message = failed.stdout + failed.stderr
+    assert "http://127.0.0.1:9/MPDD.zip: connection refused (5 attempts)" in message
+    assert "To place it by hand: get MPDD.zip from" in message

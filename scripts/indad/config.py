@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from indad import methods, sources
+from indad import catalogue, methods, sources
 from indad.errors import ConfigError
 from indad.images import Geometry
 from indad.manifest import find_categories
@@ -56,9 +56,9 @@ def _schema_lines(problem: Any) -> list[str]:
     if rule == "required":
         missing = [name for name in allowed if name not in value]
         return [f"{key + '.' if key else ''}{name}: missing" for name in missing]
-    if rule == "oneOf":
-        choices = ", ".join("/".join(each["required"]) for each in allowed)
-        return [f"{key}: needs exactly one of {choices}"]
+    if rule == "anyOf" and all("required" in each for each in allowed):
+        choices = " or ".join("/".join(each["required"]) for each in allowed)
+        return [f"{key}: needs {choices}"]
     if rule == "anyOf":
         wanted = " or ".join(filter(None, (_wanted(each) for each in allowed)))
         return [f"{key}: must be {wanted}, got {value!r}"]
@@ -117,14 +117,15 @@ class Config:
         self.results = Path(config["results"])
         self.device: str = config["device"]
         self.threads: int = config["threads"]
+        self._downloads = Path(config.get("downloads") or self.results / "downloads")
         self.run = config["run"]
         self.seeds: list[int] = list(dict.fromkeys(self.run["seeds"]))
         self._datasets = config.get("datasets") or {}
         self._extractors = config.get("extractors") or {}
         self._experiments = config.get("experiments") or {}
-        for kind, catalogue in (("datasets", self._datasets), ("experiments", self._experiments)):
+        for kind, known in (("datasets", self._datasets), ("experiments", self._experiments)):
             for name in self.run[kind]:
-                _known(f"run.{kind}", name, catalogue, kind)
+                _known(f"run.{kind}", name, known, kind)
         self.experiments = {name: self._experiment(name) for name in self.run["experiments"]}
 
     # -- data sets ----------------------------------------------------------------------------
@@ -136,9 +137,10 @@ class Config:
         Raises:
             DataError: a data folder is missing or has no category.
         """
-        return {name: self._categories(name) for name in dict.fromkeys(self.run["datasets"])}
+        return {name: self.categories(name) for name in dict.fromkeys(self.run["datasets"])}
 
-    def _categories(self, name: str) -> list[str]:
+    def categories(self, name: str) -> list[str]:
+        """Return the categories of one data set, as ``datasets``."""
         dataset = self._datasets[name]
         if "path" in dataset:
             root = Path(dataset["path"])
@@ -157,10 +159,41 @@ class Config:
         entry = self._datasets[dataset]
         if "path" in entry:
             return None
+        self.mirrors(dataset)  # says what is wrong with them
         options = sources.check_options(
             entry["source"], entry.get("options") or {}, f"datasets.{dataset}.options"
         )
         return {"source": entry["source"], "options": options}
+
+    def entry(self, dataset: str) -> catalogue.Entry | None:
+        """Return the public data set this one is taken from, if it is one."""
+        entry = self._datasets[dataset]
+        return None if "path" in entry else sources.get(entry["source"]).entry
+
+    def mirrors(self, dataset: str) -> list[catalogue.Place]:
+        """Return the user's own places of a public data set."""
+        return catalogue.mirrors(
+            self.entry(dataset),
+            self._datasets[dataset].get("mirrors") or [],
+            f"datasets.{dataset}.mirrors",
+        )
+
+    def mirror_folders(self, dataset: str) -> list[Path]:
+        """Return those of them that are folders here."""
+        paths = (place.path for place in self.mirrors(dataset))
+        return [path for path in paths if path is not None and path.is_dir()]
+
+    def downloads(self, dataset: str) -> Path:
+        """Return where the archives of a public data set are kept."""
+        return self._downloads / self._datasets[dataset]["source"]
+
+    def mirror_fingerprint(self, dataset: str, category: str) -> str:
+        """Hash names, sizes and times of a category's files in the user's folders."""
+        entry = self.entry(dataset)
+        if entry is None:
+            return ""
+        folders = self.mirror_folders(dataset)
+        return " ".join(entry.layout.fingerprint(folder, category) for folder in folders)
 
     def folder(self, dataset: str, category: str) -> Path:
         """Return the category's folder in MVTec AD layout."""

@@ -1,7 +1,8 @@
-"""Where a data set comes from when it is not a folder of the user's: one function a source.
+"""Where a data set comes from when it is not a folder of the user's.
 
-A source writes one category in MVTec AD layout into an empty folder. Adding one is a function and
-a line in ``SOURCES``.
+A source writes one category in MVTec AD layout into an empty folder. Either it makes the data: a
+function and a line in ``SOURCES``. Or it takes them from elsewhere: an entry of
+``resources/datasets.yaml`` (see ``indad.catalogue``).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import csv
 import inspect
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from indad import atomic
+from indad import atomic, catalogue
 from indad.errors import ConfigError, DataError
 from indad.progress import Progress, ignore
 
@@ -28,14 +29,30 @@ class Source:
     """A way to make the categories of a data set.
 
     Attributes:
-        make: ``make(folder, category, *, options..., progress)``; fills ``folder``.
+        make: ``make(folder, category, *, options..., progress)``; fills ``folder``. None where
+            the data are taken from elsewhere.
         categories: the categories it can make.
         credit: who made the data, and under which licence.
+        entry: the public data set, where it is one.
     """
 
-    make: Callable[..., None]
+    make: Callable[..., None] | None
     categories: tuple[str, ...]
     credit: str
+    entry: catalogue.Entry | None = None
+
+    @property
+    def options(self) -> dict[str, int]:
+        """The source's options with their defaults."""
+        if self.entry is not None:
+            return self.entry.layout.options
+        assert self.make is not None
+        parameters = inspect.signature(self.make).parameters.values()
+        return {
+            each.name: each.default
+            for each in parameters
+            if each.kind is each.KEYWORD_ONLY and each.name != "progress"
+        }
 
 
 def get(name: str, key: str = "source") -> Source:
@@ -55,17 +72,30 @@ def check_options(name: str, options: Mapping[str, Any], key: str) -> dict[str, 
     Raises:
         ConfigError: an option is unknown or not a whole number of at least 0.
     """
-    known = {
-        parameter.name: parameter.default
-        for parameter in inspect.signature(get(name).make).parameters.values()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and parameter.name != "progress"
-    }
+    known = get(name).options
     for option, value in options.items():
         if option not in known:
-            raise ConfigError(f"{key}.{option}: unknown; {name} has {', '.join(known)}")
+            raise ConfigError(f"{key}.{option}: unknown; {name} has {', '.join(known) or 'none'}")
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise ConfigError(f"{key}.{option}: must be a whole number >= 0, got {value!r}")
     return known | dict(options)
+
+
+@dataclass(frozen=True)
+class Download:
+    """What a source that takes data from elsewhere needs to know beside the category.
+
+    Attributes:
+        record: the file with what ``indad.catalogue.obtain`` found.
+        missing: the data set's categories that are still to be made.
+        folder: where archives are kept.
+        progress: called with megabytes of the archive as it is unpacked.
+    """
+
+    record: Path
+    missing: Sequence[str]
+    folder: Path
+    progress: Progress = ignore
 
 
 def fetch(
@@ -75,16 +105,39 @@ def fetch(
     source: str,
     category: str,
     options: Mapping[str, Any],
+    download: Download | None = None,
     progress: Progress = ignore,
 ) -> None:
     """Make a category in ``folder``, which appears whole or not at all, then its receipt.
 
     The receipt (JSON) says what was asked for, from whom, and that it is finished.
+
+    Raises:
+        DataError: the data are not what they should be.
     """
-    entry = get(source)
+    chosen = get(source)
+    origin = {}
     with atomic.replacing(folder) as temporary:
         temporary.mkdir()
-        entry.make(temporary, category, **options, progress=progress)
+        if chosen.make is not None:
+            chosen.make(temporary, category, **options, progress=progress)
+        else:
+            assert chosen.entry is not None
+            assert download is not None
+            found = catalogue.read_record(download.record)
+            origin = {key: found[key] for key in ("from", "sha256", "verified")}
+            with catalogue.category_tree(
+                chosen.entry,
+                download.record,
+                category,
+                download.missing,
+                download.folder,
+                download.progress,
+            ) as tree:
+                try:
+                    chosen.entry.layout.place(tree, temporary, category, options, progress)
+                except DataError as error:
+                    raise DataError(f"{source}, from {found['from']}: {error}") from None
     files = sum(path.is_file() for path in folder.rglob("*"))
     atomic.write_json(
         receipt,
@@ -92,8 +145,9 @@ def fetch(
             "source": source,
             "category": category,
             "options": dict(options),
-            "credit": entry.credit,
+            "credit": chosen.credit,
             "files": files,
+            **origin,
         },
     )
 
@@ -216,4 +270,8 @@ SOURCES = {
         "ELPV solar cells, Buerhop-Lutz, Deitsch et al., 2018, "
         "https://github.com/zae-bayern/elpv-dataset (CC BY-NC-SA 4.0)",
     ),
+    **{
+        name: Source(None, entry.categories, entry.credit, entry)
+        for name, entry in catalogue.load().items()
+    },
 }

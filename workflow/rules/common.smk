@@ -89,6 +89,16 @@ def category_receipt(wildcards):
     return f"{RESULTS}/data/{wildcards.dataset}/{wildcards.category}.json"
 
 
+def archive_record(wildcards):
+    """Where a public data set was found; nothing for one that is made here.
+
+    Found anew elsewhere, it is the same data: no reason to make a category again.
+    """
+    if CONFIG.entry(wildcards.dataset) is None:
+        return []
+    return ancient(f"{RESULTS}/data/{wildcards.dataset}.json")
+
+
 def experiment_of(wildcards):
     """The experiment a wildcard names."""
     return CONFIG.experiments[wildcards.experiment]

@@ -1,0 +1,277 @@
+"""Each public data set's own layout, in miniature, becomes a category that the index accepts."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import shutil
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import save_image
+from indad import atomic, catalogue, manifest, sources
+from indad.errors import ConfigError, DataError
+from indad.layouts import LAYOUTS
+
+RNG = np.random.default_rng(0)
+
+
+def photo(path: Path) -> Path:
+    return save_image(path, RNG.integers(0, 255, (24, 24, 3), dtype=np.uint8))
+
+
+def mask(path: Path, side: int = 5, value: int = 255) -> Path:
+    pixels = np.zeros((24, 24), np.uint8)
+    pixels[:side, :side] = value
+    return save_image(path, pixels)
+
+
+def make_mvtec(root: Path, category: str) -> None:
+    for i in range(3):
+        photo(root / category / f"train/good/{i:03d}.png")
+    photo(root / category / "test/good/000.png")
+    photo(root / category / "test/scratch/000.png")
+    mask(root / category / "ground_truth/scratch/000_mask.png")
+    (root / category / "license.txt").write_text("licence")
+
+
+def make_visa(root: Path, category: str) -> None:
+    rows = []
+    for split, label, names in (
+        ("train", "normal", ("0000", "0001", "0002")),
+        ("test", "normal", ("0003",)),
+        ("test", "anomaly", ("000",)),
+    ):
+        for name in names:
+            kind = "Anomaly" if label == "anomaly" else "Normal"
+            image = f"{category}/Data/Images/{kind}/{name}.JPG"
+            photo(root / image)
+            drawn = f"{category}/Data/Masks/Anomaly/{name}.png" if label == "anomaly" else ""
+            if drawn:
+                mask(root / drawn, value=1)  # VisA's masks hold small numbers
+            rows.append([category, split, label, image, drawn])
+    table = root / "split_csv/1cls.csv"
+    table.parent.mkdir(parents=True, exist_ok=True)
+    with table.open("a", newline="") as file:
+        writer = csv.writer(file)
+        if not file.tell():
+            writer.writerow(["object", "split", "label", "image", "mask"])
+        writer.writerows(rows)
+
+
+def make_btad(root: Path, category: str) -> None:
+    for i in range(3):
+        photo(root / category / f"train/ok/{i:04d}.bmp")
+    photo(root / category / "test/ok/0000.bmp")
+    photo(root / category / "test/ko/0000.bmp")
+    mask(root / category / "ground_truth/ko/0000.png")
+
+
+def make_mvtec_loco(root: Path, category: str) -> None:
+    for split, count in (("train/good", 3), ("validation/good", 2), ("test/good", 1)):
+        for i in range(count):
+            photo(root / category / f"{split}/{i:03d}.png")
+    for kind in ("logical_anomalies", "structural_anomalies"):
+        photo(root / category / f"test/{kind}/000.png")
+        mask(root / category / f"ground_truth/{kind}/000/000.png", 4)
+        mask(root / category / f"ground_truth/{kind}/000/001.png", 6, value=128)
+    (root / category / "defects_config.json").write_text("[]")
+
+
+def make_mvtec_ad_2(root: Path, category: str) -> None:
+    for split, count in (("train/good", 3), ("validation/good", 2), ("test_public/good", 1)):
+        for i in range(count):
+            photo(root / category / f"{split}/{i:03d}_regular.png")
+    photo(root / category / "test_public/bad/000_regular.png")
+    mask(root / category / "test_public/ground_truth/bad/000_regular_mask.png")
+    photo(root / category / "test_private/000_regular.png")
+
+
+def make_magnetic_tile(root: Path, category: str) -> None:
+    for i in range(5):
+        photo(root / f"MT_Free/Imgs/exp1_num_{i}.jpg")
+        mask(root / f"MT_Free/Imgs/exp1_num_{i}.png", 0)
+    for kind in ("MT_Crack", "MT_Blowhole"):
+        photo(root / f"{kind}/Imgs/exp2_num_1.jpg")
+        mask(root / f"{kind}/Imgs/exp2_num_1.png")
+        photo(root / f"{kind}/Imgs/exp2_num_2.jpg")
+        mask(root / f"{kind}/Imgs/exp2_num_2.png", 0)
+    (root / "README.md").write_text("read me")
+
+
+def make_kolektor_sdd2(root: Path, category: str) -> None:
+    for split, good, bad in (("train", 3, 1), ("test", 1, 1)):
+        for i in range(good + bad):
+            photo(root / f"{split}/{10000 + i}.png")
+            mask(root / f"{split}/{10000 + i}_GT.png", 0 if i < good else 5)
+    shutil.copy(root / "train/10000.png", root / "train/10000 (copy).png")
+
+
+#: Data set to: its maker, training images, good test images, defects.
+MINIATURES = {
+    "mvtec_ad": (make_mvtec, 3, 1, {"scratch": 1}),
+    "mpdd": (make_mvtec, 3, 1, {"scratch": 1}),
+    "visa": (make_visa, 3, 1, {"anomaly": 1}),
+    "btad": (make_btad, 3, 1, {"ko": 1}),
+    "mvtec_loco_ad": (
+        make_mvtec_loco, 3, 1, {"logical_anomalies": 1, "structural_anomalies": 1}
+    ),
+    "mvtec_ad_2": (make_mvtec_ad_2, 3, 1, {"bad": 1}),
+    "magnetic_tile": (make_magnetic_tile, 3, 2, {"crack": 1, "blowhole": 1}),
+    "kolektor_sdd2": (make_kolektor_sdd2, 3, 1, {"defect": 1}),
+}  # fmt: skip
+OPTIONS = {"magnetic_tile": {"good": 2}}
+
+
+def pack(root: Path, archive: Path, top: str) -> Path:
+    """Pack a folder as its data set's archive is: below ``top``."""
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    files = [path for path in sorted(root.rglob("*")) if path.is_file()]
+    if archive.suffix == ".zip":
+        with zipfile.ZipFile(archive, "w") as packed:
+            for path in files:
+                packed.write(path, f"{top}{path.relative_to(root)}")
+        return archive
+    with tarfile.open(
+        archive, f"w:{archive.suffix.removeprefix('.').replace('tar', '')}"
+    ) as packed:
+        for path in files:
+            packed.add(path, f"{top}{path.relative_to(root)}")
+    return archive
+
+
+def fetch(name: str, category: str, place: str, tmp_path: Path) -> Path:
+    """Go the way of the workflow: find a place, take one category from it."""
+    entry = catalogue.load()[name]
+    record = tmp_path / "record.json"
+    found = catalogue.obtain(
+        entry, [catalogue.Place.of({"from": place, "sha256": sha256(place)}, mine=True)],
+        [category], tmp_path / "downloads",
+    )  # fmt: skip
+    atomic.write_json(record, found)
+    folder = tmp_path / "made" / category
+    sources.fetch(
+        folder, tmp_path / "receipt.json", source=name, category=category,
+        options=sources.check_options(name, OPTIONS.get(name, {}), "options"),
+        download=sources.Download(record, [category], tmp_path / "downloads"),
+    )  # fmt: skip
+    return folder
+
+
+def sha256(place: str) -> str | None:
+    path = Path(place)
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
+@pytest.mark.parametrize("form", ["folder", "archive"])
+@pytest.mark.parametrize("name", MINIATURES)
+def test_a_miniature_becomes_a_category(tmp_path, name, form):
+    make, train, good, defects = MINIATURES[name]
+    entry = catalogue.load()[name]
+    category, other = entry.categories[0], entry.categories[-1]
+    root = tmp_path / "original"
+    for each in dict.fromkeys((category, other)):
+        make(root, each)
+    place = str(root) if form == "folder" else str(pack(root, tmp_path / entry.file, "top/"))
+    folder = fetch(name, category, place, tmp_path)
+    table = manifest.build(folder)
+    counts = table.groupby(["split", "defect"]).size().to_dict()
+    expected = {("train", "good"): train, ("test", "good"): good}
+    assert counts == expected | {("test", defect): n for defect, n in defects.items()}
+    assert (table.loc[table["label"] == 1, "mask"] != "").all()
+    assert (table.loc[table["label"] == 0, "mask"] == "").all()
+    # Nothing of the archive stays unpacked, and the original is not touched.
+    assert not list((tmp_path / "downloads").glob("unpacked*"))
+    assert len(list(root.rglob("*.*"))) > 0
+
+
+def test_several_masks_of_an_image_are_united(tmp_path):
+    make_mvtec_loco(tmp_path / "loco", "pushpins")
+    folder = fetch("mvtec_loco_ad", "pushpins", str(tmp_path / "loco"), tmp_path)
+    united = np.asarray(Image.open(folder / "ground_truth/logical_anomalies/000_mask.png"))
+    assert (united > 0).sum() == 36
+
+
+def test_every_layout_and_data_set_has_a_miniature():
+    assert set(MINIATURES) == set(catalogue.load())
+    assert {entry.layout.picture for entry in catalogue.load().values()} == {
+        layout.picture for layout in LAYOUTS.values()
+    }
+
+
+def test_a_listed_file_that_is_missing_is_named(tmp_path):
+    make_visa(tmp_path / "visa", "candle")
+    missing = tmp_path / "visa/candle/Data/Images/Normal/0001.JPG"
+    missing.unlink()
+    with pytest.raises(DataError, match=r"visa, from .*: .*0001.JPG: missing, though the data set"):
+        fetch("visa", "candle", str(tmp_path / "visa"), tmp_path)
+    assert not (tmp_path / "made/candle").exists()
+
+
+def test_all_places_that_fail_are_listed_with_what_to_do(tmp_path):
+    entry = catalogue.load()["mpdd"]
+    bad = tmp_path / "MPDD.zip"
+    bad.write_bytes(b"not what it should be")
+    (tmp_path / "empty").mkdir()
+    mine = [
+        catalogue.Place.of({"from": str(bad), "sha256": "0" * 64}, mine=True),
+        catalogue.Place.of(str(tmp_path / "empty"), mine=True),
+        catalogue.Place.of("/no/such/place", mine=True),
+    ]
+    with pytest.raises(DataError) as error:
+        catalogue.obtain(entry, mine, ["tubes"], tmp_path / "downloads")
+    message = str(error.value)
+    for part in (
+        f"{bad}: its sha256 is {sha256(str(bad))}, not 000",
+        "holds no tubes; expected <category>/train/good/*.png",
+        "/no/such/place: there is no such file or folder",
+        f"To place it by hand: get MPDD.zip from {entry.homepage} and put it into "
+        f"{tmp_path / 'downloads'}",
+        "datasets: {mpdd: {source: mpdd, mirrors: [/data/MPDD.zip]}}",
+    ):
+        assert part in message
+
+
+def test_an_archive_placed_by_hand_is_found_first(tmp_path):
+    entry = catalogue.load()["mpdd"]
+    make_mvtec(tmp_path / "original", "tubes")
+    archive = pack(tmp_path / "original", tmp_path / "downloads" / entry.file, "MPDD/")
+    found = catalogue.obtain(entry, [], ["tubes"], tmp_path / "downloads")
+    assert found["path"] == str(archive)
+    assert found["verified"] is False  # no hash is known of this data set
+
+
+def test_an_archive_with_another_hash_is_not_used(tmp_path):
+    entry = catalogue.load()["mvtec_ad"]
+    make_mvtec(tmp_path / "original", "bottle")
+    pack(tmp_path / "original", tmp_path / "mine.tar.xz", "")
+    place = catalogue.Place.of(str(tmp_path / "mine.tar.xz"), mine=True)
+    only_mine = dataclasses.replace(entry, places=())
+    with pytest.raises(DataError, match="not cf4313b13603.*To use it all the same, name it as"):
+        catalogue.obtain(only_mine, [place], ["bottle"], tmp_path / "downloads")
+
+
+def test_an_archive_that_changed_since_it_was_checked_is_refused(tmp_path):
+    entry = catalogue.load()["mpdd"]
+    make_mvtec(tmp_path / "original", "tubes")
+    archive = pack(tmp_path / "original", tmp_path / "downloads" / entry.file, "")
+    record = tmp_path / "record.json"
+    found = catalogue.obtain(entry, [], ["tubes"], tmp_path / "downloads")
+    atomic.write_json(record, found)
+    archive.write_bytes(archive.read_bytes() + b" ")
+    with (
+        pytest.raises(DataError, match=r"MPDD.zip: the archive that was checked is gone or was ch"),
+        catalogue.category_tree(entry, record, "tubes", ["tubes"], tmp_path / "downloads"),
+    ):
+        pass
+
+
+def test_mirrors_are_for_data_sets_that_are_downloaded():
+    with pytest.raises(ConfigError, match="only for a source that is downloaded: mvtec_ad, visa"):
+        catalogue.mirrors(None, ["/data"], "datasets.drawn.mirrors")

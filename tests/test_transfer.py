@@ -1,0 +1,200 @@
+"""Downloads from a server that serves, cuts off, stalls, redirects, refuses and corrupts."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+
+from indad import transfer
+from indad.errors import DataError
+
+CONTENT = np.random.default_rng(0).bytes(3_000_000)
+#: Where a transfer is cut, but for a piece too small to be kept.
+CUT = 4 * 2**18
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Server(ThreadingHTTPServer):
+    """Answers requests with the behaviours of ``plan``, one after the other, then with the file."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.plan: list[str] = []
+        self.seen: list[str | None] = []  # the Range header of each request
+        self.released = threading.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/data.tar.xz"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def log_message(self, *_: object) -> None:
+        """Silence."""
+
+    def do_GET(self) -> None:
+        wanted = self.headers.get("Range")
+        self.server.seen.append(wanted)
+        what = self.server.plan.pop(0) if self.server.plan else "serve"
+        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
+        if what.isdigit():
+            self.send_response(int(what))
+            if what == "429":
+                self.send_header("Retry-After", "3")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        if what == "redirect":
+            self.send_response(302)
+            self.send_header("Location", "/elsewhere.tar.xz")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        if what == "no resume":
+            start = 0
+        body = CONTENT[start:]
+        if what == "corrupt":
+            body = bytes(len(body))
+        if wanted and start >= len(CONTENT):
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(CONTENT)}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_response(206 if wanted and what != "no resume" else 200)
+        if wanted and what != "no resume":
+            shifted = start + 7 if what == "other part" else start
+            self.send_header("Content-Range", f"bytes {shifted}-{len(CONTENT) - 1}/{len(CONTENT)}")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if what == "cut":
+            self.wfile.write(body[: CUT + 1000])
+            self.close_connection = True
+        elif what == "drip":
+            self.wfile.write(body[:300_000])
+            self.close_connection = True
+        elif what == "stall":
+            self.wfile.write(body[: CUT + 1000])
+            self.wfile.flush()
+            self.server.released.wait(10)
+        else:
+            with contextlib.suppress(ConnectionError):  # the client may have hung up
+                self.wfile.write(body)
+
+
+@pytest.fixture
+def server(monkeypatch) -> Iterator[Server]:
+    monkeypatch.setattr(transfer, "PAUSE", 0.01)
+    monkeypatch.setattr(transfer, "STALL", 0.5)
+    running = Server()
+    thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    yield running
+    running.released.set()
+    running.shutdown()
+    running.server_close()
+
+
+@pytest.mark.parametrize(
+    ("plan", "ranges"),
+    [
+        ([], [None]),
+        (["redirect"], [None, None]),
+        (["cut"], [None, f"bytes={CUT}-"]),
+        (["cut", "cut"], [None, f"bytes={CUT}-", f"bytes={2 * CUT}-"]),
+        (["stall"], [None, f"bytes={CUT}-"]),
+        (["503", "502", "cut"], [None, None, None, f"bytes={CUT}-"]),
+        (["cut", "no resume"], [None, f"bytes={CUT}-"]),
+        (["cut", "redirect"], [None, f"bytes={CUT}-", f"bytes={CUT}-"]),
+    ],
+    ids=["whole", "redirect", "cut", "cut twice", "stall", "busy", "no resume", "moved"],
+)
+def test_a_bad_line_is_survived(server, tmp_path, plan, ranges):
+    server.plan = list(plan)
+    path = tmp_path / "data.tar.xz"
+    steps = []
+    transfer.download(
+        server.url, path, sha256=SHA256, progress=lambda done, total: steps.append((done, total))
+    )
+    assert path.read_bytes() == CONTENT
+    assert server.seen == ranges
+    assert steps[-1] == (3, 3)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("plan", "reason"),
+    [
+        (["404"], "HTTP 404 Not Found"),
+        (["403"], "HTTP 403 Forbidden"),
+        (["503"] * 5, r"HTTP 503 Service Unavailable \(5 attempts\)"),
+        (["drip"] * 5, r"the connection broke off \(5 attempts, 1,310,720 bytes kept"),
+        (["corrupt"], "its sha256 is .*, not "),
+        (["cut", "other part"], "another part than was asked for"),
+    ],
+    ids=["404", "403", "503", "drip", "corrupt", "other part"],
+)
+def test_what_cannot_be_mended_is_said_and_nothing_looks_finished(server, tmp_path, plan, reason):
+    server.plan = list(plan)
+    with pytest.raises(DataError, match=reason):
+        transfer.download(server.url, tmp_path / "data.tar.xz", sha256=SHA256)
+    assert not (tmp_path / "data.tar.xz").exists()
+
+
+def test_a_later_run_goes_on_where_the_first_was_cut(server, tmp_path):
+    server.plan = ["cut", *["404"]]
+    with pytest.raises(DataError, match="404"):
+        transfer.download(server.url, tmp_path / "data.tar.xz", sha256=SHA256)
+    server.seen.clear()
+    transfer.download(server.url, tmp_path / "data.tar.xz", sha256=SHA256)
+    assert server.seen == [f"bytes={CUT}-"]
+    assert (tmp_path / "data.tar.xz").read_bytes() == CONTENT
+
+
+def test_a_bad_part_of_an_earlier_run_costs_one_more_transfer(server, tmp_path):
+    server.plan = ["cut", "404"]
+    with pytest.raises(DataError):
+        transfer.download(server.url, tmp_path / "data.tar.xz", sha256=SHA256)
+    (part,) = tmp_path.iterdir()
+    part.write_bytes(bytes(part.stat().st_size))
+    transfer.download(server.url, tmp_path / "data.tar.xz", sha256=SHA256)
+    assert (tmp_path / "data.tar.xz").read_bytes() == CONTENT
+
+
+def test_the_server_may_ask_for_a_pause(server, tmp_path, monkeypatch):
+    pauses = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    server.plan = ["503", "429", "503"]
+    transfer.download(server.url, tmp_path / "data.tar.xz", sha256=SHA256)
+    assert pauses == [0.01, 3.0, 0.04]
+
+
+def test_a_full_disk_is_noticed_before_the_transfer(server, tmp_path, monkeypatch):
+    usage = transfer.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(
+        transfer.shutil, "disk_usage", lambda _: usage._replace(free=transfer.RESERVE + 1000)
+    )
+    with pytest.raises(DataError, match="not enough disk space in .*: 0.0 GB needed"):
+        transfer.download(server.url, tmp_path / "data.tar.xz", sha256=SHA256)
+    assert not (tmp_path / "data.tar.xz").exists()
+
+
+def test_no_server_and_no_address(server, tmp_path):
+    with pytest.raises(DataError, match="not an http or https address"):
+        transfer.download("ftp://example.org/x", tmp_path / "x")
+    url = server.url
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(DataError, match="connection refused"):
+        transfer.download(url, tmp_path / "x")
