@@ -21,14 +21,17 @@ import tempfile
 import textwrap
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 from rich.console import Console
 from rich.markdown import Markdown
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -61,6 +64,8 @@ def parser() -> argparse.ArgumentParser:
               run.py patchcore --dataset mvtec_ad --category bottle --cores 8
                   PatchCore on one category of a data set of the configuration
               run.py all --configfile config/quickstart.yaml
+              run.py check --data-root /data/products
+                  what is in the folders, and everything that is wrong with them
                   what `make quickstart` runs
 
             a data folder
@@ -77,8 +82,8 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument(
         "method",
         metavar="METHOD",
-        choices=[*METHODS, "all"],
-        help=f"one of {', '.join(METHODS)}, or all",
+        choices=[*METHODS, "all", "check"],
+        help=f"one of {', '.join(METHODS)}, all, or check: examine the data, compute nothing",
     )
     parse.add_argument(
         "--dataset",
@@ -440,11 +445,85 @@ def _plain(text: str) -> str:
     return text.replace("[", "\\[")
 
 
+def check_data(arguments: argparse.Namespace, console: Console) -> int:
+    """Print what a data folder holds and all that is wrong with it; return the exit code.
+
+    Raises:
+        IndadError: no such folder, or nothing in it.
+    """
+    from indad.check import check
+    from indad.images import Geometry
+
+    if not console.is_terminal:
+        console = Console(width=120)
+    config = load_config(arguments.configfile)
+    folder = arguments.data_root
+    if folder is None:
+        path = config.get("datasets", {}).get(arguments.dataset, {}).get("path")
+        if not path:
+            raise IndadError("check needs --data-root DIR, or --dataset with a 'path'")
+        folder = Path(path)
+    folder = folder.expanduser().resolve()
+    single = (folder / "train" / GOOD).is_dir()
+    root = folder.parent if single else folder
+    categories = arguments.category or ([folder.name] if single else find_categories(folder))
+    settings = config.get("extractors", {}).get(arguments.extractor or "wrn50", {})
+    resize, crop = settings.get("resize", 256), settings.get("crop", 224)
+    geometry = Geometry.from_config(resize, crop)
+    table = Table("category", "train", "good", "defects", "masks", "sizes", "files", "problems")
+    reports = []
+    with Progress(console=console, transient=True) as bar:
+        for name in categories:
+            update = partial(_show, bar, bar.add_task(_plain(name)))
+            reports.append(check(root / name, geometry, threads=arguments.cores, progress=update))
+    for name, report in zip(categories, reports, strict=True):
+        kinds = [(k, n) for k, n in report.counts.items() if k not in ("train", f"test {GOOD}")]
+        table.add_row(
+            _plain(name),
+            str(report.counts["train"]),
+            str(report.counts[f"test {GOOD}"]),
+            _plain("\n".join(f"{n} {kind.removeprefix('test ')}" for kind, n in kinds)),
+            f"{report.masks} of {report.defective}",
+            _most_common(report.sizes),
+            _most_common(report.modes),
+            f"[red]{len(report.problems)}[/]" if report.problems else "none",
+        )
+    console.print(table)
+    for report in reports:
+        for kind, colour, lines in (
+            ("problem", "red", report.problems),
+            ("warning", "yellow", report.warnings),
+        ):
+            for line in lines:
+                console.print(
+                    f"[{colour}]{kind}[/] {_plain(report.category)}: {_plain(line)}",
+                    highlight=False,
+                    soft_wrap=True,
+                )
+    problems = sum(len(report.problems) for report in reports)
+    if problems:
+        console.print(f"{problems} problems: nothing can be run on these categories before.")
+        return 1
+    console.print(f"Nothing wrong in {len(reports)} categories, for resize {resize}, crop {crop}.")
+    return 0
+
+
+def _show(bar: Progress, task: TaskID, done: int, total: int) -> None:
+    bar.update(task, completed=done, total=total)
+
+
+def _most_common(counts: Counter[str], most: int = 3) -> str:
+    lines = [f"{count} {name}" for name, count in counts.most_common(most)]
+    return "\n".join([*lines, *(["..."] if len(counts) > most else [])])
+
+
 def main() -> int:
     """Run what the command line asks for; return the exit code."""
     arguments = parser().parse_args()
     console = Console()
     try:
+        if arguments.method == "check":
+            return check_data(arguments, console)
         settings = overrides(arguments)
         results = Path(
             settings.get("results") or load_config(arguments.configfile).get("results", "results")

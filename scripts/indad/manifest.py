@@ -235,6 +235,22 @@ def build(folder: Path, *, threads: int = 4, progress: Progress = ignore) -> pd.
             name twice, an image where none is read, no training image, no good or no defective
             test image.
     """
+    table, problems = survey(folder, threads=threads, progress=progress)
+    if problems:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        listed = "\n".join(f"  - {problem}" for problem in problems)
+        raise DataError(f"{folder}: {count} found\n{listed}")
+    return table
+
+
+def survey(
+    folder: Path, *, threads: int = 4, progress: Progress = ignore
+) -> tuple[pd.DataFrame, list[str]]:
+    """Index what can be indexed of a category folder, and list what is wrong; see ``build``.
+
+    Raises:
+        DataError: there is no such folder.
+    """
     if not folder.is_dir():
         raise DataError(missing_folder(folder))
     problems: list[str] = []
@@ -266,11 +282,7 @@ def build(folder: Path, *, threads: int = 4, progress: Progress = ignore) -> pd.
     ):
         if not kinds[kind]:
             problems.append(f"{folder}: no {where}")
-    if problems:
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        listed = "\n".join(f"  - {problem}" for problem in problems)
-        raise DataError(f"{folder}: {count} found\n{listed}")
-    return pd.DataFrame([asdict(row) for row in rows], columns=list(COLUMNS))
+    return pd.DataFrame([asdict(row) for row in rows], columns=list(COLUMNS)), problems
 
 
 def write(manifest: pd.DataFrame, path: Path) -> None:

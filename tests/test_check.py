@@ -1,0 +1,162 @@
+"""Everything about a folder of photos is said before anything is computed."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import ROOT, save_image
+from indad import manifest, pixels
+from indad.check import check
+from indad.images import Geometry, decode, read_image
+
+WHOLE = Geometry(40, None)
+
+
+def test_a_good_folder_is_described(category):
+    report = check(category, Geometry((40, 48), None))
+    assert report.problems == []
+    assert report.counts == {"train": 3, "test good": 2, "test cut": 2, "test dirt": 1}
+    assert (report.masks, report.defective) == (3, 3)
+    assert report.sizes == {"48x40": 8}
+    assert report.modes == {"PNG RGB": 8}
+
+
+def test_damage_behind_the_header_is_found(category):
+    path = category / "test/cut/000.png"
+    path.write_bytes(path.read_bytes()[:-300])
+    assert len(manifest.build(category)) == 8  # the index cannot see it
+    (problem,) = check(category, WHOLE).problems
+    assert "test/cut/000.png: cannot be decoded" in problem
+
+
+def test_what_the_crop_takes_is_counted(category, rng):
+    for name, box in (("000", np.s_[0:4, :]), ("001", np.s_[0:12, 20:24])):
+        truth = np.zeros((40, 48), np.uint8)
+        truth[box] = 255
+        save_image(category / f"ground_truth/cut/{name}_mask.png", truth)
+    report = check(category, Geometry(40, (24, 24)))
+    assert report.problems == []
+    lost, partly = report.warnings
+    assert "1 of 3 defects lie wholly outside" in lost
+    assert "cut/000_mask.png" in lost
+    assert "1 of 3 defects lose more than half" in partly
+
+
+def test_a_training_image_among_the_test_images_is_pointed_out(category):
+    shutil.copy(category / "train/good/001.png", category / "test/good/100.png")
+    shutil.copy(category / "train/good/001.png", category / "train/good/100.png")
+    flattered, twice = check(category, WHOLE).warnings
+    assert "1 test images are training images too" in flattered
+    assert "test/good/100.png = train/good/001.png" in flattered
+    assert "1 training images appear twice: train/good/100.png" in twice
+
+
+@pytest.mark.parametrize("missing", ["all", "one kind"])
+def test_masks_that_are_missing_are_counted(category, missing):
+    shutil.rmtree(category / ("ground_truth" if missing == "all" else "ground_truth/dirt"))
+    (warning,) = check(category, WHOLE).warnings
+    wanted = "no masks for 3" if missing == "all" else "only 2 masks for 3"
+    assert wanted in warning
+
+
+def test_mixed_sizes_need_a_crop_or_a_square(category, rng):
+    save_image(category / "train/good/wide.png", rng.integers(0, 255, (40, 300, 3), dtype=np.uint8))
+    (problem,) = check(category, WHOLE).problems
+    assert "images differ in size after the preprocessing" in problem
+    assert check(category, Geometry(40, (32, 32))).problems == []
+    assert check(category, Geometry((40, 40), None)).problems == []
+    (problem,) = check(category, Geometry(40, (48, 48))).problems
+    assert "smaller than the crop" in problem
+
+
+KINDS = {
+    "grey.png": ("L", {}), "bilevel.png": ("1", {}), "alpha.png": ("RGBA", {}),
+    "palette.png": ("P", {}), "photo.jpg": ("RGB", {"quality": 95}), "grey.jpeg": ("L", {}),
+    "cmyk.jpg": ("CMYK", {}), "b.bmp": ("RGB", {}), "scan.tif": ("RGB", {}),
+    "lzw.tiff": ("RGB", {"compression": "tiff_lzw"}), "w.webp": ("RGB", {"lossless": True}),
+    "deep.png": ("I;16", {}), "deep.tif": ("I;16", {}), "float.tiff": ("F", {}),
+    "UPPER.PNG": ("RGB", {}), "a b (1).png": ("RGB", {}), "größe_漢字.png": ("RGB", {}),
+    "good.png": ("RGB", {}), "very_good_mask.png": ("RGB", {}), "dots.v1.2.png": ("RGB", {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_of_file_and_name_is_read(category, name):
+    mode, options = KINDS[name]
+    rows, columns = np.mgrid[0:40, 0:48]
+    smooth = np.stack([rows * 6, columns * 5, 200 - rows - columns], axis=2).astype(np.uint8)
+    base = Image.fromarray(smooth)
+    if mode in ("I;16", "F"):
+        values = np.asarray(base.convert("L"))
+        deep = values.astype(np.uint16) * 257 if mode == "I;16" else values / np.float32(255)
+        image = Image.fromarray(deep)
+    else:
+        image = base.convert(mode)
+    for folder in ("train/good", "test/cut"):
+        image.save(category / folder / name, **options)
+    stem = Path(name).stem
+    save_image(category / f"ground_truth/cut/{stem}_mask.png", np.ones((40, 48), np.uint8))
+    report = check(category, WHOLE)
+    assert report.problems == []
+    assert report.counts["train"] == 4
+    assert report.masks == 4
+    table = manifest.build(category)
+    pixels.decode(table, category, category.parent / "p.h5", geometry=WHOLE)
+    with pixels.Pixels(category.parent / "p.h5", table) as decoded:
+        at = decoded.images("train").index(f"train/good/{name}")
+        seen = decoded.read("train", at)
+    if mode in ("L", "I;16", "F"):
+        expected = np.asarray(base.convert("L"))[..., None].repeat(3, axis=2).astype(int)
+    elif mode in ("RGB", "RGBA"):
+        expected = np.asarray(base).astype(int)
+    else:  # what the mode loses is lost
+        expected = np.asarray(decode(category / "train/good" / name).convert("RGB")).astype(int)
+    lossy = name.endswith((".jpg", ".jpeg"))
+    assert np.abs(seen - expected).mean() < (2 if lossy else 0.6)
+    np.testing.assert_array_equal(seen, read_image(category / "train/good" / name, WHOLE))
+
+
+def test_thousands_of_files(tmp_path, rng):
+    folder = tmp_path / "many"
+    content = (save_image(tmp_path / "x.png", rng.integers(0, 9, (8, 8), np.uint8))).read_bytes()
+    for split, count in (("train/good", 3000), ("test/good", 500), ("test/bad", 500)):
+        (folder / split).mkdir(parents=True)
+        for i in range(count):
+            (folder / split / f"{i}.png").write_bytes(content)
+    report = check(folder, Geometry(8, None))
+    assert report.problems == []
+    assert sum(report.counts.values()) == 4000
+    assert "1000 test images are training images too" in report.warnings[0]
+
+
+def run_check(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "scripts/run.py"), "check", *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_the_command_prints_a_table_and_all_problems(category):
+    done = run_check("--data-root", str(category.parent), "--extractor", "lite0")
+    assert done.returncode == 0, done.stdout
+    assert "Nothing wrong in 1 categories, for resize 256, crop 224" in done.stdout
+    assert "widget" in done.stdout
+    shutil.copytree(category, category.parent / "second")
+    (category.parent / "second/train/good/000.png").write_bytes(b"junk")
+    (category / "test/cut/000.png").write_bytes(b"")
+    done = run_check("--data-root", str(category.parent))
+    assert done.returncode == 1
+    assert "second/train/good/000.png: cannot be decoded" in done.stdout
+    assert "widget/test/cut/000.png: cannot be decoded" in done.stdout
+    assert "2 problems" in done.stdout
+    # A category itself may be given.
+    assert run_check("--data-root", str(category)).returncode == 1
+    nothing = run_check("--data-root", "/no/such")
+    assert nothing.returncode == 2
+    assert "/no/such: data folder not found" in nothing.stdout
+    assert "check needs --data-root DIR" in run_check().stdout
