@@ -189,7 +189,8 @@ def notes(rows: list[dict[str, str]]) -> str:
         f"{size}Medians of the runs, in turn, each in a process of its own, {rows[0]['threads']} "
         f"threads, on {rows[0]['machine']}. Scaled: 100 picks of the coreset, or a quarter of the "
         "positions, were run; each costs the same. Extra memory is what was seen in the part that "
-        "was run. Made by `make benchmark` on synthetic features of a real category's sizes; what "
+        "was run. anomalib inverts its covariances in one thread here: in several, MKL can hang on "
+        "them. Made by `make benchmark` on synthetic features of a real category's sizes; what "
         f"begins with image files, on {files}."
     )
 
