@@ -224,7 +224,7 @@ def test_a_truncated_store_is_refused_and_recovered(finished, tmp_path):
     [
         (
             {"devise": "cpu"},
-            "devise: unknown key (did you mean device?); allowed are results, device",
+            "devise: unknown key (did you mean device?); allowed are results, downloads",
         ),
         ({"device": "gpu"}, "device: 'gpu' is not allowed; choose one of auto, cpu, cuda"),
         # A path given over a source of the catalogue is what counts.
