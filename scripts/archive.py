@@ -21,7 +21,7 @@ def main(job: stage.Job) -> None:
         config.mirrors(dataset),
         config.categories(dataset),
         config.downloads(dataset),
-        LoggedProgress(f"archive {dataset}", "MB"),
+        progress=LoggedProgress(f"archive {dataset}", "MB"),
     )
     atomic.write_json(Path(job.output.record), found | {"credit": entry.credit})
 

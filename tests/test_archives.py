@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import stat
 import tarfile
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from indad import archives
@@ -119,8 +121,43 @@ def test_a_truncated_archive_is_damaged(tmp_path, name, keep, rng):
         unpack(archive, tmp_path / "out", "one")
 
 
-def test_a_web_page_is_no_archive(tmp_path):
+def test_a_header_that_fills_the_memory_is_refused(tmp_path):
+    """Names and attributes are read whole, and shrink to nothing in a compressed archive."""
+    archive = make(tmp_path / "a.tar.xz", {"one/" + "n" * 2_000_000: b"content"})
+    with pytest.raises(DataError, match="a header of 2,0.* bytes"):
+        unpack(archive, tmp_path / "out", "one")
+
+
+def test_a_huge_member_is_refused_before_it_is_read(tmp_path):
+    """A header that promises a terabyte: nothing of it is written."""
+    info = tarfile.TarInfo("one/huge.png")
+    info.size = 10**12
+    (tmp_path / "a.tar").write_bytes(info.tobuf() + bytes(10_000))
+    with pytest.raises(DataError, match="unpacks to more than 1,000,000,000 bytes: refused"):
+        unpack(tmp_path / "a.tar", tmp_path / "out", "one")
+    info.size = 10**8
+    (tmp_path / "b.tar").write_bytes(info.tobuf() + bytes(10_000))
+    with pytest.raises(DataError, match="damaged|cut off"):
+        unpack(tmp_path / "b.tar", tmp_path / "more", "one")
+
+
+def test_what_is_no_archive_is_said(tmp_path):
     page = tmp_path / "a.tar.xz"
     page.write_text("<!DOCTYPE html><html>Please accept our cookies</html>")
-    with pytest.raises(DataError, match="it is a web page, not an archive"):
+    with pytest.raises(DataError, match=r"a.tar.xz: no zip or tar file, or damaged"):
         unpack(page, tmp_path / "out", "one")
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.tar.xz"])
+def test_mutated_archives_unpack_inside_or_are_refused(tmp_path, name, rng):
+    files = {f"one/{'n' * 120 * i}{i}.png": rng.bytes(50) * 10 for i in range(4)}
+    whole = make(tmp_path / name, files).read_bytes()
+    box = tmp_path / "box"
+    for i in range(150):
+        content = np.frombuffer(whole, np.uint8).copy()
+        content[rng.integers(0, len(content), rng.integers(1, 8))] = rng.integers(0, 256)
+        (tmp_path / name).write_bytes(content.tobytes())
+        with contextlib.suppress(DataError):
+            unpack(tmp_path / name, box / str(i), "one")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name, "box"]
+    assert all(path.is_relative_to(box) and not path.is_symlink() for path in box.rglob("*"))

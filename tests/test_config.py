@@ -138,6 +138,37 @@ def test_datasets_from_folders(category):
         _ = config().datasets
 
 
+def test_a_public_data_set_is_used_where_it_lies_if_all_of_it_is_there(tmp_path):
+    def made(*mirrors, categories=("bottle", "cable"), source="mvtec_ad"):
+        entry = {"source": source, "categories": list(categories), "mirrors": list(mirrors)}
+        return config(run__datasets=["p"], datasets={"p": entry})
+
+    (tmp_path / "bottle/train/good").mkdir(parents=True)
+    here = str(tmp_path)
+    for absent in (
+        made(here),
+        made("http://h/x.zip", here, categories=["bottle"]),
+        made(here, categories=["bottle"], source="btad"),  # another layout
+    ):
+        assert absent.path("p") is None
+        assert absent.folder("p", "bottle") == absent.results / "data/p/bottle"
+    there = made(here, categories=["bottle"])
+    assert there.source("p") is None
+    assert there.folder("p", "bottle") == tmp_path / "bottle"
+    (tmp_path / "cable/train/good").mkdir(parents=True)
+    assert made(here).path("p") == tmp_path
+    # A path is meant: that it is not there is an error, not a reason to download.
+    entry = {"path": str(tmp_path / "typo"), "source": "mvtec_ad"}
+    with pytest.raises(DataError, match="typo: data folder not found"):
+        _ = config(run__datasets=["p"], datasets={"p": entry}).datasets
+
+
+def test_mirrors_are_for_data_sets_that_are_downloaded():
+    entry = {"source": "drawn", "mirrors": ["/data"]}
+    with pytest.raises(ConfigError, match=r"datasets.p.mirrors: only for .*: mvtec_ad, visa"):
+        config(run__datasets=["p"], datasets={"p": entry}).source("p")
+
+
 def test_datasets_from_sources():
     made = config(run__datasets=["drawn"])
     assert made.datasets == {"drawn": ["wood"]}

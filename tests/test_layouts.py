@@ -16,7 +16,7 @@ from PIL import Image
 
 from conftest import save_image
 from indad import atomic, catalogue, manifest, sources
-from indad.errors import ConfigError, DataError
+from indad.errors import DataError
 from indad.layouts import LAYOUTS
 
 RNG = np.random.default_rng(0)
@@ -270,8 +270,3 @@ def test_an_archive_that_changed_since_it_was_checked_is_refused(tmp_path):
         catalogue.category_tree(entry, record, "tubes", ["tubes"], tmp_path / "downloads"),
     ):
         pass
-
-
-def test_mirrors_are_for_data_sets_that_are_downloaded():
-    with pytest.raises(ConfigError, match="only for a source that is downloaded: mvtec_ad, visa"):
-        catalogue.mirrors(None, ["/data"], "datasets.drawn.mirrors")

@@ -7,7 +7,9 @@ import hashlib
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ CONTENT = np.random.default_rng(0).bytes(3_000_000)
 #: Where a transfer is cut, but for a piece too small to be kept.
 CUT = 4 * 2**18
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
+IMPATIENT = transfer.Patience(pause=0.01, connect=0.5, stall=0.3)
 
 
 class Server(ThreadingHTTPServer):
@@ -48,6 +51,9 @@ class Handler(BaseHTTPRequestHandler):
         self.server.seen.append(wanted)
         what = self.server.plan.pop(0) if self.server.plan else "serve"
         start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
+        if what == "hang up":
+            self.close_connection = True
+            return
         if what.isdigit():
             self.send_response(int(what))
             if what == "429":
@@ -58,6 +64,12 @@ class Handler(BaseHTTPRequestHandler):
         if what == "redirect":
             self.send_response(302)
             self.send_header("Location", "/elsewhere.tar.xz")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        if what == "page":
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
@@ -78,14 +90,16 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {shifted}-{len(CONTENT) - 1}/{len(CONTENT)}")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if what == "cut":
+        if what == "reset":
+            self.close_connection = True
+        elif what == "cut":
             self.wfile.write(body[: CUT + 1000])
             self.close_connection = True
         elif what == "drip":
             self.wfile.write(body[:300_000])
             self.close_connection = True
-        elif what == "stall":
-            self.wfile.write(body[: CUT + 1000])
+        elif "stall" in what:
+            self.wfile.write(b"" if "empty" in what else body[: CUT + 1000])
             self.wfile.flush()
             self.server.released.wait(10)
         else:
@@ -93,10 +107,13 @@ class Handler(BaseHTTPRequestHandler):
                 self.wfile.write(body)
 
 
+def fetch(url: str, path: Path, *, sha256: str | None = SHA256, **options) -> str:
+    return transfer.download(url, path, sha256=sha256, **{"patience": IMPATIENT} | options)
+
+
 @pytest.fixture
 def server(monkeypatch) -> Iterator[Server]:
-    monkeypatch.setattr(transfer, "PAUSE", 0.01)
-    monkeypatch.setattr(transfer, "STALL", 0.5)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     running = Server()
     thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
     thread.start()
@@ -117,16 +134,20 @@ def server(monkeypatch) -> Iterator[Server]:
         (["503", "502", "cut"], [None, None, None, f"bytes={CUT}-"]),
         (["cut", "no resume"], [None, f"bytes={CUT}-"]),
         (["cut", "redirect"], [None, f"bytes={CUT}-", f"bytes={CUT}-"]),
+        (["cut", "other part"], [None, f"bytes={CUT}-", None]),
+        (["reset", "hang up"], [None, None, None]),
     ],
-    ids=["whole", "redirect", "cut", "cut twice", "stall", "busy", "no resume", "moved"],
+    ids=[
+        *("whole", "redirect", "cut", "cut twice", "stall", "busy", "no resume", "moved"),
+        *("other part", "hang up"),
+    ],
 )
 def test_a_bad_line_is_survived(server, tmp_path, plan, ranges):
     server.plan = list(plan)
     path = tmp_path / "data.tar.xz"
     steps = []
-    transfer.download(
-        server.url, path, sha256=SHA256, progress=lambda done, total: steps.append((done, total))
-    )
+    found = fetch(server.url, path, progress=lambda done, total: steps.append((done, total)))
+    assert found == SHA256
     assert path.read_bytes() == CONTENT
     assert server.seen == ranges
     assert steps[-1] == (3, 3)
@@ -138,26 +159,27 @@ def test_a_bad_line_is_survived(server, tmp_path, plan, ranges):
     [
         (["404"], "HTTP 404 Not Found"),
         (["403"], "HTTP 403 Forbidden"),
-        (["503"] * 5, r"HTTP 503 Service Unavailable \(5 attempts\)"),
-        (["drip"] * 5, r"the connection broke off \(5 attempts, 1,310,720 bytes kept"),
+        (["503"] * 5, r"HTTP 503 Service Unavailable \(5 attempts in a row\)"),
+        (["drip"] * 5, r"the connection broke off \(5 attempts in a row, 1,310,720 bytes came"),
+        (["stall"] + ["empty stall"] * 5, r"stalled, nothing came for 0.3 s \(5 attempts in a row"),
         (["corrupt"], "its sha256 is .*, not "),
-        (["cut", "other part"], "another part than was asked for"),
+        (["page"], "the server sends a web page, not a file"),
     ],
-    ids=["404", "403", "503", "drip", "corrupt", "other part"],
+    ids=["404", "403", "503", "drip", "stall", "corrupt", "page"],
 )
 def test_what_cannot_be_mended_is_said_and_nothing_looks_finished(server, tmp_path, plan, reason):
     server.plan = list(plan)
     with pytest.raises(DataError, match=reason):
-        transfer.download(server.url, tmp_path / "data.tar.xz", sha256=SHA256)
+        fetch(server.url, tmp_path / "data.tar.xz")
     assert not (tmp_path / "data.tar.xz").exists()
 
 
 def test_a_later_run_goes_on_where_the_first_was_cut(server, tmp_path):
     server.plan = ["cut", *["404"]]
     with pytest.raises(DataError, match="404"):
-        transfer.download(server.url, tmp_path / "data.tar.xz", sha256=SHA256)
+        fetch(server.url, tmp_path / "data.tar.xz")
     server.seen.clear()
-    transfer.download(server.url, tmp_path / "data.tar.xz", sha256=SHA256)
+    fetch(server.url, tmp_path / "data.tar.xz")
     assert server.seen == [f"bytes={CUT}-"]
     assert (tmp_path / "data.tar.xz").read_bytes() == CONTENT
 
@@ -165,18 +187,41 @@ def test_a_later_run_goes_on_where_the_first_was_cut(server, tmp_path):
 def test_a_bad_part_of_an_earlier_run_costs_one_more_transfer(server, tmp_path):
     server.plan = ["cut", "404"]
     with pytest.raises(DataError):
-        transfer.download(server.url, tmp_path / "data.tar.xz", sha256=SHA256)
+        fetch(server.url, tmp_path / "data.tar.xz")
     (part,) = tmp_path.iterdir()
     part.write_bytes(bytes(part.stat().st_size))
-    transfer.download(server.url, tmp_path / "data.tar.xz", sha256=SHA256)
+    fetch(server.url, tmp_path / "data.tar.xz")
     assert (tmp_path / "data.tar.xz").read_bytes() == CONTENT
+
+
+def test_without_a_hash_an_old_part_is_not_continued(server, tmp_path):
+    """Nothing would tell that the file had changed in between."""
+    server.plan = ["cut", "404"]
+    with pytest.raises(DataError):
+        fetch(server.url, tmp_path / "data.tar.xz", sha256=None)
+    server.seen.clear()
+    assert fetch(server.url, tmp_path / "data.tar.xz", sha256=None) == SHA256
+    assert server.seen == [None]
+
+
+def test_a_part_longer_than_the_file_starts_anew(server, tmp_path):
+    server.plan = ["cut", "404"]
+    with pytest.raises(DataError):
+        fetch(server.url, tmp_path / "data.tar.xz")
+    (part,) = tmp_path.iterdir()
+    part.write_bytes(CONTENT + b"more")
+    assert fetch(server.url, tmp_path / "data.tar.xz") == SHA256
+    part.write_bytes(CONTENT)  # whole, but killed before it was renamed
+    server.seen.clear()
+    assert fetch(server.url, tmp_path / "data.tar.xz") == SHA256
+    assert server.seen == [f"bytes={len(CONTENT)}-"]
 
 
 def test_the_server_may_ask_for_a_pause(server, tmp_path, monkeypatch):
     pauses = []
     monkeypatch.setattr(time, "sleep", pauses.append)
     server.plan = ["503", "429", "503"]
-    transfer.download(server.url, tmp_path / "data.tar.xz", sha256=SHA256)
+    fetch(server.url, tmp_path / "data.tar.xz")
     assert pauses == [0.01, 3.0, 0.04]
 
 
@@ -186,15 +231,18 @@ def test_a_full_disk_is_noticed_before_the_transfer(server, tmp_path, monkeypatc
         transfer.shutil, "disk_usage", lambda _: usage._replace(free=transfer.RESERVE + 1000)
     )
     with pytest.raises(DataError, match="not enough disk space in .*: 0.0 GB needed"):
-        transfer.download(server.url, tmp_path / "data.tar.xz", sha256=SHA256)
+        fetch(server.url, tmp_path / "data.tar.xz")
     assert not (tmp_path / "data.tar.xz").exists()
 
 
-def test_no_server_and_no_address(server, tmp_path):
+def test_no_server_is_given_up_soon(server, tmp_path):
     with pytest.raises(DataError, match="not an http or https address"):
-        transfer.download("ftp://example.org/x", tmp_path / "x")
+        fetch("ftp://example.org/x", tmp_path / "x")
     url = server.url
     server.shutdown()
     server.server_close()
-    with pytest.raises(DataError, match="connection refused"):
-        transfer.download(url, tmp_path / "x")
+    with pytest.raises(DataError, match=r"connection refused \(2 attempts in a row\)"):
+        fetch(url, tmp_path / "x")
+    unknown = "http://no-such-host.invalid/x"
+    with pytest.raises(DataError, match=r"name is not known .no network.. \(1 attempts"):
+        fetch(unknown, tmp_path / "x", patience=replace(IMPATIENT, unanswered=1))

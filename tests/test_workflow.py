@@ -17,6 +17,7 @@ import yaml
 from conftest import ROOT
 from indad import evaluation, methods, tables
 from indad.store import FeatureStore
+from run import load_config
 from test_layouts import make_mvtec, pack
 
 SMALL = {
@@ -137,8 +138,14 @@ def planned(done: subprocess.CompletedProcess[str]) -> dict[str, int]:
     counts = {}
     for line in done.stdout.splitlines():
         words = line.split()
-        if len(words) == 2 and words[1].isdigit() and words[0] not in ("total", "jobid:"):
+        if (
+            len(words) == 2
+            and words[1].isdigit()
+            and words[0].isidentifier()
+            and words[0] != "total"
+        ):
             counts[words[0]] = int(words[1])
+    counts.pop("total", None)
     return counts
 
 
@@ -306,5 +313,31 @@ def test_a_public_data_set_is_taken_from_a_mirror(tmp_path):
     failed = snakemake(tmp_path, "--until", "index", datasets=datasets, run=run)
     assert failed.returncode != 0
     message = failed.stdout + failed.stderr
-    assert "http://127.0.0.1:9/MPDD.zip: connection refused (5 attempts)" in message
+    assert "http://127.0.0.1:9/MPDD.zip: connection refused (2 attempts" in message
     assert "To place it by hand: get MPDD.zip from" in message
+
+
+def test_mvtec_ad_is_used_where_it_lies_or_downloaded(tmp_path):
+    """With the shipped configuration: data/mvtec_ad first, then the known addresses."""
+    run = {"datasets": ["mvtec_ad"], "experiments": ["PaDiM"]}
+    wanted = planned(snakemake(tmp_path, "--until", "index", "--dry-run", run=run))
+    assert wanted == {"archive": 1, "download": 15, "index": 15}
+    # No network: whoever answers at this address refuses.
+    offline = {"HTTPS_PROXY": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+    failed = snakemake(tmp_path, "--until", "index", environment=offline, run=run)
+    message = failed.stdout + failed.stderr
+    assert failed.returncode != 0
+    assert message.count("indad: mvtec_ad: MVTec AD could not be had; tried in this order:") == 1
+    assert "data/mvtec_ad: there is no such file or folder" in message
+    assert "tar.xz (unconfirmed): connection refused (2 attempts in a row)" in message
+    assert "To place it by hand: get mvtec_anomaly_detection.tar.xz (sha256 cf4313b" in message
+    assert "Traceback" not in message
+
+    for category in load_config(None)["datasets"]["mvtec_ad"]["categories"]:
+        make_mvtec(tmp_path / "data/mvtec_ad", category)
+    done = snakemake(tmp_path, "--until", "index", run=run)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(list((tmp_path / "results/manifests/mvtec_ad").iterdir())) == 15
+    assert not (tmp_path / "results/data").exists()
+    make_mvtec(tmp_path / "data/mvtec_ad", "bottle")  # other pixels
+    assert planned(snakemake(tmp_path, "--until", "index", "--dry-run", run=run)) == {"index": 1}

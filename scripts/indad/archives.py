@@ -9,6 +9,7 @@ import lzma
 import re
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -24,6 +25,8 @@ from indad.transfer import check_space
 #: hardly shrink in an archive.
 RATIO = 100
 ALWAYS = 10**9
+#: Bytes a tar header (a long name, extended attributes) may take: it is read into memory.
+LONGEST_HEADER = 10**6
 
 _DAMAGED = (
     tarfile.TarError,
@@ -33,6 +36,8 @@ _DAMAGED = (
     EOFError,
     NotImplementedError,  # a zip method Python lacks
     RuntimeError,  # an encrypted zip
+    ValueError,
+    struct.error,
 )
 
 #: A member: its name, its size in bytes, and how to open it.
@@ -83,14 +88,14 @@ def unpack(
     try:
         for name, length, opened in _members(archive, size, progress):
             path = safe_name(name)
+            written += length + 512  # unwanted members take time, headers too
+            if written > limit:
+                raise DataError(f"it unpacks to more than {limit:,} bytes: refused")
             if path.parts[0] == "__MACOSX" or path.name.startswith("."):
                 continue
             for category, folder in folders.items():
                 if not wants(category, path.parts):
                     continue
-                written += length
-                if written > limit:
-                    raise DataError(f"it unpacks to more than {limit:,} bytes: refused")
                 check_space(folder, length)
                 target = folder / path
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +108,8 @@ def unpack(
     except DataError as error:
         raise DataError(f"{archive}: {error}") from None
     except _DAMAGED as error:
-        raise DataError(f"{archive}: damaged ({error or type(error).__name__})") from None
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(":")
+        raise DataError(f"{archive}: no zip or tar file, or damaged ({reason})") from None
     except OSError as error:
         raise DataError(f"{archive}: cannot be unpacked ({error})") from None
 
@@ -112,8 +118,8 @@ def _members(archive: Path, size: int, progress: Progress) -> Iterator[Member]:
     """Yield the files of an archive; anything else but a folder is refused."""
     megabytes = max(1, size // 10**6)
     with archive.open("rb") as file:
-        start = file.read(64).lstrip()
-    if start.startswith(b"PK"):
+        start = file.read(2)
+    if start == b"PK":
         with zipfile.ZipFile(archive) as packed:
             infos = packed.infolist()
             for done, info in enumerate(infos, 1):
@@ -125,23 +131,34 @@ def _members(archive: Path, size: int, progress: Progress) -> Iterator[Member]:
                 yield info.filename, info.file_size, lambda info=info: packed.open(info)
                 progress(done * megabytes // len(infos), megabytes)
         return
-    try:
-        # A stream would read less, but cannot tell how far it has come.
-        with archive.open("rb") as file, tarfile.open(fileobj=file, mode="r:*") as packed:
-            for member in packed:
-                if member.isdir():
-                    continue
-                if not member.isreg():
-                    raise DataError(f"{member.name} is a link or a device: refused")
-                yield member.name, member.size, lambda member=member: _opened(packed, member)
-                progress(min(file.tell() // 10**6, megabytes - 1), megabytes)
-            progress(megabytes, megabytes)
-    except tarfile.ReadError as error:
-        if start[:1] == b"<":
-            raise DataError("it is a web page, not an archive: see where its address leads") from (
-                error
-            )
-        raise
+    # A stream would read less, but cannot tell how far it has come.
+    with (
+        archive.open("rb") as file,
+        tarfile.open(fileobj=file, mode="r:*", tarinfo=_TarInfo) as packed,
+    ):
+        for member in packed:
+            if member.isdir():
+                continue
+            if not member.isreg():
+                raise DataError(f"{member.name} is a link or a device: refused")
+            yield member.name, member.size, lambda member=member: _opened(packed, member)
+            progress(min(file.tell() // 10**6, megabytes - 1), megabytes)
+        progress(megabytes, megabytes)
+
+
+_HEADERS = (
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+)
+
+
+class _TarInfo(tarfile.TarInfo):
+    """A member whose headers may not fill the memory."""
+
+    def _proc_member(self, packed: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in _HEADERS and self.size > LONGEST_HEADER:
+            raise DataError(f"a header of {self.size:,} bytes: refused")
+        return super()._proc_member(packed)  # type: ignore[misc]
 
 
 def _opened(packed: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:

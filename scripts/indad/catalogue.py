@@ -11,7 +11,7 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,10 +20,10 @@ from typing import Any
 import yaml
 
 from indad import archives
-from indad.errors import ConfigError, DataError
+from indad.errors import DataError
 from indad.layouts import LAYOUTS, Layout
 from indad.progress import Progress, ignore
-from indad.transfer import check_sha256, check_space, download
+from indad.transfer import PATIENCE, Patience, check_space, download, sha256_of
 
 logger = logging.getLogger("indad")
 
@@ -105,35 +105,26 @@ def load(path: Path = CATALOGUE) -> dict[str, Entry]:
     return entries
 
 
-def mirrors(entry: Entry | None, values: Iterable[Any], key: str) -> list[Place]:
-    """Read the ``mirrors`` of a configuration.
-
-    Raises:
-        ConfigError: the source is none of the catalogue; ``key`` is the key to blame.
-    """
-    values = list(values)
-    if values and entry is None:
-        raise ConfigError(f"{key}: only for a source that is downloaded: {', '.join(load())}")
-    return [Place.of(each, mine=True) for each in values]
-
-
 def obtain(
     entry: Entry,
     mine: Sequence[Place],
     categories: Sequence[str],
     folder: Path,
+    *,
+    patience: Patience = PATIENCE,
     progress: Progress = ignore,
 ) -> dict[str, Any]:
     """Find a place that has the data set, and check what it gives.
 
-    Tried in order: an archive placed by hand (or left by an earlier run) in ``folder``, the
-    places of the configuration, those of the catalogue.
+    Tried in order: an archive in ``folder``, placed by hand or left by an earlier run; the places
+    of the configuration; those of the catalogue.
 
     Args:
         entry: the data set.
         mine: the places of the configuration.
         categories: what is wanted of it.
         folder: where downloaded archives are kept.
+        patience: when to give a server up.
         progress: called with megabytes of a download.
 
     Returns:
@@ -144,64 +135,62 @@ def obtain(
     Raises:
         DataError: none works; lists each with its reason, and how to place the files by hand.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     by_hand = Place(str(folder / entry.file), mine=True)
-    places = [*([by_hand] if (folder / entry.file).exists() else []), *mine, *entry.places]
     reasons = []
     with locked(folder):
-        for place in places:
+        placed = [by_hand] if (folder / entry.file).exists() else []
+        for place in (*placed, *mine, *entry.places):
             try:
-                found = _try(entry, place, categories, folder, progress)
-            except DataError as error:
+                found = _try(entry, place, categories, folder, patience, progress)
+            except (DataError, OSError) as error:
                 reasons.append(f"{_label(place)}: {error}")
                 logger.info("%s", reasons[-1])
             else:
                 logger.info("%s: taken from %s", entry.name, place.address)
-                return found
+                return {"from": place.address, **found}
     raise DataError(_by_hand(entry, reasons, categories, folder))
 
 
 def _try(
-    entry: Entry, place: Place, categories: Sequence[str], folder: Path, progress: Progress
+    entry: Entry,
+    place: Place,
+    categories: Sequence[str],
+    folder: Path,
+    patience: Patience,
+    progress: Progress,
 ) -> dict[str, Any]:
     expected = place.sha256 or entry.sha256
     path = place.path
-    if path is not None and path.is_dir():
-        if not (path / entry.file).is_file():
-            for category in categories:
-                entry.layout.root(path, category)
-            return {"from": place.address, "path": str(path), "sha256": None, "verified": False}
-        path = path / entry.file
     if path is None:
-        usual = place.sha256 in (None, entry.sha256)
+        usual = expected == entry.sha256
         path = folder / (entry.file if usual else f"{place.sha256}-{entry.file}")
-        if entry.size is not None and usual:
+        if usual and entry.size:
             check_space(folder, entry.size)
-        download(place.address, path, sha256=expected, progress=progress)
-    if not path.is_file():
+        if usual or not path.is_file():
+            download(place.address, path, sha256=expected, patience=patience, progress=progress)
+    elif path.is_dir():
+        for category in categories:
+            entry.layout.root(path, category)
+        return {"path": str(path), "sha256": None, "verified": False}
+    elif not path.is_file():
         raise DataError("there is no such file or folder")
-    try:
-        found = check_sha256(path, expected)
-    except DataError as error:
-        doubt = "" if place.sha256 or entry.confirmed else ", which is unconfirmed"
+    found = sha256_of(path)
+    if expected not in (None, found):
         raise DataError(
-            f"{error}{doubt}. To use it all the same, name it as "
+            f"its sha256 is {found}, not {expected}. To use it all the same, name it as "
             f"{{from: {place.address}, sha256: ...}}"
-        ) from None
+        )
     if expected is None:
         logger.warning(
             "%s: no sha256 is known for %s, its own is %s; to have it checked from now on, name "
             "it as {from: %s, sha256: %s}",
             *(entry.name, path, found, place.address, found),
         )
-    status = path.stat()
     return {
-        "from": place.address,
         "path": str(path),
         "sha256": found,
         "verified": expected is not None,
-        "size": status.st_size,
-        "time": status.st_mtime_ns,
+        **_stamp(path),
     }
 
 
@@ -225,11 +214,23 @@ def _by_hand(entry: Entry, reasons: Sequence[str], categories: Sequence[str], fo
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other jobs and workflows out of a folder of archives."""
+    """Make a folder of archives, and keep other jobs and workflows out of it.
+
+    Raises:
+        DataError: it cannot be made or written to.
+    """
     from filelock import FileLock
 
-    with FileLock(folder / ".lock"):
+    lock = FileLock(folder / ".lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be used for downloads ({error.strerror})") from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager
@@ -262,11 +263,10 @@ def category_tree(
     if found["sha256"] is None:
         yield path
         return
-    folder.mkdir(parents=True, exist_ok=True)
     unpacked = folder / f"unpacked-{found['sha256'][:12]}"
     with locked(folder):
         if not (unpacked / category).is_dir():
-            if not _unchanged(path, found):
+            if not path.is_file() or _stamp(path) != {key: found[key] for key in ("size", "time")}:
                 raise DataError(
                     f"{path}: the archive that was checked is gone or was changed; delete "
                     f"{record} and run again"
@@ -300,12 +300,10 @@ def _unpack(
             each.replace(unpacked / category)
 
 
-def _unchanged(archive: Path, found: Mapping[str, Any]) -> bool:
-    """Tell whether the archive is still the one that was checked, without reading it."""
-    if not archive.is_file():
-        return False
+def _stamp(archive: Path) -> dict[str, int]:
+    """Return what tells, without reading it, whether an archive is still the same."""
     status = archive.stat()
-    return (status.st_size, status.st_mtime_ns) == (found["size"], found["time"])
+    return {"size": status.st_size, "time": status.st_mtime_ns}
 
 
 def read_record(path: Path) -> dict[str, Any]:

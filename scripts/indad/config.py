@@ -20,7 +20,7 @@ from typing import Any
 from indad import catalogue, methods, sources
 from indad.errors import ConfigError
 from indad.images import Geometry
-from indad.manifest import find_categories
+from indad.manifest import GOOD, find_categories
 from indad.weights import RANDOM
 
 
@@ -121,6 +121,7 @@ class Config:
         self.run = config["run"]
         self.seeds: list[int] = list(dict.fromkeys(self.run["seeds"]))
         self._datasets = config.get("datasets") or {}
+        self._paths: dict[str, Path | None] = {}
         self._extractors = config.get("extractors") or {}
         self._experiments = config.get("experiments") or {}
         for kind, known in (("datasets", self._datasets), ("experiments", self._experiments)):
@@ -154,53 +155,62 @@ class Config:
             _known(f"datasets.{name}.categories", category, source.categories, "categories")
         return list(wanted)
 
+    def path(self, dataset: str) -> Path | None:
+        """Return the folder that a data set is used from as it lies; None if it is made.
+
+        That is its ``path``, or its first mirror if that is a folder here, in MVTec AD layout,
+        with all categories asked for.
+        """
+        if dataset not in self._paths:
+            self._paths[dataset] = self._path(dataset)
+        return self._paths[dataset]
+
+    def _path(self, dataset: str) -> Path | None:
+        settings = self._datasets[dataset]
+        if "path" in settings:
+            return Path(settings["path"])
+        entry, places = self.entry(dataset), self.mirrors(dataset)
+        if entry is None or not entry.layout.native or not places or places[0].path is None:
+            return None
+        folders = [places[0].path / each / "train" / GOOD for each in self.categories(dataset)]
+        return places[0].path if all(folder.is_dir() for folder in folders) else None
+
     def source(self, dataset: str) -> dict[str, Any] | None:
         """Return ``{"source", "options"}`` of a data set that is made, None if it is a path."""
-        entry = self._datasets[dataset]
-        if "path" in entry:
+        if self.path(dataset) is not None:
             return None
-        self.mirrors(dataset)  # says what is wrong with them
+        settings = self._datasets[dataset]
         options = sources.check_options(
-            entry["source"], entry.get("options") or {}, f"datasets.{dataset}.options"
+            settings["source"], settings.get("options") or {}, f"datasets.{dataset}.options"
         )
-        return {"source": entry["source"], "options": options}
+        return {"source": settings["source"], "options": options}
 
     def entry(self, dataset: str) -> catalogue.Entry | None:
         """Return the public data set this one is taken from, if it is one."""
-        entry = self._datasets[dataset]
-        return None if "path" in entry else sources.get(entry["source"]).entry
+        source = self._datasets[dataset].get("source")
+        return None if source is None else sources.get(source).entry
 
     def mirrors(self, dataset: str) -> list[catalogue.Place]:
-        """Return the user's own places of a public data set."""
-        return catalogue.mirrors(
-            self.entry(dataset),
-            self._datasets[dataset].get("mirrors") or [],
-            f"datasets.{dataset}.mirrors",
-        )
+        """Return the user's own places of a public data set.
 
-    def mirror_folders(self, dataset: str) -> list[Path]:
-        """Return those of them that are folders here."""
-        paths = (place.path for place in self.mirrors(dataset))
-        return [path for path in paths if path is not None and path.is_dir()]
+        Raises:
+            ConfigError: the data set is no public one.
+        """
+        places = self._datasets[dataset].get("mirrors") or []
+        if places and self.entry(dataset) is None:
+            raise ConfigError(
+                f"datasets.{dataset}.mirrors: only for a source that is downloaded: "
+                + ", ".join(catalogue.load())
+            )
+        return [catalogue.Place.of(each, mine=True) for each in places]
 
     def downloads(self, dataset: str) -> Path:
         """Return where the archives of a public data set are kept."""
         return self._downloads / self._datasets[dataset]["source"]
 
-    def mirror_fingerprint(self, dataset: str, category: str) -> str:
-        """Hash names, sizes and times of a category's files in the user's folders."""
-        entry = self.entry(dataset)
-        if entry is None:
-            return ""
-        folders = self.mirror_folders(dataset)
-        return " ".join(entry.layout.fingerprint(folder, category) for folder in folders)
-
     def folder(self, dataset: str, category: str) -> Path:
         """Return the category's folder in MVTec AD layout."""
-        entry = self._datasets[dataset]
-        if "path" in entry:
-            return Path(entry["path"]) / category
-        return self.results / "data" / dataset / category
+        return (self.path(dataset) or self.results / "data" / dataset) / category
 
     # -- extractors ---------------------------------------------------------------------------
 

@@ -7,7 +7,6 @@ or copied, never changed; only several masks of one image are united into one.
 from __future__ import annotations
 
 import csv
-import hashlib
 import inspect
 import logging
 import os
@@ -23,7 +22,7 @@ from PIL import Image
 from indad.archives import safe_name
 from indad.errors import DataError
 from indad.images import mask_pixels
-from indad.manifest import GOOD, image_files, walk
+from indad.manifest import GOOD, image_files
 from indad.progress import Progress, ignore
 
 logger = logging.getLogger("indad")
@@ -40,6 +39,7 @@ class Layout:
         items: ``items(root, category, *, options...)`` lists what goes where.
         markers: what lies below the data set's root, with ``{category}`` in it.
         picture: the layout in one line, for messages.
+        native: it is MVTec AD's own, so that a folder can be used as it lies.
         single: the data set is one category, all of it.
         shared: folders that every category needs.
         unused: folders that none needs.
@@ -48,6 +48,7 @@ class Layout:
     items: Callable[..., Iterator[Item]]
     markers: tuple[str, ...]
     picture: str
+    native: bool = False
     single: bool = False
     shared: frozenset[str] = frozenset()
     unused: frozenset[str] = frozenset()
@@ -86,21 +87,6 @@ class Layout:
                 return found[0]
             level = [path for folder in level for path in _folders(folder)]
         raise DataError(f"{tree} holds no {category}; expected {self.picture}")
-
-    def fingerprint(self, tree: Path, category: str) -> str:
-        """Hash names, sizes and times of a category's files; "" where there are none."""
-        try:
-            root = self.root(tree, category)
-        except DataError:
-            return ""
-        prefix = len(str(root)) + 1
-        lines = (
-            line
-            for line in walk(str(root))
-            if self.wants(category, Path(line[prefix:].split("\0")[0]).parts)
-        )
-        text = "\n".join(sorted(lines))
-        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
     def place(
         self,
@@ -275,7 +261,7 @@ def kolektor_sdd2(root: Path, category: str) -> Iterator[Item]:
 
 
 LAYOUTS = {
-    "mvtec": Layout(mvtec, ("{category}/train/good",), "<category>/train/good/*.png"),
+    "mvtec": Layout(mvtec, ("{category}/train/good",), "<category>/train/good/*.png", native=True),
     "visa": Layout(
         visa,
         ("split_csv/1cls.csv", "{category}"),

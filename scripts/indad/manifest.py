@@ -99,12 +99,12 @@ def fingerprint(folder: Path) -> str:
     """
     digest = hashlib.sha256()
     for split in ("train", "test", "ground_truth"):
-        for path in sorted(walk(str(folder / split))):
+        for path in sorted(_walk(str(folder / split))):
             digest.update(path.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:16] if folder.is_dir() else ""
 
 
-def walk(folder: str) -> Iterator[str]:
+def _walk(folder: str) -> Iterator[str]:
     if not Path(folder).is_dir():
         return
     with os.scandir(folder) as entries:
@@ -112,7 +112,7 @@ def walk(folder: str) -> Iterator[str]:
             if entry.name.startswith("."):
                 continue
             if entry.is_dir():
-                yield from walk(entry.path)
+                yield from _walk(entry.path)
             else:
                 status = entry.stat()
                 yield f"{entry.path}\0{status.st_size}\0{status.st_mtime_ns}"

@@ -137,7 +137,10 @@ def fetch(
                 try:
                     chosen.entry.layout.place(tree, temporary, category, options, progress)
                 except DataError as error:
-                    raise DataError(f"{source}, from {found['from']}: {error}") from None
+                    raise DataError(
+                        f"{source}, from {found['from']}: {error}. If the data lie elsewhere now, "
+                        f"delete {download.record} and run again"
+                    ) from None
     files = sum(path.is_file() for path in folder.rglob("*"))
     atomic.write_json(
         receipt,

@@ -11,6 +11,7 @@ import math
 import re
 import shutil
 import time
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any
@@ -20,37 +21,43 @@ from indad.progress import Progress, ignore
 
 logger = logging.getLogger("indad")
 
-#: Attempts in a row that may bring less than ``WORTHWHILE`` bytes before a source is given up.
-ATTEMPTS = 5
+#: An attempt that brought more bytes than this was no failure: the count starts anew.
 WORTHWHILE = 1_000_000
-#: Seconds before the second attempt; each further pause is twice as long.
-PAUSE = 1.0
-#: Seconds without a byte after which a connection counts as dead.
-STALL = 60.0
-#: A server may ask for a longer pause, up to this many seconds.
-LONGEST_PAUSE = 120.0
 #: Bytes to leave free on the disk.
 RESERVE = 200_000_000
 
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 
 
+@dataclass(frozen=True)
+class Patience:
+    """How long a bad line is put up with.
+
+    Attributes:
+        attempts: failures in a row before a server that answers is given up.
+        unanswered: attempts at a server that never answered, so that a machine without a network
+            hears of it soon.
+        pause: seconds before the second attempt; each further pause is twice as long.
+        longest: seconds at most that a server may ask to wait (``Retry-After``).
+        connect: seconds to wait for a connection.
+        stall: seconds without a byte after which a connection counts as dead.
+    """
+
+    attempts: int = 5
+    unanswered: int = 2
+    pause: float = 1.0
+    longest: float = 120.0
+    connect: float = 10.0
+    stall: float = 60.0
+
+
+PATIENCE = Patience()
+
+
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 (hex) of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def check_sha256(path: Path, expected: str | None) -> str:
-    """Return the SHA-256 of ``path``.
-
-    Raises:
-        DataError: it is not ``expected``.
-    """
-    found = sha256_of(path)
-    if expected not in (None, found):
-        raise DataError(f"its sha256 is {found}, not {expected}")
-    return found
 
 
 def check_space(folder: Path, needed: int) -> None:
@@ -68,18 +75,27 @@ def check_space(folder: Path, needed: int) -> None:
 
 
 def download(
-    url: str, path: Path, *, sha256: str | None = None, progress: Progress = ignore
-) -> None:
+    url: str,
+    path: Path,
+    *,
+    sha256: str | None = None,
+    patience: Patience = PATIENCE,
+    progress: Progress = ignore,
+) -> str:
     """Fetch ``url`` to ``path``, which appears whole and checked or not at all.
 
-    What a broken transfer has brought stays beside ``path`` in a ``.part`` file, and the next
-    call goes on from there.
+    What a broken transfer has brought stays beside ``path`` in a ``.part`` file. The next call
+    goes on from there if a hash will tell whether the pieces belong together.
 
     Args:
         url: an http or https address.
         path: the file to write; its folder must exist.
         sha256: what the file must hash to; None if unknown.
+        patience: when to give up.
         progress: called with megabytes.
+
+    Returns:
+        The file's SHA-256.
 
     Raises:
         DataError: with the reason alone: the server refuses, the line breaks again and again, the
@@ -89,80 +105,89 @@ def download(
         raise DataError("not an http or https address")
     # A part is continued only from the address it came from.
     part = path.with_name(f".{path.name}.{hashlib.sha256(url.encode()).hexdigest()[:8]}.part")
+    if sha256 is None:
+        part.unlink(missing_ok=True)
     resumed = part.exists()
-    _transfer(url, part, progress)
-    try:
-        check_sha256(part, sha256)
-    except DataError as error:
+    _transfer(url, part, patience, progress)
+    found = sha256_of(part)
+    if sha256 not in (None, found):
         part.unlink()
         if not resumed:
-            raise
-        logger.info("%s: %s; the part from before was bad, starting anew", url, error)
-        download(url, path, sha256=sha256, progress=progress)
-        return
+            raise DataError(f"its sha256 is {found}, not {sha256}")
+        logger.info("%s: the part from before was bad, starting anew", url)
+        return download(url, path, sha256=sha256, patience=patience, progress=progress)
     part.replace(path)
+    return found
 
 
-def _transfer(url: str, part: Path, progress: Progress) -> None:
+def _transfer(url: str, part: Path, patience: Patience, progress: Progress) -> None:
     """Fill ``part``, in as many attempts as it takes."""
     import requests
 
     failures = 0
+    bar = _Bar(progress)
     while True:
-        before = part.stat().st_size if part.exists() else 0
-        asked_pause = 0.0
+        before = _size(part)
+        wanted_pause = 0.0
         try:
-            _receive(url, part, progress)
+            _receive(url, part, patience, bar)
             return
         except requests.HTTPError as error:
-            status = error.response.status_code
-            if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-                if _total(error.response) == before:
+            response = error.response
+            reason = f"HTTP {response.status_code} {response.reason}"
+            if response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                if _whole(response) == before:
                     return
                 part.unlink()  # longer than the file is now: of no use
-            elif status not in _PASSING:
-                raise DataError(_reason(error)) from None
-            asked = error.response.headers.get("Retry-After", "")
-            asked_pause = min(float(asked), LONGEST_PAUSE) if asked.isdigit() else 0.0
-            reason = _reason(error)
+            elif response.status_code not in _PASSING:
+                raise DataError(reason) from None
+            asked = response.headers.get("Retry-After", "")
+            wanted_pause = float(asked) if asked.isdigit() else 0.0
         except (
             requests.ConnectionError,
             requests.Timeout,
             requests.exceptions.ChunkedEncodingError,
         ) as error:
-            reason = _reason(error)
+            reason = _reason(error, patience)
         except requests.RequestException as error:
             raise DataError(f"{type(error).__name__}: {error}") from None
         except OSError as error:
             raise DataError(f"cannot write {part}: {error.strerror}") from None
-        after = part.stat().st_size if part.exists() else 0
+        after = _size(part)
         failures = 1 if after - before > WORTHWHILE else failures + 1
-        if failures >= ATTEMPTS:
-            kept = f", {after:,} bytes kept for the next run" if after else ""
-            raise DataError(f"{reason} ({ATTEMPTS} attempts{kept})")
-        pause = max(PAUSE * 2 ** (failures - 1), asked_pause)
+        if failures >= (patience.attempts if bar.answered else patience.unanswered):
+            kept = f", {after:,} bytes came" if after else ""
+            raise DataError(f"{reason} ({failures} attempts in a row{kept})")
+        pause = max(patience.pause * 2 ** (failures - 1), min(wanted_pause, patience.longest))
         logger.info("%s: %s; next attempt in %g s, from byte %d", url, reason, pause, after)
         time.sleep(pause)
 
 
-def _receive(url: str, part: Path, progress: Progress) -> None:
+def _receive(url: str, part: Path, patience: Patience, bar: _Bar) -> None:
     """Append to ``part`` what is missing, in one attempt."""
     import pooch
+    import requests
 
     with part.open("ab") as file:
         offset = file.tell()
-        bar = _Bar(file, progress)
+        bar.file = file
 
         def inspect(response: Any, **_: Any) -> None:
-            if response.status_code == HTTPStatus.OK:
-                file.truncate(0)  # the server does not resume: it sends all of it
+            bar.answered = True
+            if response.status_code not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
+                return
+            if response.headers.get("Content-Type", "").startswith("text/html"):
+                raise DataError("the server sends a web page, not a file: see it in a browser")
+            if response.status_code == HTTPStatus.OK:  # all of it, whatever was asked for
+                file.truncate(0)
                 bar.whole = int(response.headers.get("Content-Length", 0))
                 check_space(part.parent, bar.whole)
-            elif response.status_code == HTTPStatus.PARTIAL_CONTENT:
-                if not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
-                    raise DataError("the server sends another part than was asked for")
-                bar.whole = _total(response)
-                check_space(part.parent, bar.whole - offset)
+                return
+            if not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
+                file.truncate(0)
+                raise requests.ConnectionError("the server sent another part than was asked for")
+            bar.whole = _whole(response)
+            check_space(part.parent, bar.whole - offset)
 
         # Compressed on the way, bytes could not be counted.
         headers = {"Accept-Encoding": "identity"}
@@ -172,24 +197,31 @@ def _receive(url: str, part: Path, progress: Progress) -> None:
             progressbar=bar,
             chunk_size=2**18,
             headers=headers,
-            timeout=STALL,
+            timeout=(patience.connect, patience.stall),
             hooks={"response": inspect},
         )(url, file, None)
 
 
 class _Bar:
-    """The progress bar pooch moves: megabytes of the whole file, those from before included."""
+    """The progress bar pooch moves: megabytes of the whole file, earlier attempts included.
 
-    def __init__(self, file: IO[bytes], progress: Progress) -> None:
-        self.file, self.progress = file, progress
-        self.whole = 0
-        self.total = 0  # set by pooch: of this attempt only
+    Attributes:
+        file: what is written to.
+        whole: bytes of the whole file, 0 if unknown.
+        answered: whether the server ever answered.
+        total: set by pooch, of one attempt; not used.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.file: IO[bytes]
+        self.whole = self.total = 0
+        self.answered = False
 
     def update(self, _: int) -> None:
         if self.whole:
-            done = self.file.tell() / self.whole
             total = math.ceil(self.whole / 1e6)
-            self.progress(math.floor(done * total), total)
+            self.progress(math.floor(self.file.tell() / self.whole * total), total)
 
     def reset(self) -> None:
         """Nothing to do: the file's length is what counts."""
@@ -197,24 +229,31 @@ class _Bar:
     close = reset
 
 
-def _total(response: Any) -> int:
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _whole(response: Any) -> int:
     """Read the whole file's length from ``Content-Range``; 0 if it is not told."""
     match = re.search(r"/(\d+)$", response.headers.get("Content-Range", ""))
     return int(match[1]) if match else 0
 
 
-def _reason(error: Any) -> str:
-    """Say in a few words why an attempt failed."""
-    if (response := getattr(error, "response", None)) is not None:
-        return f"HTTP {response.status_code} {response.reason}"
+def _reason(error: Exception, patience: Patience) -> str:
+    """Say in a few words why a connection failed."""
     text = str(error)
-    if "timed out" in text:
-        return f"stalled, nothing came for {STALL:g} s"
-    if "IncompleteRead" in text or "Connection broken" in text:
-        return "the connection broke off"
-    for known in ("Name or service not known", "name resolution", "nodename nor servname"):
+    for known, meaning in {
+        "Read timed out": f"stalled, nothing came for {patience.stall:g} s",
+        "timed out": f"no answer within {patience.connect:g} s",
+        "IncompleteRead": "the connection broke off",
+        "Connection broken": "the connection broke off",
+        "Connection aborted": "the connection broke off",
+        "Name or service not known": "the server's name is not known (no network?)",
+        "name resolution": "the server's name is not known (no network?)",
+        "nodename nor servname": "the server's name is not known (no network?)",
+        "Connection refused": "connection refused",
+        "Network is unreachable": "the network is unreachable",
+    }.items():
         if known in text:
-            return "the server's name is not known (no network?)"
-    if "Connection refused" in text:
-        return "connection refused"
+            return meaning
     return f"connection failed ({text[:200]})"

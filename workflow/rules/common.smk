@@ -94,7 +94,7 @@ def archive_record(wildcards):
 
     Found anew elsewhere, it is the same data: no reason to make a category again.
     """
-    if CONFIG.entry(wildcards.dataset) is None:
+    if CONFIG.source(wildcards.dataset) is None or not CONFIG.entry(wildcards.dataset):
         return []
     return ancient(f"{RESULTS}/data/{wildcards.dataset}.json")
 

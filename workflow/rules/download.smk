@@ -9,9 +9,6 @@ rule archive:
         ENVIRONMENT
     params:
         source=lambda wildcards: CONFIG.source(wildcards.dataset)["source"],
-        folders=lambda wildcards: list(
-            map(str, CONFIG.mirror_folders(wildcards.dataset))
-        ),
     script:
         "../../scripts/archive.py"
 
@@ -30,10 +27,6 @@ rule download:
         ENVIRONMENT
     params:
         request=lambda wildcards: CONFIG.source(wildcards.dataset),
-        # Files in the user's folders may change under our feet, as those of a `path` may.
-        fingerprint=lambda wildcards: CONFIG.mirror_fingerprint(
-            wildcards.dataset, wildcards.category
-        ),
     script:
         "../../scripts/download.py"
 
