@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 
 from conftest import save_image
 from indad import manifest, pixels
-from indad.errors import DataError, StoreError
+from indad.errors import DataError, DeviceError, StoreError
 from indad.extract import _Beside, extract
 from indad.images import Geometry, read_image, read_mask
 from indad.pixels import Pixels
@@ -166,6 +167,37 @@ def test_what_fails_beside_the_backbone_is_raised_and_nothing_is_left(
     with pytest.raises(StoreError, match="too large for float16"):
         extract(table, decoded, tmp_path / "f.h5", extractor=extractor, batch_size=2)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith((".f", "f.h5"))]
+
+
+def short_of_memory(monkeypatch, place, name, fits):
+    """Let ``place.name`` run out of a GPU's memory unless ``fits(its arguments)``."""
+    whole = getattr(place, name)
+
+    def limited(*arguments):
+        if not fits(*arguments):
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return whole(*arguments)
+
+    monkeypatch.setattr(place, name, limited)
+
+
+def test_a_batch_too_large_for_the_gpu_is_halved(
+    decoded, table, extractor, tmp_path, monkeypatch, caplog
+):
+    reference = features(tmp_path / "f.h5", decoded, table, extractor)
+    module = sys.modules["indad.extract"]
+    short_of_memory(monkeypatch, module, "features_of", lambda _, batch, *__: len(batch) <= 2)
+    with caplog.at_level(logging.WARNING):
+        other = features(tmp_path / "g.h5", decoded, table, extractor, batch_size=8)
+    assert "does not hold a batch of 8 images; trying 4" in caplog.text
+    assert "does not hold a batch of 4 images; trying 2" in caplog.text
+    for name, value in reference.items():
+        np.testing.assert_allclose(other[name], value, rtol=1e-4, atol=1e-5)
+
+    short_of_memory(monkeypatch, module, "features_of", lambda *_: False)
+    with pytest.raises(DeviceError, match="does not hold a batch of 1 images"):
+        features(tmp_path / "h.h5", decoded, table, extractor)
+    assert not (tmp_path / "h.h5").exists()
 
 
 def test_work_beside_runs_in_order_and_is_awaited():

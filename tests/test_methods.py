@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 import references
 from conftest import ROOT, make_features
@@ -205,6 +206,31 @@ def test_batch_size_changes_nothing(detector, train, test, monkeypatch):
     whole = detector.score(test)
     monkeypatch.setattr("indad.methods.base.SCORE_BATCH", 2)
     np.testing.assert_allclose(detector.score(test).maps, whole.maps, rtol=1e-5)
+
+
+@pytest.mark.parametrize("detector", SMALL, ids=lambda d: d.method)
+def test_a_gpu_short_of_memory_gets_smaller_pieces(detector, train, test, monkeypatch, caplog):
+    whole = detector.fit(train).score(test)
+    fit, score = type(detector)._fit, type(detector)._score
+
+    def limited_fit(self, source, progress):
+        if self.memory > 300 << 20:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        fit(self, source, progress)
+
+    def limited_score(self, layers, z):
+        if len(z) > 4:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return score(self, layers, z)
+
+    monkeypatch.setattr(type(detector), "_fit", limited_fit)
+    monkeypatch.setattr(type(detector), "_score", limited_score)
+    monkeypatch.setattr(detector, "memory", 1 << 30)
+    parts = detector.fit(train).score(test)
+    assert detector.memory == 256 << 20
+    assert "does not hold a batch of 16 images; trying 8" in caplog.text
+    np.testing.assert_allclose(parts.image, whole.image, rtol=1e-5)
+    np.testing.assert_allclose(parts.maps, whole.maps, rtol=1e-5)
 
 
 @pytest.mark.parametrize("detector", SMALL, ids=lambda d: d.method)

@@ -17,9 +17,8 @@ import torch
 
 from indad import __version__, store
 from indad.backbone import Backbone, load_backbone
-from indad.errors import DeviceError
 from indad.extractor import made_with
-from indad.features import chunks
+from indad.gpu import smaller
 from indad.manifest import content_hash
 from indad.pixels import Pixels
 from indad.progress import Progress, ignore
@@ -157,7 +156,8 @@ def extract(
     Raises:
         StoreError: the decoded images are missing, damaged or of another manifest.
         WeightsError, ConfigError: from the backbone.
-        DeviceError: the device's memory does not hold a batch.
+        DeviceError: the device's memory does not hold a single image. A batch that is too large is
+            halved, and the log says so.
     """
     if isinstance(batch_size, str):
         batch_size = AUTO_BATCH[device]
@@ -190,17 +190,18 @@ def extract(
                 rows = manifest[manifest["split"] == split]
                 writer.add_split(split, images.images(split), shapes, backbone.channels[pooled])
                 with _Beside(WAITING) as beside:
-                    for part in chunks(len(rows), batch_size):
+                    start = 0
+                    while start < len(rows):
+                        part = slice(start, min(start + batch_size, len(rows)))
                         try:
                             batch = prepare(images.read(split, part))
                             maps, z = features_of(backbone, batch, layers, pooled)
                             arrays = to_host(maps | {_EMBEDDING: z})
                         except torch.cuda.OutOfMemoryError:
-                            raise DeviceError(
-                                f"the GPU's memory does not hold a batch of {batch_size} images; "
-                                "set a smaller 'batch_size' in the configuration"
-                            ) from None
+                            batch_size = smaller(batch_size, "a batch of {} images")
+                            continue
                         beside.submit(partial(_write, writer, split, part.start, arrays))
+                        start = part.stop
                         done += part.stop - part.start
                         progress(done, len(manifest))
                 if split == "test":

@@ -12,7 +12,8 @@ import numpy as np
 
 from indad import __version__, atomic
 from indad.errors import ConfigError, StoreError
-from indad.features import FeatureSource, chunks, select_layers
+from indad.features import FeatureSource, select_layers
+from indad.gpu import smaller
 from indad.progress import Progress, ignore
 
 # torch is imported where it is used: the workflow reads a method's parameters many times, and
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 #: Images scored at once: enough to fill matrix products, few enough to hold all their layers.
 SCORE_BATCH = 16
+#: Bytes below which searching in smaller blocks saves nothing that a GPU lacks.
+LEAST_MEMORY = 32 << 20
 
 
 class Scores(NamedTuple):
@@ -118,6 +121,7 @@ class Detector(ABC):
 
         Raises:
             ConfigError: a wanted layer was not extracted.
+            DeviceError: a GPU's memory does not suffice, even in smaller pieces.
         """
         import torch
 
@@ -128,11 +132,19 @@ class Detector(ABC):
         self.input_size_ = tuple(train.input_size)
         self.device = device
         with torch.inference_mode():
-            self._fit(train, progress)
-        return self
+            while True:
+                try:
+                    self._fit(train, progress)
+                    return self
+                except torch.cuda.OutOfMemoryError:
+                    self.memory = smaller(self.memory, "a fit within {} bytes", LEAST_MEMORY)
 
     def score(self, test: FeatureSource, *, progress: Progress = ignore) -> Scores:
-        """Score images by their features. The result does not depend on the other images."""
+        """Score images by their features. The result does not depend on the other images.
+
+        Raises:
+            DeviceError: a GPU's memory does not hold a single image's work.
+        """
         import torch
 
         from indad.anomaly_map import anomaly_maps
@@ -141,19 +153,26 @@ class Detector(ABC):
         images = np.empty(count, np.float32)
         maps = np.empty((count, *test.input_size), np.float32)
         with torch.inference_mode():
-            for part in chunks(count, SCORE_BATCH):
-                layers = {
-                    name: torch.from_numpy(test.maps(name, part)).to(self.device)
-                    for name in self.layers_
-                }
-                z = torch.from_numpy(test.embedding(part)).to(self.device)
-                image_scores, patch_maps = self._score(layers, z)
-                fine = anomaly_maps(patch_maps, test.input_size)
-                if image_scores is None:
-                    image_scores = fine.amax(dim=(1, 2))
-                images[part] = image_scores.cpu().numpy()
-                maps[part] = fine.cpu().numpy()
-                progress(part.stop, count)
+            batch, start = SCORE_BATCH, 0
+            while start < count:
+                part = slice(start, min(start + batch, count))
+                try:
+                    layers = {
+                        name: torch.from_numpy(test.maps(name, part)).to(self.device)
+                        for name in self.layers_
+                    }
+                    z = torch.from_numpy(test.embedding(part)).to(self.device)
+                    image_scores, patch_maps = self._score(layers, z)
+                    fine = anomaly_maps(patch_maps, test.input_size)
+                    if image_scores is None:
+                        image_scores = fine.amax(dim=(1, 2))
+                    images[part] = image_scores.cpu().numpy()
+                    maps[part] = fine.cpu().numpy()
+                except torch.cuda.OutOfMemoryError:
+                    batch = smaller(batch, "a batch of {} images")
+                    continue
+                start = part.stop
+                progress(start, count)
         return Scores(images, maps)
 
     @abstractmethod
