@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
+import re
 import shutil
+import socket
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+_HOST = re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())[:40] or "host"
+#: Seconds after which another host's temporary file is taken for left over.
+_FORGOTTEN = 7 * 24 * 3600
 
 
 @contextlib.contextmanager
@@ -18,11 +26,15 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     The temporary name lies in the same folder, because only there is a rename atomic. It begins
     with a dot and keeps the suffix, so that no rule and no glob takes it for a product. When the
-    block raises, the temporary file or folder is removed and ``path`` is left as it was.
+    block raises, the temporary file or folder is removed and ``path`` is left as it was. What a
+    killed process left of an earlier try is removed first.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.tmp{path.suffix}")
+    _remove_leftovers(path)
+    temporary = path.with_name(
+        f".{path.stem}.{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp{path.suffix}"
+    )
     try:
         yield temporary
         if temporary.is_dir():
@@ -33,10 +45,44 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
                 os.fsync(file.fileno())
         temporary.replace(path)
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+        _remove(temporary)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove temporary names of ``path`` whose process is gone.
+
+    Whether a process of another host lives cannot be told: what it left goes after a week.
+    """
+    pattern = re.compile(
+        rf"\.{re.escape(path.stem)}\.(.+)-(\d+)-[0-9a-f]{{8}}\.tmp{re.escape(path.suffix)}"
+    )
+    for left in path.parent.glob(f".{glob.escape(path.stem)}.*.tmp*"):
+        if not (match := pattern.fullmatch(left.name)):
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            if match[1] == _HOST:
+                gone = not _alive(int(match[2]))
+            else:
+                gone = time.time() - left.stat().st_mtime > _FORGOTTEN
+            if gone:
+                _remove(left)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

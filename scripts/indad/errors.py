@@ -23,3 +23,7 @@ class StoreError(IndadError):
 
 class DeviceError(IndadError):
     """The demanded device is not there."""
+
+
+class DiskError(IndadError):
+    """A disk is full, fails, or may not be written to."""

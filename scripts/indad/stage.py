@@ -10,17 +10,20 @@ called ``snakemake`` into the script. By hand, the job is described on the comma
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import json
 import logging
+import re
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from indad.errors import IndadError
+from indad.errors import DiskError, IndadError
 
 logger = logging.getLogger("indad")
 
@@ -83,6 +86,42 @@ def _log_to(files: list[str]) -> None:
     logging.captureWarnings(True)
 
 
+#: What a full or write-protected disk makes of a write, and what to do about it. HDF5 and
+#: safetensors give the number in their text only.
+_DISK = {
+    errno.ENOSPC: "the disk is full; free some space",
+    errno.EDQUOT: "your disk quota is used up; free some space",
+    errno.EROFS: "the file system is read-only; choose another 'results' folder",
+    errno.EACCES: "permission denied; make the folder writable or choose another 'results' folder",
+    errno.EIO: "the disk failed to read or write; check it",
+}
+
+
+@contextlib.contextmanager
+def said_plainly() -> Iterator[None]:
+    """Turn the errors of a full, failing or write-protected disk into one the user can mend.
+
+    Raises:
+        DiskError: for these; any other error passes.
+    """
+    try:
+        yield
+    except IndadError:
+        raise
+    except Exception as error:
+        number = getattr(error, "errno", None)
+        if number not in _DISK:
+            found = re.search(r"(?:errno = |os error )(\d+)", str(error))
+            number = int(found[1]) if found else None
+        if number not in _DISK:
+            raise
+        place = getattr(error, "filename", None)
+        raise DiskError(
+            f"{f'{place}: ' if place else ''}{_DISK[number]}, then run again; what is finished is "
+            f"kept [{type(error).__name__}: {str(error).splitlines()[0]}]"
+        ) from error
+
+
 def run(main: Callable[[Job], None], snakemake: Job | None) -> None:
     """Run ``main`` on the workflow's job, or on the one described on the command line.
 
@@ -94,7 +133,8 @@ def run(main: Callable[[Job], None], snakemake: Job | None) -> None:
     _log_to(list(job.log))
     started = time.perf_counter()
     try:
-        main(job)
+        with said_plainly():
+            main(job)
         logger.info("done in %.2f s", time.perf_counter() - started)
     except IndadError as error:
         logger.error("error: %s", error)
