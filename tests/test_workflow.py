@@ -57,18 +57,25 @@ SMALL = {
 }
 
 
+def command(folder: Path, *arguments: str, **changes) -> list[str]:
+    """Return the call that runs the workflow with results in ``folder``."""
+    config = SMALL | {"results": "results"} | changes
+    file = folder / "config.yaml"
+    file.write_text(yaml.safe_dump(config))
+    return [
+        *(sys.executable, "-m", "snakemake", "-s", str(ROOT / "workflow/Snakefile"), *arguments),
+        *("--directory", str(folder), "--cores", "2", "--resources", "gpu=1"),
+        *("--configfile", str(ROOT / "config/config.yaml"), str(file)),
+    ]
+
+
 def snakemake(
     folder: Path, *arguments: str, environment: dict[str, str] | None = None, **changes
 ) -> subprocess.CompletedProcess[str]:
     """Run the workflow with results in ``folder``."""
-    config = SMALL | {"results": "results"} | changes
-    file = folder / "config.yaml"
-    file.write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "workflow/Snakefile")]
-    command += [*arguments, "--directory", str(folder), "--cores", "2", "--resources", "gpu=1"]
-    command += ["--configfile", str(ROOT / "config/config.yaml"), str(file)]
     variables = os.environ | {"OMP_NUM_THREADS": "1"} | (environment or {})
-    return subprocess.run(command, capture_output=True, text=True, env=variables)
+    call = command(folder, *arguments, **changes)
+    return subprocess.run(call, capture_output=True, text=True, env=variables)
 
 
 @pytest.fixture(scope="module")

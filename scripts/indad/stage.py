@@ -14,6 +14,7 @@ import contextlib
 import errno
 import json
 import logging
+import os
 import re
 import sys
 import time
@@ -131,6 +132,8 @@ def run(main: Callable[[Job], None], snakemake: Job | None) -> None:
     script = Path(main.__code__.co_filename).name
     job = snakemake or _parse(script, sys.modules[main.__module__].__doc__)
     _log_to(list(job.log))
+    # A library that cannot close a file on a full disk says so for each of its objects.
+    sys.unraisablehook = lambda what: logger.debug("while cleaning up: %s", what.exc_value)
     started = time.perf_counter()
     try:
         with said_plainly():
@@ -139,6 +142,10 @@ def run(main: Callable[[Job], None], snakemake: Job | None) -> None:
     except IndadError as error:
         logger.error("error: %s", error)
         print(f"\nindad: {error}\n", file=sys.stderr)
+        if isinstance(error, DiskError):
+            # HDF5 tries again to write as the process ends, and crashes it.
+            sys.stderr.flush()
+            os._exit(1)
         sys.exit(1)
     except Exception:
         logger.exception("failed")

@@ -1,5 +1,6 @@
 """The configuration, and helpers that name products."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -33,6 +34,18 @@ BENCHMARKS = f"{RESULTS}/benchmarks"
 GPU = int(CONFIG.device != "cpu")
 CATEGORY = "{dataset}/{category}"
 RUN = f"{CATEGORY}/{{experiment}}/seed{{seed}}"
+
+
+def require_writable(folder):
+    """Say at once that the results cannot be written, not from every job."""
+    place = Path(folder).absolute()
+    while not place.exists():
+        place = place.parent
+    if not os.access(place, os.W_OK):
+        raise WorkflowError(
+            f"indad: {folder}: cannot be written to (read-only disk, or no permission for "
+            f"{place}); make it writable or choose another 'results' folder"
+        )
 
 
 wildcard_constraints:

@@ -1,0 +1,266 @@
+"""What goes wrong on real machines: killed jobs, full disks, damaged files, odd data.
+
+Demanded of every fault: the next run recovers with no clean-up beyond what the message says, no
+wrong figure is reported, and everything that was finished stays finished. Undisturbed results are
+the reference: metrics after a fault are theirs to the byte. The summary counts the faults.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from conftest import save_image
+from indad import manifest, methods
+from indad.config import Config
+from indad.errors import IndadError
+from indad.weights import resolve_weights_file
+from run import load_config, merged
+from test_workflow import command, snakemake
+
+pytestmark = pytest.mark.slow
+
+LAYERS = {"layers": ["blocks.1", "blocks.2"], "embedding": "blocks.2", "resize": 64, "crop": 64}
+TINY: dict[str, Any] = {
+    "run": {"datasets": ["drawn"], "experiments": ["SPADE", "PaDiM", "PatchCore-10"]},
+    "datasets": {
+        "drawn": {
+            "categories": ["wood"],
+            "options": {"train": 8, "good": 3, "per_defect": 2, "size": 64},
+        }
+    },
+    "extractors": {"lite0": LAYERS},
+    "experiments": {
+        "SPADE": {"method": "spade", "extractor": "lite0", "k_image": 3, "k_pixel": 3},
+        "PaDiM": {"method": "padim", "extractor": "lite0", "dimensions": 9},
+        "PatchCore-10": {
+            "method": "patchcore",
+            "extractor": "lite0",
+            "layers": ["blocks.1", "blocks.2"],
+            "embedding": "concat",
+        },
+    },
+}
+PRODUCTS = ("metrics.csv", "scores/drawn/wood/*/seed0/scores.csv")
+
+#: Faults injected, by kind: printed at the end (``pytest -rP``, and in the terminal summary).
+COUNTS: Counter[str] = Counter()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def counted(request):
+    yield
+    lines = [f"  {count:4d}  {kind}" for kind, count in sorted(COUNTS.items())]
+    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and lines:
+        total = f"  {sum(COUNTS.values()):4d}  faults injected and survived"
+        reporter.write_line("\n" + "\n".join([*lines, total]))
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("reference")
+    done = snakemake(folder, **TINY)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+def figures(folder: Path) -> dict[str, bytes]:
+    results = folder / "results"
+    found = [path for pattern in PRODUCTS for path in results.glob(pattern)]
+    return {str(path.relative_to(results)): path.read_bytes() for path in found}
+
+
+def times(folder: Path) -> dict[Path, int]:
+    """When each product was finished; logs and run-time records are no products."""
+    results = folder / "results"
+    return {
+        path: path.stat().st_mtime_ns
+        for path in results.rglob("*")
+        if path.is_file()
+        and path.relative_to(results).parts[0] not in ("logs", "benchmarks")
+        and not path.name.startswith(".")
+    }
+
+
+def said(done: subprocess.CompletedProcess[str]) -> str:
+    return done.stdout + done.stderr
+
+
+# -- killed ---------------------------------------------------------------------------------------
+
+
+def test_killed_at_random_moments(reference, tmp_path):
+    """SIGKILL to the workflow and all its jobs, again and again, until a run gets through."""
+    moments = random.Random(0)
+    kept: dict[Path, int] = {}
+    for attempt in range(40):
+        running = subprocess.Popen(
+            command(tmp_path, **TINY),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            # Longer each time, so that it ends on a slow machine too.
+            running.wait(moments.uniform(1, 6) + attempt)
+        if running.poll() is not None:
+            assert running.returncode == 0
+            break
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+        COUNTS["workflow and jobs killed (SIGKILL)"] += 1
+        # A job that was cut off between its rename and Snakemake's note of it is run again.
+        incomplete = {
+            path.name for path in (tmp_path / ".snakemake/incomplete").glob("*") if path.is_file()
+        }
+        finished = times(tmp_path)
+        if not incomplete:
+            for path, moment in kept.items():
+                assert finished[path] == moment, f"{path} was finished and made again"
+            kept = finished
+        locked = snakemake(tmp_path, "--dry-run", **TINY)
+        assert locked.returncode == 0, said(locked)[-2000:]
+        if any((tmp_path / ".snakemake/locks").glob("*")):
+            refused = snakemake(tmp_path, **TINY) if attempt == 0 else None
+            if refused is not None:
+                assert refused.returncode != 0
+                assert "--unlock" in said(refused)
+            assert snakemake(tmp_path, "--unlock", **TINY).returncode == 0
+    else:
+        pytest.fail("no run got through")
+    assert COUNTS["workflow and jobs killed (SIGKILL)"] >= 3
+    assert figures(tmp_path) == figures(reference)
+    leftovers = [path for path in (tmp_path / "results").rglob(".*.tmp*")]
+    assert not leftovers
+
+
+def test_a_killed_job_fails_the_run_and_the_next_goes_on(reference, tmp_path):
+    """The job alone is killed, as by a node's out-of-memory killer."""
+    shutil.copytree(reference, tmp_path / "run")
+    run = tmp_path / "run"
+    shutil.rmtree(run / "results/models/drawn/wood")
+    running = subprocess.Popen(
+        command(run, **TINY), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    killed = False
+    while running.poll() is None and not killed:
+        for entry in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                words = entry.read_bytes().split(b"\0")
+                if any(word.endswith(b"fit.py") and str(run).encode() in b" ".join(words)
+                       for word in words):  # fmt: skip
+                    os.kill(int(entry.parent.name), signal.SIGKILL)
+                    killed = True
+        time.sleep(0.02)
+    output, _ = running.communicate()
+    assert killed
+    assert running.returncode != 0, output[-2000:]
+    COUNTS["one job killed (SIGKILL)"] += 1
+    assert snakemake(run, **TINY).returncode == 0
+    assert figures(run) == figures(reference)
+
+
+def test_two_workflows_in_one_folder(reference, tmp_path):
+    first = subprocess.Popen(
+        command(tmp_path, **TINY), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not any((tmp_path / ".snakemake/locks").glob("*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    second = snakemake(tmp_path, **TINY)
+    COUNTS["second workflow in the same folder"] += 1
+    output, _ = first.communicate()
+    assert second.returncode != 0
+    assert "cannot be locked" in said(second)
+    assert first.returncode == 0, output[-2000:]
+    assert figures(tmp_path) == figures(reference)
+
+
+# -- disks ----------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: str):
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("a disk of its own can only be mounted as root")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_is_said_and_survived(reference, tmp_path):
+    disk = tmp_path / "results"
+    with small_disk(disk, "600k"):
+        failed = snakemake(tmp_path, **TINY)
+        COUNTS["disk full"] += 1
+        assert failed.returncode != 0
+        assert "the disk is full; free some space, then run again" in said(failed)
+        kept = times(tmp_path)
+        assert kept
+        subprocess.run(["mount", "-o", "remount,size=200M", str(disk)], check=True)
+        assert snakemake(tmp_path, **TINY).returncode == 0
+        assert figures(tmp_path) == figures(reference)
+        after = times(tmp_path)
+        assert all(after[path] == moment for path, moment in kept.items() if path in after)
+
+
+def test_a_read_only_folder_is_said(reference, tmp_path):
+    disk = tmp_path / "results"
+    with small_disk(disk, "200M"):
+        shutil.copytree(reference / "results/data", disk / "data")
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        failed = snakemake(tmp_path, **TINY)
+        COUNTS["read-only results folder"] += 1
+        assert failed.returncode != 0
+        assert "results: cannot be written to" in said(failed)
+        assert "Traceback" not in said(failed)
+        subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+        assert snakemake(tmp_path, **TINY).returncode == 0
+        assert figures(tmp_path) == figures(reference)
+
+
+# -- damaged files --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def config() -> Config:
+    settings = merged(load_config(None), TINY | {"downloads": "", "device": "cpu"})
+    return Config(settings)
+
+
+def job(run: Path, name: str, **changes: Any) -> None:
+    """Run a stage script of the workflow in this process, on the files of ``run``."""
+    raise NotImplementedError
+
+
+def damage(path: Path, kind: str, seed: int) -> None:
+    content = bytearray(path.read_bytes())
+    rng = random.Random(seed)
+    if kind == "truncated":
+        del content[rng.randrange(1, len(content)) :]
+    else:
+        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    path.write_bytes(content)
