@@ -111,6 +111,14 @@ def test_defaults_of_the_method_are_filled_in():
             {"experiments__M": {"method": "padim", "extractor": "r", "layers": ["layer3"]}},
             "experiments.M.layers: 'layer3' is unknown; layers of r known here: layer1, layer2",
         ),
+        (
+            {"experiments__M": {"method": "padim", "extractor": "r", "published": "Padim"}},
+            "experiments.M.published: 'Padim' is unknown; published results known here: SPADE, ",
+        ),
+        (
+            {"datasets__d": {"path": "somewhere", "published": "mvtec"}},
+            "datasets.d.published: 'mvtec' is unknown; data sets known here: mvtec_ad",
+        ),
     ],
 )
 def test_errors_name_the_key_and_what_is_allowed(changes, message):
@@ -179,6 +187,33 @@ def test_datasets_from_sources():
         config(run__datasets=["drawn"], datasets=bad).source("drawn")
     with pytest.raises(ConfigError, match="datasets.drawn.source: 'net' is unknown; sources are"):
         _ = config(run__datasets=["drawn"], datasets={"drawn": {"source": "net"}}).datasets
+
+
+def test_published_results_touch_no_model_and_no_parameter():
+    plain = config()
+    named = config(
+        experiments__M=BASE["experiments"]["M"] | {"published": "PaDiM"},
+        datasets__d={"path": "somewhere", "published": "mvtec_ad"},
+    )
+    assert named.experiments["M"].parameters == plain.experiments["M"].parameters
+    assert named.models == plain.models
+    assert plain.layout["published"] == plain.layout["compared"] == {}
+    assert named.layout["published"] == {"M": "PaDiM"}
+    assert named.layout["compared"] == {"d": "mvtec_ad"}
+    assert named.layout["groups"]["d"]["textures"] == ["carpet", "grid", "leather", "tile", "wood"]
+    # An experiment that overrides the standard one's backbone takes the comparison away.
+    gone = config(experiments__M=BASE["experiments"]["M"] | {"published": None})
+    assert gone.layout["published"] == {}
+
+
+def test_groups_and_published_data_of_a_data_set():
+    own = {"path": "somewhere", "groups": {"soft": ["a", "b"]}}
+    assert config(datasets__d=own).groups("d") == {"soft": ["a", "b"]}
+    public = config(datasets__m={"source": "mvtec_ad"})
+    assert public.published("m") == "mvtec_ad"
+    assert len(public.groups("m")["objects"]) == 10
+    assert public.groups("d") == {}
+    assert public.published("d") is None
 
 
 def test_random_weights_are_noted():

@@ -9,7 +9,7 @@ from snakemake.utils import validate
 
 sys.path.insert(0, str(Path(workflow.basedir).parent / "scripts"))
 
-from indad import manifest, methods, pixels, tables, weights
+from indad import manifest, methods, pixels, published, tables, weights
 from indad.config import Config, check_schema
 from indad.errors import IndadError
 from indad.extractor import EXTRACT_VERSION
@@ -70,6 +70,11 @@ def all_metrics(wildcards):
         for experiment in CONFIG.experiments
         for seed in CONFIG.seeds
     ]
+
+
+def all_manifests(wildcards):
+    """The manifest of every category to run."""
+    return expand_categories(f"{RESULTS}/manifests/{CATEGORY}.csv")
 
 
 def all_pictures(wildcards):
