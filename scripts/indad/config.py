@@ -306,6 +306,12 @@ class Config:
             for model, users in sharing.items()
         }
 
+    def scored_share(self, experiment: str) -> float:
+        """Return which share of its fitted model an experiment scores with."""
+        each = self.experiments[experiment]
+        fitted = self.models[each.model]["parameters"]
+        return methods.method_class(each.method).scored_share(each.parameters, fitted)
+
     @cached_property
     def layout(self) -> dict[str, Any]:
         """What the tables show beside the values: the arguments of ``tables.Layout``."""

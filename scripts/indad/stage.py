@@ -14,6 +14,8 @@ import contextlib
 import errno
 import json
 import logging
+import os
+import platform
 import re
 import sys
 import time
@@ -132,6 +134,7 @@ def run(main: Callable[[Job], None], snakemake: Job | None) -> None:
     job = snakemake or _parse(script, sys.modules[main.__module__].__doc__)
     _log_to(list(job.log))
     started = time.perf_counter()
+    logger.info("machine: %s", machine())
     try:
         with said_plainly():
             main(job)
@@ -144,6 +147,16 @@ def run(main: Callable[[Job], None], snakemake: Job | None) -> None:
         logger.exception("failed")
         traceback.print_exc()
         sys.exit(1)
+
+
+def machine() -> str:
+    """Name the processor and count the cores, for whoever reads a run time."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = re.findall(r"^model name\s*: (.*)$", cpuinfo.read_text(encoding="utf-8"), re.M)
+        model = names[0].strip() if names else model
+    return f"{model}, {os.cpu_count()} cores"
 
 
 def use_device(config: Mapping[str, Any], threads: int) -> str:

@@ -316,7 +316,7 @@ def _grid(cells: pd.DataFrame, experiments: Sequence[str], **style: Any) -> list
     return grid
 
 
-def _markdown(
+def markdown(
     header: Sequence[str], grid: Sequence[Sequence[str]], left: Collection[int] = (0,)
 ) -> str:
     """Write a Markdown table; the columns ``left`` hold text, the others figures."""
@@ -368,7 +368,7 @@ def table(
         return ""
     style = {"bold": "**{}**", "intervals": intervals, "differences": differences}
     header = ["category", *layout.experiments]
-    return _markdown(header, _grid(cells, layout.experiments, **style))
+    return markdown(header, _grid(cells, layout.experiments, **style))
 
 
 def _cells(measured: pd.DataFrame, dataset: str, metric: str) -> pd.DataFrame:
@@ -427,7 +427,7 @@ def overview(
     if not grid:
         return ""
     titles = [_short(metric) for metric in shown]
-    return _markdown(["experiment", "by", *titles], grid, left=(0, 1))
+    return markdown(["experiment", "by", *titles], grid, left=(0, 1))
 
 
 def comparison(
@@ -455,7 +455,7 @@ def comparison(
     style = {"bold": "{}", "intervals": False, "differences": False}
     names = _grid(cells, [experiment], **style)
     grid = [[*row, *rest] for row, *rest in zip(names, *columns, strict=True)]
-    return _markdown(header, grid)
+    return markdown(header, grid)
 
 
 def image_counts(counts: pd.DataFrame, dataset: str) -> str:
@@ -472,7 +472,7 @@ def image_counts(counts: pd.DataFrame, dataset: str) -> str:
         counted = [train, good, defects["images"].sum(), defects["masks"].sum()]
         grid.append([str(category), *map(str, counted), kinds])
     header = ["category", "train", "test good", "test defective", "with mask", "kinds of defect"]
-    return _markdown(header, grid, left=(0, len(header) - 1))
+    return markdown(header, grid, left=(0, len(header) - 1))
 
 
 # -- documents --------------------------------------------------------------------------------

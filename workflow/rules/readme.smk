@@ -19,7 +19,8 @@ rule readme_tables:
 
 
 # Targets to ask for: `snakemake readme` and `snakemake readme_check`. The document is changed in
-# place, so it is no output: Snakemake would delete it first. Without one, they run whenever asked.
+# place, so it is no output: Snakemake would delete it first. Without one they run whenever asked;
+# a benchmark file would count as one, and a check that once passed would not look again.
 rule readme:
     input:
         rendered=f"{RESULTS}/tables/readme.md",
@@ -28,8 +29,6 @@ rule readme:
         ],
     log:
         f"{LOGS}/readme.log",
-    benchmark:
-        f"{BENCHMARKS}/readme.tsv"
     conda:
         ENVIRONMENT
     params:
@@ -44,8 +43,6 @@ use rule readme as readme_check with:
         rendered=f"{RESULTS}/tables/readme.md",
     log:
         f"{LOGS}/readme_check.log",
-    benchmark:
-        f"{BENCHMARKS}/readme_check.tsv"
     params:
         readme=config["readme"],
         check=True,
