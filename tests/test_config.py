@@ -189,21 +189,40 @@ def test_datasets_from_sources():
         _ = config(run__datasets=["drawn"], datasets={"drawn": {"source": "net"}}).datasets
 
 
-def test_published_results_touch_no_model_and_no_parameter():
-    plain = config()
-    named = config(
+def standard(backbone="wide_resnet50_2.tv_in1k", weights=None, dataset="mvtec_ad") -> Config:
+    """PaDiM as published, on another backbone or data set."""
+    extractor = BASE["extractors"]["r"] | {"backbone": backbone, "weights": weights}
+    return config(
+        run__experiments=["M"],
+        extractors={"r": extractor},
         experiments__M=BASE["experiments"]["M"] | {"published": "PaDiM"},
-        datasets__d={"path": "somewhere", "published": "mvtec_ad"},
+        datasets__d={"path": "somewhere", "published": dataset},
     )
+
+
+def test_published_results_touch_no_model_and_no_parameter():
+    plain = config(run__experiments=["M"])
+    named = standard()
     assert named.experiments["M"].parameters == plain.experiments["M"].parameters
     assert named.models == plain.models
     assert plain.layout["published"] == plain.layout["compared"] == {}
     assert named.layout["published"] == {"M": "PaDiM"}
     assert named.layout["compared"] == {"d": "mvtec_ad"}
     assert named.layout["groups"]["d"]["textures"] == ["carpet", "grid", "leather", "tile", "wood"]
-    # An experiment that overrides the standard one's backbone takes the comparison away.
-    gone = config(experiments__M=BASE["experiments"]["M"] | {"published": None})
-    assert gone.layout["published"] == {}
+    assert named.layout["notes"] == {}
+
+
+def test_another_backbone_does_not_stand_beside_the_paper():
+    """An override file inherits the standard experiment's `published`."""
+    small = standard("resnet18.tv_in1k").layout
+    assert small["published"] == {}
+    assert small["notes"]["M"] == (
+        "not beside the published PaDiM, which is with wide_resnet50_2, not resnet18"
+    )
+    random = standard(weights="random").layout
+    assert random["published"] == {}
+    assert random["notes"]["M"].startswith("random backbone weights, not pretrained; not beside")
+    assert standard("resnet18.tv_in1k", dataset=None).layout["notes"] == {}
 
 
 def test_groups_and_published_data_of_a_data_set():

@@ -314,20 +314,31 @@ class Config:
 
     @cached_property
     def layout(self) -> dict[str, Any]:
-        """What the tables show beside the values: the arguments of ``tables.Layout``."""
+        """What the tables show beside the values: the arguments of ``tables.Layout``.
+
+        A published result stands beside an experiment on its data set and with its backbone only.
+        """
         names = list(dict.fromkeys(self.run["datasets"]))
-        compared = {name: self.published(name) for name in names}
+        compared = {name: of for name in names if (of := self.published(name)) is not None}
+        named = {name: each.published for name, each in self.experiments.items() if each.published}
+        other = {name: note for name, of in named.items() if (note := self._differs(name, of))}
         return {
             "experiments": list(self.experiments),
             "groups": {name: self.groups(name) for name in names},
-            "compared": {name: of for name, of in compared.items() if of is not None},
-            "published": {
-                name: experiment.published
-                for name, experiment in self.experiments.items()
-                if experiment.published is not None
-            },
-            "notes": self.notes,
+            "compared": compared,
+            "published": {name: of for name, of in named.items() if name not in other},
+            "notes": _joined(self.notes, other if compared else {}),
         }
+
+    def _differs(self, experiment: str, result: str) -> str:
+        """Say why an experiment is no reproduction of a published result; "" if it may be one."""
+        settings = self.extractor(self.experiments[experiment].extractor)
+        theirs, ours = published.backbone(result), settings["backbone"].partition(".")[0]
+        if ours != theirs:
+            return f"not beside the published {result}, which is with {theirs}, not {ours}"
+        if settings["weights"] == RANDOM:
+            return f"not beside the published {result}, whose weights were pretrained"
+        return ""
 
     @cached_property
     def notes(self) -> dict[str, str]:
@@ -337,6 +348,12 @@ class Config:
             for name, experiment in self.experiments.items()
             if self.extractor(experiment.extractor)["weights"] == RANDOM
         }
+
+
+def _joined(*notes: Mapping[str, str]) -> dict[str, str]:
+    """Merge notes on the same experiment."""
+    names = dict.fromkeys(name for each in notes for name in each)
+    return {name: "; ".join(each[name] for each in notes if name in each) for name in names}
 
 
 def _fit_parameters(users: list[Experiment]) -> dict[str, Any]:

@@ -20,10 +20,14 @@ PAPER = "paper"
 
 
 class Value(NamedTuple):
-    """One published figure, in percent; ``kind`` is ``paper`` or ``reproduction``."""
+    """One published figure, in percent; ``kind`` is ``paper`` or ``reproduction``.
+
+    ``backbone`` is timm's name without a tag.
+    """
 
     dataset: str
     result: str
+    backbone: str
     name: str
     kind: str
     metric: str
@@ -64,6 +68,11 @@ def timings(path: Path = RESOURCES / "published_timings.csv") -> tuple[Timing, .
 def results() -> list[str]:
     """Name the results that an experiment can stand beside."""
     return list(dict.fromkeys(value.result for value in values()))
+
+
+def backbone(result: str) -> str:
+    """Return the backbone that a result was published with, timm's name without a tag."""
+    return next(value.backbone for value in values() if value.result == result)
 
 
 def datasets() -> list[str]:
