@@ -73,6 +73,13 @@ def Config_models_ratio(made: Config) -> float:  # noqa: N802
     return model["parameters"]["coreset_ratio"]
 
 
+def test_an_experiment_scores_with_its_share_of_the_shared_model():
+    made = config(run__experiments=["P10", "P1", "M"])
+    assert made.scored_share("P10") == made.scored_share("M") == 1
+    assert made.scored_share("P1") == pytest.approx(0.1)
+    assert config(run__experiments=["P1"]).scored_share("P1") == 1
+
+
 def test_editing_one_experiment_leaves_the_others_alone():
     before = config().experiments
     changed = copy.deepcopy(BASE["experiments"])
