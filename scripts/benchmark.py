@@ -30,7 +30,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from benchmark_cases import CASES, WARM
-from indad import atomic, readme
+from indad import atomic, readme, stage
 
 # -- measuring ------------------------------------------------------------------------------------
 
@@ -91,14 +91,7 @@ def machine() -> str:
     """Name the processor, the cores and the versions."""
     import torch
 
-    model = platform.processor()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        model = names[0].split(":")[1].strip() if names else model
-    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, torch " + str(
-        torch.__version__
-    )
+    return f"{stage.machine()}, Python {platform.python_version()}, torch {torch.__version__}"
 
 
 def main() -> None:

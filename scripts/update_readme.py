@@ -1,26 +1,29 @@
-"""Rewrite the result tables of the README between their markers, and copy its pictures."""
+"""Rewrite the result tables of the README between their markers, and copy its pictures; or check
+that they are up to date and change nothing.
+"""
 
 from pathlib import Path
 
-from indad import atomic, evaluation, pictures, readme, stage, tables
+from indad import pictures, readme, stage
+from indad.errors import DataError
 
 
 def main(job: stage.Job) -> None:
     settings = job.params.readme
-    document = Path(settings["file"])
-    metrics = evaluation.read([Path(job.input.metrics)])
-    text = tables.document(
-        metrics,
-        job.params.experiments,
-        selected=settings["metrics"],
-        notes=job.params.notes,
-        heading="####",
-    )
-    readme.update(document, settings["block"], text)
+    document, block = Path(settings["file"]), settings["block"]
+    rendered = Path(job.input.rendered).read_text(encoding="utf-8")
+    if job.params.check:
+        if changes := readme.difference(document, block, rendered):
+            raise DataError(
+                f"{document}: block '{block}' is not what {job.input.rendered} has. Run "
+                "`snakemake readme` with the same configuration, or keep the block as a record of "
+                f"another run. The document (-) and the results (+):\n{changes}"
+            )
+        return
+    readme.update(document, block, rendered)
     for name, sheet in zip(settings["pictures"], job.input.pictures, strict=True):
-        copy = document.parent / "docs" / settings["block"] / f"{name.replace('/', '_')}.png"
+        copy = document.parent / "docs" / block / f"{name.replace('/', '_')}.png"
         pictures.shrink(Path(sheet), copy)
-    atomic.write_text(job.output.rendered, text)
 
 
 if __name__ == "__main__":

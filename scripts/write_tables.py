@@ -1,26 +1,36 @@
-"""Gather all metrics into one tidy CSV and into markdown tables.
+"""Gather all metrics into one tidy CSV and into tables: Markdown, LaTeX and CSV.
 
 Not called tabulate.py: that would hide the package of that name from every script beside it.
 """
 
 from pathlib import Path
 
-from indad import atomic, evaluation, stage, tables
+from indad import atomic, evaluation, manifest, stage, tables
 
 
 def main(job: stage.Job) -> None:
     metrics = evaluation.read(map(Path, job.input.metrics))
     evaluation.write(metrics, Path(job.output.metrics))
-    experiments, notes = job.params.experiments, job.params.notes
-    for path in map(Path, job.output.tables):
-        text = tables.document(metrics, experiments, selected=[path.stem], notes=notes)
-        atomic.write_text(path, text)
-    summary = tables.document(metrics, experiments, selected=tables.SUMMARY, notes=notes)
-    atomic.write_text(job.output.summary, summary)
-    atomic.write_text(
-        job.output.document,
-        "# Results\n\n" + tables.document(metrics, experiments, notes=notes),
+    layout = tables.Layout(**job.params.layout)
+    measured = tables.summarise(metrics, layout)
+    for metric, page, text, data in zip(
+        tables.TITLES, job.output.pages, job.output.latex, job.output.data, strict=True
+    ):
+        atomic.write_text(page, tables.document(measured, layout, selected=[metric], full=True))
+        atomic.write_text(text, tables.latex(measured, metric, layout))
+        tables.write(measured[measured["metric"] == metric], Path(data))
+    tables.write(tables.beside(measured, layout), Path(job.output.published))
+    counts = tables.images(
+        {
+            (path.parent.name, path.stem): manifest.read(path)
+            for path in map(Path, job.input.manifests)
+        }
     )
+    tables.write(counts, Path(job.output.images))
+    summary = tables.document(measured, layout, selected=tables.SUMMARY)
+    atomic.write_text(job.output.summary, summary)
+    everything = tables.document(measured, layout, full=True, counts=counts)
+    atomic.write_text(job.output.document, "# Results\n\n" + everything)
 
 
 if __name__ == "__main__":

@@ -73,6 +73,13 @@ def Config_models_ratio(made: Config) -> float:  # noqa: N802
     return model["parameters"]["coreset_ratio"]
 
 
+def test_an_experiment_scores_with_its_share_of_the_shared_model():
+    made = config(run__experiments=["P10", "P1", "M"])
+    assert made.scored_share("P10") == made.scored_share("M") == 1
+    assert made.scored_share("P1") == pytest.approx(0.1)
+    assert config(run__experiments=["P1"]).scored_share("P1") == 1
+
+
 def test_editing_one_experiment_leaves_the_others_alone():
     before = config().experiments
     changed = copy.deepcopy(BASE["experiments"])
@@ -110,6 +117,14 @@ def test_defaults_of_the_method_are_filled_in():
         (
             {"experiments__M": {"method": "padim", "extractor": "r", "layers": ["layer3"]}},
             "experiments.M.layers: 'layer3' is unknown; layers of r known here: layer1, layer2",
+        ),
+        (
+            {"experiments__M": {"method": "padim", "extractor": "r", "published": "Padim"}},
+            "experiments.M.published: 'Padim' is unknown; published results known here: SPADE, ",
+        ),
+        (
+            {"datasets__d": {"path": "somewhere", "published": "mvtec"}},
+            "datasets.d.published: 'mvtec' is unknown; data sets known here: mvtec_ad",
         ),
     ],
 )
@@ -179,6 +194,52 @@ def test_datasets_from_sources():
         config(run__datasets=["drawn"], datasets=bad).source("drawn")
     with pytest.raises(ConfigError, match="datasets.drawn.source: 'net' is unknown; sources are"):
         _ = config(run__datasets=["drawn"], datasets={"drawn": {"source": "net"}}).datasets
+
+
+def standard(backbone="wide_resnet50_2.tv_in1k", weights=None, dataset="mvtec_ad") -> Config:
+    """PaDiM as published, on another backbone or data set."""
+    extractor = BASE["extractors"]["r"] | {"backbone": backbone, "weights": weights}
+    return config(
+        run__experiments=["M"],
+        extractors={"r": extractor},
+        experiments__M=BASE["experiments"]["M"] | {"published": "PaDiM"},
+        datasets__d={"path": "somewhere", "published": dataset},
+    )
+
+
+def test_published_results_touch_no_model_and_no_parameter():
+    plain = config(run__experiments=["M"])
+    named = standard()
+    assert named.experiments["M"].parameters == plain.experiments["M"].parameters
+    assert named.models == plain.models
+    assert plain.layout["published"] == plain.layout["compared"] == {}
+    assert named.layout["published"] == {"M": "PaDiM"}
+    assert named.layout["compared"] == {"d": "mvtec_ad"}
+    assert named.layout["groups"]["d"]["textures"] == ["carpet", "grid", "leather", "tile", "wood"]
+    assert named.layout["notes"] == {}
+
+
+def test_another_backbone_does_not_stand_beside_the_paper():
+    """An override file inherits the standard experiment's `published`."""
+    small = standard("resnet18.tv_in1k").layout
+    assert small["published"] == {}
+    assert small["notes"]["M"] == (
+        "not beside the published PaDiM, which is with wide_resnet50_2, not resnet18"
+    )
+    random = standard(weights="random").layout
+    assert random["published"] == {}
+    assert random["notes"]["M"].startswith("random backbone weights, not pretrained; not beside")
+    assert standard("resnet18.tv_in1k", dataset=None).layout["notes"] == {}
+
+
+def test_groups_and_published_data_of_a_data_set():
+    own = {"path": "somewhere", "groups": {"soft": ["a", "b"]}}
+    assert config(datasets__d=own).groups("d") == {"soft": ["a", "b"]}
+    public = config(datasets__m={"source": "mvtec_ad"})
+    assert public.published("m") == "mvtec_ad"
+    assert len(public.groups("m")["objects"]) == 10
+    assert public.groups("d") == {}
+    assert public.published("d") is None
 
 
 def test_random_weights_are_noted():

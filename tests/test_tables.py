@@ -6,31 +6,28 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from indad import evaluation, readme, tables
+from indad import catalogue, evaluation, manifest, published, readme, tables
 from indad.errors import DataError, StoreError
 from indad.store import GroundTruth
+from indad.tables import Layout
 
 
-def metrics(rows) -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {
-                "dataset": d,
-                "category": c,
-                "experiment": e,
-                "seed": s,
-                "metric": m,
-                "value": v,
-                "ci_low": np.nan,
-                "ci_high": np.nan,
-            }
-            for d, c, e, s, m, v in rows
-        ]
+def metrics(rows, bounds=(np.nan, np.nan)) -> pd.DataFrame:
+    frame = pd.DataFrame(
+        rows, columns=["dataset", "category", "experiment", "seed", "metric", "value"]
     )
+    return frame.assign(ci_low=bounds[0], ci_high=bounds[1])
 
 
 def cells(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+
+
+def table(frame, metric, *experiments, **more) -> list[list[str]]:
+    """The table of the data set "d"."""
+    style = {key: more.pop(key) for key in ("intervals", "differences") if key in more}
+    layout = Layout(experiments, **more)
+    return cells(tables.table(tables.summarise(frame, layout), "d", metric, layout, **style))
 
 
 def test_averages_best_and_gaps():
@@ -43,22 +40,142 @@ def test_averages_best_and_gaps():
             ("d", "a", "Y", 0, "image_auroc", 0.65),
         ]
     )
-    rows = cells(tables.table(frame, "d", "image_auroc", ["X", "Y", "Z"]))
+    rows = table(frame, "image_auroc", "X", "Y", "Z")
     assert rows[0] == ["category", "X", "Y", "Z"]
     assert rows[2] == ["b", "90.0", "**95.0**", "**95.0**"]  # a tie in what is shown
     assert rows[3] == ["a", "**70.0**", "65.0", "-"]
     assert rows[4] == ["average", "80.0", "80.0", "**95.0** (of 1)"]
 
 
-def test_means_over_seeds():
-    frame = metrics([("d", "a", "X", s, "aupro", v) for s, v in enumerate((0.5, 0.7))])
-    assert cells(tables.table(frame, "d", "aupro", ["X"]))[2] == ["a", "**60.0**"]
-    assert "Means over 2 seeds." in tables.document(frame, ["X"])
+def test_mean_and_sample_deviation_over_seeds():
+    frame = metrics(
+        [("d", c, "X", s, "aupro", v) for c in "ab" for s, v in enumerate((0.5, 0.6, 0.7))]
+        + [("d", "c", "X", 1, "aupro", 0.9)],
+        bounds=(0.1, 0.2),
+    )
+    rows = table(frame, "aupro", "X", intervals=True)
+    assert rows[2] == ["a", "**60.0** ± 10.0"]  # n - 1, and no interval of just one seed
+    assert rows[4] == ["c", "**90.0** [10.0, 20.0]"]
+    assert rows[5] == ["average", "**70.0**"]  # no spread: only one seed has all categories
+    layout = Layout(["X"])
+    text = tables.document(tables.summarise(frame, layout), layout)
+    assert "Means ± sample standard deviations over 3 seeds." in text
+
+
+def test_confidence_intervals_in_full_documents_only():
+    frame = metrics([("d", "a", "X", 0, "aupro", 0.981)], bounds=(0.969, 0.99))
+    assert table(frame, "aupro", "X", intervals=True)[2] == ["a", "**98.1** [96.9, 99.0]"]
+    layout = Layout(["X"])
+    measured = tables.summarise(frame, layout)
+    assert "[96.9, 99.0]" in tables.document(measured, layout, full=True)
+    assert "[" not in tables.document(measured, layout)
+
+
+def test_groups_get_averages_of_their_own():
+    values = {"a": 0.5, "b": 0.7, "c": 0.9, "d": 0.1}
+    frame = metrics([("d", c, "X", 0, "aupro", v) for c, v in values.items()])
+    groups = {"d": {"soft": ["a", "c", "elsewhere"], "lone": ["d"], "all": list(values)}}
+    rows = table(frame, "aupro", "X", groups=groups)
+    assert [row[0] for row in rows[2:]] == [*values, "average of 2 soft", "average"]
+    assert rows[-2][1] == "**70.0**"
+    assert rows[-1][1] == "**55.0**"
+
+
+MVTEC = list(catalogue.load()["mvtec_ad"].categories)
+
+
+def on_mvtec(categories, value=0.9, experiment="S", result="SPADE"):
+    """Metrics of one experiment that is the same everywhere, beside a published result."""
+    names = ("image_auroc", "pixel_auroc", "aupro")
+    rows = [("d", c, experiment, 0, m, value) for c in categories for m in names]
+    layout = Layout(
+        [experiment], compared={"d": "mvtec_ad"}, published={experiment: result}, groups={}
+    )
+    return tables.summarise(metrics(rows), layout), layout
+
+
+def test_the_papers_value_stands_beside_ours():
+    measured, layout = on_mvtec(["bottle", "cable"])
+    rows = cells(tables.table(measured, "d", "pixel_auroc", layout))
+    assert [row[1] for row in rows[2:]] == ["**90.0** (-8.4)", "**90.0** (-7.2)", "**90.0** (-7.8)"]
+    cell = measured[(measured["metric"] == "aupro") & (measured["category"] == "cable")].iloc[0]
+    assert (cell["paper"], cell["difference"]) == (90.9, pytest.approx(-0.9))
+    # Elsewhere, and without being asked for, nothing stands beside.
+    other = Layout(["S"], published={"S": "SPADE"})
+    assert "(" not in tables.table(measured.drop(columns="difference").assign(difference=np.nan),
+                                   "d", "pixel_auroc", other)  # fmt: skip
+    assert tables.beside(measured, other).empty
+    assert tables.beside(measured, Layout(["S"], compared={"d": "mvtec_ad"})).empty
+
+
+def test_what_was_published_as_an_average_only_is_never_spread_over_categories():
+    measured, layout = on_mvtec(MVTEC)
+    rows = cells(tables.table(measured, "d", "image_auroc", layout))
+    assert {row[1] for row in rows[2:-1]} == {"**90.0**"}
+    assert rows[-1] == ["average", "**90.0** (+4.5)"]
+    text = tables.document(measured, layout, full=True)
+    assert "SPADE's paper gives Image AUROC only as an average over all 15 categories: 85.5" in text
+    comparison = tables.comparison(
+        measured, tables.beside(measured, layout), "d", "image_auroc", "S"
+    )
+    bottle = next(row for row in cells(comparison) if row[0] == "bottle")
+    assert bottle == ["bottle", "90.0", "-", "-", "96.7", "95.7", "97.2"]
+    # Over fewer categories the printed average says nothing.
+    measured, layout = on_mvtec(MVTEC[:-1])
+    rows = cells(tables.table(measured, "d", "image_auroc", layout))
+    assert rows[-1] == ["average", "**90.0**"]
+    assert "only as an average over all 15 categories: 85.5" in tables.document(measured, layout)
+
+
+def test_averages_are_computed_and_printed_ones_that_differ_are_named():
+    measured, layout = on_mvtec(MVTEC)
+    others = tables.beside(measured, layout)
+    average = others[(others["scope"] == "average") & (others["kind"] == "paper")]
+    computed = average.set_index("metric")["theirs"]
+    each = [v.percent for v in published.values()
+            if (v.name, v.metric) == ("SPADE", "pixel_auroc") and v.category in MVTEC]  # fmt: skip
+    assert computed["pixel_auroc"] == pytest.approx(np.mean(each))
+    text = tables.document(measured, layout)
+    note = "SPADE's paper prints an average Pixel AUROC of 96.5; the mean of its categories, shown"
+    assert f"{note} here, is 96.0" in text
+    assert "average AUPRO of" not in text
+    assert note not in tables.document(*on_mvtec(MVTEC[:3]))
+
+
+def test_the_overview_has_the_paper_others_and_ours():
+    measured, layout = on_mvtec(MVTEC, result="PatchCore-10")
+    text = tables.overview(measured, tables.beside(measured, layout), "d", tables.SUMMARY)
+    rows = cells(text)[2:]
+    assert rows[0][:3] == ["S", "**ours**", "90.0 (-8.9)"]
+    assert rows[1] == ["", "paper", "98.9", "98.1", "93.5"]
+    assert ["", "anomalib PatchCore", "98.0", "98.0", "-"] in rows
+    assert len(rows) == 5
+
+
+def test_latex_is_escaped_and_balanced():
+    rows = [
+        ("d_1", "metal_nut", "50%&_{x}\\", 0, "aupro", 0.9),
+        ("d_1", "b", "50%&_{x}\\", 0, "aupro", 0.8),
+    ]
+    layout = Layout(["50%&_{x}\\"])
+    text = tables.latex(tables.summarise(metrics(rows), layout), "aupro", layout)
+    assert r"category & 50\%\&\_\{x\}\textbackslash{} \\" in text
+    assert r"metal\_nut & \textbf{90.0} \\" in text
+    assert text.count(r"\midrule") == 2
+    assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
+
+
+def test_images_are_counted(category):
+    counts = tables.images({("d", "widget"): manifest.build(category)})
+    rows = cells(tables.image_counts(counts, "d"))
+    assert rows[2] == ["widget", "3", "2", "3", "3", "cut 2, dirt 1"]
+    assert counts["images"].sum() == 8
 
 
 def test_without_masks_the_document_says_so():
     frame = metrics([("solar", "mono", "X", 0, "image_auroc", 0.8)])
-    text = tables.document(frame, ["X"], notes={"X": "random backbone weights"})
+    layout = Layout(["X"], notes={"X": "random backbone weights"})
+    text = tables.document(tables.summarise(frame, layout), layout)
     assert "solar has no ground truth masks: image level only." in text
     assert "Pixel AUROC" not in text
     assert "X: random backbone weights." in text
@@ -72,6 +189,14 @@ def test_blocks_of_a_document_are_replaced(tmp_path):
     assert not readme.update(path, "x", "new\n\n| t |\n")
     with pytest.raises(DataError, match=r"README\.md: needs the markers '<!-- begin y -->'"):
         readme.update(path, "y", "new")
+
+
+def test_a_stale_block_is_told_line_by_line(tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text("a\n<!-- begin x -->\nold\nsame\n<!-- end x -->\nb\n")
+    assert readme.difference(path, "x", "new\nsame\n") == "- old\n+ new"
+    assert readme.difference(path, "x", "old\nsame\n") == ""
+    assert "old" in path.read_text()
 
 
 def truth(labels, has_mask, masks) -> GroundTruth:

@@ -122,6 +122,13 @@ def test_tables_pictures_logs_and_benchmarks(finished):
     for rule, count in jobs.items():
         assert len(list((results / "logs" / rule).rglob("*.log"))) == count
         assert len(list((results / "benchmarks" / rule).rglob("*.tsv"))) == count
+    runtime = pd.read_csv(results / "runtime.csv")
+    assert runtime.groupby("stage").size().to_dict() == jobs
+    assert (runtime[["seconds", "compute_seconds"]] >= 0).all(axis=None)
+    assert runtime.loc[runtime["stage"] == "score", "model_mb"].gt(0).all()
+    for metric in tables.TITLES:
+        for suffix in ("md", "csv", "tex"):
+            assert (results / f"tables/{metric}.{suffix}").stat().st_size > 0
     assert not [path for path in results.rglob("*") if ".tmp" in path.name]
 
 
@@ -160,12 +167,12 @@ def test_only_what_a_change_touches_runs_again(finished):
     rescored = SMALL["experiments"] | {"SPADE": SMALL["experiments"]["SPADE"] | {"k_image": 2}}
     done = snakemake(finished, "--dry-run", experiments=rescored)
     assert planned(done) == {
-        "score": 2, "evaluate": 2, "pictures": 2, "tabulate": 1, "all": 1
+        "score": 2, "evaluate": 2, "pictures": 2, "tabulate": 1, "runtime": 1, "all": 1
     }  # fmt: skip
     refitted = SMALL["experiments"] | {"PaDiM": SMALL["experiments"]["PaDiM"] | {"dimensions": 9}}
     done = snakemake(finished, "--dry-run", experiments=refitted)
     assert planned(done) == {
-        "fit": 2, "score": 2, "evaluate": 2, "pictures": 2, "tabulate": 1, "all": 1
+        "fit": 2, "score": 2, "evaluate": 2, "pictures": 2, "tabulate": 1, "runtime": 1, "all": 1
     }  # fmt: skip
     assert planned(snakemake(finished, "--dry-run", batch_size=3, device="auto")) == {}
 
@@ -289,6 +296,15 @@ def test_results_land_in_the_readme(finished):
     assert done.returncode == 0, done.stderr[-2000:]
     assert "#### Image AUROC: elpv" in document.read_text()
     assert "stale" not in document.read_text()
+    # The check looks again each time it is asked for.
+    settings = {"readme": {"file": str(document), "block": "mine"}}
+    assert snakemake(finished, "readme_check", **settings).returncode == 0
+    document.write_text(document.read_text().replace("PaDiM", "PaDiN", 1))
+    failed = snakemake(finished, "readme_check", **settings)
+    assert failed.returncode != 0
+    message = failed.stdout + failed.stderr
+    assert "NOTES.md: block 'mine' is not what results/tables/readme.md has" in message
+    assert "Traceback" not in message
 
 
 def test_a_public_data_set_is_taken_from_a_mirror(tmp_path):

@@ -12,7 +12,7 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,7 @@ class Entry:
     size: int | None
     confirmed: bool
     places: tuple[Place, ...]
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def credit(self) -> str:
@@ -101,6 +102,7 @@ def load(path: Path = CATALOGUE) -> dict[str, Entry]:
             size=archive["size"],
             confirmed=archive["confirmed"],
             places=tuple(Place.of(each) for each in entry["sources"]),
+            groups={name: tuple(each) for name, each in entry.get("groups", {}).items()},
         )
     return entries
 

@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from indad import catalogue, methods, sources
+from indad import catalogue, methods, published, sources
 from indad.errors import ConfigError
 from indad.images import Geometry
 from indad.manifest import GOOD, find_categories
@@ -89,6 +89,7 @@ class Experiment:
         extractor: name of the extractor.
         parameters: all parameters of the method but the seed, defaults filled in.
         model: name of the fitted model, shared by all experiments that differ only in scoring.
+        published: the published result that tables show beside it, if any.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Experiment:
     extractor: str
     parameters: dict[str, Any]
     model: str
+    published: str | None = None
 
     @property
     def needs_gallery(self) -> bool:
@@ -127,6 +129,8 @@ class Config:
         for kind, known in (("datasets", self._datasets), ("experiments", self._experiments)):
             for name in self.run[kind]:
                 _known(f"run.{kind}", name, known, kind)
+        for name in self.run["datasets"]:
+            self.published(name)
         self.experiments = {name: self._experiment(name) for name in self.run["experiments"]}
 
     # -- data sets ----------------------------------------------------------------------------
@@ -208,6 +212,28 @@ class Config:
         """Return where the archives of a public data set are kept."""
         return self._downloads / self._datasets[dataset]["source"]
 
+    def published(self, dataset: str) -> str | None:
+        """Return the data set of the published results that this one is, if any.
+
+        Raises:
+            ConfigError: ``published`` names one that nothing is known of.
+        """
+        settings = self._datasets[dataset]
+        if settings.get("published") is not None:
+            key = f"datasets.{dataset}.published"
+            _known(key, settings["published"], published.datasets(), "data sets")
+            return settings["published"]
+        source = settings.get("source")
+        return source if source in published.datasets() else None
+
+    def groups(self, dataset: str) -> dict[str, list[str]]:
+        """Return the groups of categories that tables give averages of."""
+        own = self._datasets[dataset].get("groups")
+        if own is not None:
+            return {name: list(categories) for name, categories in own.items()}
+        entry = catalogue.load().get(self.published(dataset) or "") or self.entry(dataset)
+        return {} if entry is None else {name: list(each) for name, each in entry.groups.items()}
+
     def folder(self, dataset: str, category: str) -> Path:
         """Return the category's folder in MVTec AD layout."""
         return (self.path(dataset) or self.results / "data" / dataset) / category
@@ -245,7 +271,10 @@ class Config:
     def _experiment(self, name: str) -> Experiment:
         entry = dict(self._experiments[name])
         method, extractor = entry.pop("method"), entry.pop("extractor")
+        result = entry.pop("published", None)
         key = f"experiments.{name}"
+        if result is not None:
+            _known(f"{key}.published", result, published.results(), "published results")
         _known(f"{key}.extractor", extractor, self._extractors, "extractors")
         settings = self.extractor(extractor)
         try:
@@ -259,7 +288,8 @@ class Config:
         fitted = {k: v for k, v in parameters.items() if k not in shared}
         text = json.dumps([method, extractor, fitted], sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-        return Experiment(name, method, extractor, parameters, f"{method}-{extractor}-{digest}")
+        model = f"{method}-{extractor}-{digest}"
+        return Experiment(name, method, extractor, parameters, model, result)
 
     @cached_property
     def models(self) -> dict[str, dict[str, Any]]:
@@ -276,6 +306,40 @@ class Config:
             for model, users in sharing.items()
         }
 
+    def scored_share(self, experiment: str) -> float:
+        """Return which share of its fitted model an experiment scores with."""
+        each = self.experiments[experiment]
+        fitted = self.models[each.model]["parameters"]
+        return methods.method_class(each.method).scored_share(each.parameters, fitted)
+
+    @cached_property
+    def layout(self) -> dict[str, Any]:
+        """What the tables show beside the values: the arguments of ``tables.Layout``.
+
+        A published result stands beside an experiment on its data set and with its backbone only.
+        """
+        names = list(dict.fromkeys(self.run["datasets"]))
+        compared = {name: of for name in names if (of := self.published(name)) is not None}
+        named = {name: each.published for name, each in self.experiments.items() if each.published}
+        other = {name: note for name, of in named.items() if (note := self._differs(name, of))}
+        return {
+            "experiments": list(self.experiments),
+            "groups": {name: self.groups(name) for name in names},
+            "compared": compared,
+            "published": {name: of for name, of in named.items() if name not in other},
+            "notes": _joined(self.notes, other if compared else {}),
+        }
+
+    def _differs(self, experiment: str, result: str) -> str:
+        """Say why an experiment is no reproduction of a published result; "" if it may be one."""
+        settings = self.extractor(self.experiments[experiment].extractor)
+        theirs, ours = published.backbone(result), settings["backbone"].partition(".")[0]
+        if ours != theirs:
+            return f"not beside the published {result}, which is with {theirs}, not {ours}"
+        if settings["weights"] == RANDOM:
+            return f"not beside the published {result}, whose weights were pretrained"
+        return ""
+
     @cached_property
     def notes(self) -> dict[str, str]:
         """What a reader of the tables must not miss about an experiment."""
@@ -284,6 +348,12 @@ class Config:
             for name, experiment in self.experiments.items()
             if self.extractor(experiment.extractor)["weights"] == RANDOM
         }
+
+
+def _joined(*notes: Mapping[str, str]) -> dict[str, str]:
+    """Merge notes on the same experiment."""
+    names = dict.fromkeys(name for each in notes for name in each)
+    return {name: "; ".join(each[name] for each in notes if name in each) for name in names}
 
 
 def _fit_parameters(users: list[Experiment]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from pathlib import Path
 
@@ -36,11 +37,27 @@ def update(path: Path, name: str, content: str) -> bool:
     Raises:
         DataError: the document or its markers are missing.
     """
-    try:
-        before = path.read_text(encoding="utf-8")
-        after = replace_block(before, name, content)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: {error}") from None
+    before, after = _versions(path, name, content)
     if after != before:
         atomic.write_text(path, after)
     return after != before
+
+
+def difference(path: Path, name: str, content: str) -> str:
+    """Return the lines of a block that are not those of ``content``; "" if it is up to date.
+
+    Raises:
+        DataError: the document or its markers are missing.
+    """
+    before, after = _versions(path, name, content)
+    lines = difflib.ndiff(before.splitlines(), after.splitlines())
+    return "\n".join(line for line in lines if line.startswith(("- ", "+ ")))
+
+
+def _versions(path: Path, name: str, content: str) -> tuple[str, str]:
+    """Return the document as it is and as it should be."""
+    try:
+        before = path.read_text(encoding="utf-8")
+        return before, replace_block(before, name, content)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: {error}") from None

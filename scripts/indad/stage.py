@@ -15,6 +15,7 @@ import errno
 import json
 import logging
 import os
+import platform
 import re
 import sys
 import time
@@ -135,6 +136,7 @@ def run(main: Callable[[Job], None], snakemake: Job | None) -> None:
     # A library that cannot close a file on a full disk says so for each of its objects.
     sys.unraisablehook = lambda what: logger.debug("while cleaning up: %s", what.exc_value)
     started = time.perf_counter()
+    logger.info("machine: %s", machine())
     try:
         with said_plainly():
             main(job)
@@ -151,6 +153,16 @@ def run(main: Callable[[Job], None], snakemake: Job | None) -> None:
         logger.exception("failed")
         traceback.print_exc()
         sys.exit(1)
+
+
+def machine() -> str:
+    """Name the processor and count the cores, for whoever reads a run time."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = re.findall(r"^model name\s*: (.*)$", cpuinfo.read_text(encoding="utf-8"), re.M)
+        model = names[0].strip() if names else model
+    return f"{model}, {os.cpu_count()} cores"
 
 
 def use_device(config: Mapping[str, Any], threads: int) -> str:

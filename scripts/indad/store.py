@@ -249,6 +249,11 @@ class StoreSplit:
         _, channels, height, width = self._group["maps"][layer].shape
         return channels, height, width
 
+    def stored_bytes(self, layers: Sequence[str] | None = None) -> int:
+        """Return the bytes on disk of some layers' maps, all when left out, and embeddings."""
+        maps = [self._group["maps"][layer] for layer in layers or self.layers]
+        return sum(each.id.get_storage_size() for each in (*maps, self._group["embedding"]))
+
     def _read(self, dataset: h5py.Dataset, index: Any) -> np.ndarray:
         try:
             return dataset[index].astype(np.float32, copy=False)

@@ -10,7 +10,7 @@ from snakemake.utils import validate
 
 sys.path.insert(0, str(Path(workflow.basedir).parent / "scripts"))
 
-from indad import manifest, methods, pixels, tables, weights
+from indad import manifest, methods, pixels, published, tables, weights
 from indad.config import Config, check_schema
 from indad.errors import IndadError
 from indad.extractor import EXTRACT_VERSION
@@ -85,6 +85,11 @@ def all_metrics(wildcards):
     ]
 
 
+def all_manifests(wildcards):
+    """The manifest of every category to run."""
+    return expand_categories(f"{RESULTS}/manifests/{CATEGORY}.csv")
+
+
 def all_pictures(wildcards):
     """The sheet of anomaly maps of every category to run."""
     return expand_categories(f"{RESULTS}/pictures/{CATEGORY}.png")
@@ -154,3 +159,51 @@ def model_of_experiment(wildcards):
         f"{RESULTS}/models/{wildcards.dataset}/{wildcards.category}/{model}/"
         f"seed{wildcards.seed}.safetensors"
     )
+
+
+def jobs_of(dataset, category):
+    """The jobs on one category, each with its product: what to look up, and to wait for."""
+    at = f"{dataset}/{category}"
+
+    def job(stage, product, name="", seed=None, **more):
+        which = {"stage": stage, "dataset": dataset, "category": category}
+        return which | {"name": name, "seed": seed, "product": product} | more
+
+    extractors = dict.fromkeys(each.extractor for each in CONFIG.experiments.values())
+    geometries = dict.fromkeys(CONFIG.geometry(name) for name in extractors)
+    if CONFIG.source(dataset):
+        yield job("download", f"{RESULTS}/data/{at}.json")
+    yield job("index", f"{RESULTS}/manifests/{at}.csv")
+    for name in geometries:
+        yield job("decode", f"{RESULTS}/pixels/{at}/{name}.h5", name)
+    for name in extractors:
+        yield job("extract", f"{RESULTS}/features/{at}/{name}.h5", name)
+    for seed in CONFIG.seeds:
+        for name in CONFIG.models:
+            model = f"{RESULTS}/models/{at}/{name}/seed{seed}.safetensors"
+            yield job("fit", model, name, seed)
+        for name, experiment in CONFIG.experiments.items():
+            run = f"{at}/{name}/seed{seed}"
+            store = f"{RESULTS}/features/{at}/{experiment.extractor}.h5"
+            yield job(
+                "score",
+                f"{RESULTS}/scores/{run}/maps.h5",
+                name,
+                seed,
+                model=f"{RESULTS}/models/{at}/{experiment.model}/seed{seed}.safetensors",
+                share=CONFIG.scored_share(name),
+                gallery=store if experiment.needs_gallery else "",
+                layers=experiment.parameters["layers"],
+            )
+            yield job("evaluate", f"{RESULTS}/metrics/{run}.csv", name, seed)
+    yield job("pictures", f"{RESULTS}/pictures/{at}.png")
+
+
+def recorded_jobs(wildcards):
+    """All jobs of this configuration; those of others that left records are none of them."""
+    return [
+        job
+        for dataset, categories in datasets().items()
+        for category in categories
+        for job in jobs_of(dataset, category)
+    ]

@@ -1,6 +1,7 @@
 rule tabulate:
     input:
         metrics=all_metrics,
+        manifests=all_manifests,
     output:
         metrics=report(
             f"{RESULTS}/metrics.csv",
@@ -8,8 +9,13 @@ rule tabulate:
             category="Tables",
             labels={"table": "all metrics, tidy"},
         ),
-        # One table a metric, the document that holds them all, and the one to look at first.
-        tables=expand(f"{RESULTS}/tables/{{metric}}.md", metric=tables.TITLES),
+        # A table a metric for reading, for a paper and for programs; the document that holds them
+        # all; the one to look at first.
+        pages=expand(f"{RESULTS}/tables/{{metric}}.md", metric=tables.TITLES),
+        latex=expand(f"{RESULTS}/tables/{{metric}}.tex", metric=tables.TITLES),
+        data=expand(f"{RESULTS}/tables/{{metric}}.csv", metric=tables.TITLES),
+        published=f"{RESULTS}/tables/published.csv",
+        images=f"{RESULTS}/tables/images.csv",
         document=report(
             f"{RESULTS}/tables/results.md",
             caption="../report/tables.rst",
@@ -24,8 +30,8 @@ rule tabulate:
     conda:
         ENVIRONMENT
     params:
-        experiments=list(CONFIG.experiments),
-        notes=CONFIG.notes,
+        layout=CONFIG.layout,
+        published=published.fingerprint(),
     script:
         "../../scripts/write_tables.py"
 

@@ -93,6 +93,11 @@ class Detector(ABC):
         """Return score parameters the fit must know, so that one model serves all sets."""
         return {}
 
+    @classmethod
+    def scored_share(cls, parameters: Mapping[str, Any], fitted: Mapping[str, Any]) -> float:
+        """Return which share of a model fitted with ``fitted`` scoring with ``parameters`` uses."""
+        return 1.0
+
     def check_features(self, made_with: Mapping[str, Any]) -> None:
         """Refuse features that were made with other settings than the training features.
 

@@ -83,6 +83,11 @@ class PatchCore(Detector):
         """One greedy order of the largest coreset holds all smaller ones."""
         return {"coreset_ratio": max(each["coreset_ratio"] for each in parameter_sets)}
 
+    @classmethod
+    def scored_share(cls, parameters: Mapping[str, Any], fitted: Mapping[str, Any]) -> float:
+        """A smaller coreset is a prefix of the stored one."""
+        return parameters["coreset_ratio"] / fitted["coreset_ratio"]
+
     def _embed(self, layers: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return patch embeddings ``(B, h, w, D)`` on the first layer's grid."""
         if self.embedding == "official":

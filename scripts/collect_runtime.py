@@ -1,0 +1,23 @@
+"""Gather the run-time records of this configuration's jobs into one CSV and a document."""
+
+from pathlib import Path
+
+from indad import atomic, manifest, runtime, stage, tables
+
+
+def main(job: stage.Job) -> None:
+    manifests = {
+        (path.parent.name, path.stem): manifest.read(path)
+        for path in map(Path, job.input.manifests)
+    }
+    params = job.params
+    table = runtime.collect(
+        params.jobs, Path(params.benchmarks), Path(params.logs), tables.images(manifests)
+    )
+    tables.write(table, Path(job.output.table))
+    text = runtime.document(table, params.models, tables.Layout(**params.layout))
+    atomic.write_text(job.output.document, text)
+
+
+if __name__ == "__main__":
+    stage.run(main, globals().get("snakemake"))
