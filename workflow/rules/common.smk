@@ -73,8 +73,18 @@ def all_metrics(wildcards):
 
 
 def all_pictures(wildcards):
-    """The sheet of anomaly maps of every category to run."""
-    return expand_categories(f"{RESULTS}/pictures/{CATEGORY}.png")
+    """The sheets of anomaly maps of every category to run."""
+    return [
+        f"{each}{sheet}.png"
+        for each in expand_categories(f"{RESULTS}/pictures/{CATEGORY}")
+        for sheet in ("", "_cases")
+    ]
+
+
+def all_figures(wildcards):
+    """The figures of every category to run, and the one of all."""
+    each = expand_categories(f"{RESULTS}/figures/{CATEGORY}/curves.png")
+    return [*each, f"{RESULTS}/figures/tradeoff.png"]
 
 
 def category_folder(wildcards):
@@ -114,6 +124,27 @@ def pixels_of(wildcards, extractor):
     """The decoded images an extractor sees."""
     geometry = CONFIG.geometry(extractor)
     return f"{RESULTS}/pixels/{wildcards.dataset}/{wildcards.category}/{geometry}.h5"
+
+
+def shown_scores(name):
+    """A product of scoring of every experiment, for the pictures of a category: the first seed's."""
+    return [
+        f"{RESULTS}/scores/{CATEGORY}/{experiment}/seed{CONFIG.seeds[0]}/{name}"
+        for experiment in CONFIG.experiments
+    ]
+
+
+def shown_pixels(wildcards):
+    """The decoded images that each experiment's backbone saw."""
+    return [
+        pixels_of(wildcards, each.extractor) for each in CONFIG.experiments.values()
+    ]
+
+
+def shown_seed():
+    """What a picture says of its seed, where there are several."""
+    first, *others = CONFIG.seeds
+    return f"seed {first} of {1 + len(others)} seeds" if others else ""
 
 
 def weights_file(wildcards):

@@ -1,0 +1,99 @@
+rule figures:
+    input:
+        manifest=f"{RESULTS}/manifests/{CATEGORY}.csv",
+        pixels=shown_pixels,
+        tables=shown_scores("scores.csv"),
+        maps=shown_scores("maps.h5"),
+    output:
+        curves=report(
+            f"{RESULTS}/figures/{CATEGORY}/curves.png",
+            caption="../report/curves.rst",
+            category="Figures",
+            subcategory="{dataset}",
+            labels={"category": "{category}", "figure": "curves"},
+        ),
+        scores=report(
+            f"{RESULTS}/figures/{CATEGORY}/scores.png",
+            caption="../report/scores.rst",
+            category="Figures",
+            subcategory="{dataset}",
+            labels={"category": "{category}", "figure": "scores by defect"},
+        ),
+        defects=report(
+            f"{RESULTS}/figures/{CATEGORY}/defects.png",
+            caption="../report/defects.rst",
+            category="Figures",
+            subcategory="{dataset}",
+            labels={"category": "{category}", "figure": "AUROC by defect"},
+        ),
+        table=f"{RESULTS}/figures/{CATEGORY}/defects.csv",
+    log:
+        f"{LOGS}/figures/{CATEGORY}.log",
+    benchmark:
+        f"{BENCHMARKS}/figures/{CATEGORY}.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        experiments=list(CONFIG.experiments),
+        remark=shown_seed(),
+    script:
+        "../../scripts/figures.py"
+
+
+def compared_runs(wildcards=None):
+    """What each experiment, category and seed left behind that tells its time and size."""
+    runs = []
+    for dataset, categories in datasets().items():
+        for category in categories:
+            for experiment in CONFIG.experiments.values():
+                for seed in CONFIG.seeds:
+                    runs.append(compared_run(dataset, category, experiment, seed))
+    return runs
+
+
+def compared_run(dataset, category, experiment, seed):
+    """One of ``compared_runs``, see ``indad.tradeoff.gather``."""
+    place, extractor = f"{dataset}/{category}", experiment.extractor
+    geometry = CONFIG.geometry(extractor)
+    features = f"{RESULTS}/features/{place}/{extractor}.h5"
+    return {
+        "dataset": dataset,
+        "category": category,
+        "experiment": experiment.name,
+        "seed": seed,
+        "manifest": f"{RESULTS}/manifests/{place}.csv",
+        "model": f"{RESULTS}/models/{place}/{experiment.model}/seed{seed}.safetensors",
+        "gallery": features if experiment.needs_gallery else None,
+        "each_image": [
+            f"{BENCHMARKS}/decode/{place}/{geometry}.tsv",
+            f"{BENCHMARKS}/extract/{place}/{extractor}.tsv",
+        ],
+        "each_test": [f"{BENCHMARKS}/score/{place}/{experiment.name}/seed{seed}.tsv"],
+    }
+
+
+rule tradeoff:
+    input:
+        metrics=f"{RESULTS}/metrics.csv",
+        manifests=lambda wildcards: sorted({run["manifest"] for run in compared_runs()}),
+        models=lambda wildcards: sorted({run["model"] for run in compared_runs()}),
+        galleries=lambda wildcards: sorted(
+            {run["gallery"] for run in compared_runs() if run["gallery"]}
+        ),
+    output:
+        figure=report(
+            f"{RESULTS}/figures/tradeoff.png",
+            caption="../report/tradeoff.rst",
+            category="Figures",
+            labels={"category": "all", "figure": "accuracy against time"},
+        ),
+    log:
+        f"{LOGS}/tradeoff.log",
+    benchmark:
+        f"{BENCHMARKS}/tradeoff.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        runs=compared_runs,
+    script:
+        "../../scripts/tradeoff.py"
