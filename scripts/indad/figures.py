@@ -367,7 +367,9 @@ def draw_defects(table: pd.DataFrame, output: Path, *, title: str) -> None:
         axis.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
         for spine in axis.spines.values():
             spine.set_visible(False)
-        figure.text(0.1 / width, 1 - 0.08 / height, title, fontsize=11, fontweight="bold", va="top")
+        figure.text(
+            0.1 / width, 1 - 0.08 / height, heading, fontsize=11, fontweight="bold", va="top"
+        )
         figure.text(
             0.1 / width, 1 - 0.3 / height,
             "Image AUROC in percent, each kind of defect against all good images",
