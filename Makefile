@@ -8,7 +8,7 @@ QUICKSTART ?= config/quickstart.yaml
 UV_VERSION := 0.13.9
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-fast lint format readme benchmark lock clean
+.PHONY: help setup quickstart test test-fast lint format readme figures benchmark lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,11 @@ format: $(VENV)/.ready  ## rewrite the code in the project's style
 
 readme: $(VENV)/.ready  ## rewrite the README's quickstart tables from its results
 	$(BIN)/snakemake readme --configfile $(QUICKSTART) --cores $(CORES)
+
+figures: $(VENV)/.ready  ## redraw the schematics and pictures in docs/ (maps: from finished runs)
+	$(BIN)/python scripts/schematics.py
+	$(BIN)/python scripts/rulegraph.py
+	$(BIN)/python scripts/example_maps.py $(if $(RUNS),--run $(RUNS))
 
 benchmark: $(VENV)/.ready  ## measure speed and memory beside other implementations
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --system-certs -c requirements.lock \

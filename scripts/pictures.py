@@ -1,25 +1,27 @@
-"""Draw a sheet of test images of one category with every experiment's anomaly maps."""
+"""Draw the sheets of one category: test images with every experiment's anomaly maps."""
 
 from pathlib import Path
 
 from indad import manifest, pictures, stage
-from indad.pixels import Pixels
 
 
 def main(job: stage.Job) -> None:
-    with Pixels(Path(job.input.pixels)) as pixels:
-        pictures.sheet(
-            manifest.read(Path(job.input.manifest)),
-            pixels,
-            [
-                pictures.Experiment(name, Path(table), Path(maps))
-                for name, table, maps in zip(
-                    job.params.experiments, job.input.tables, job.input.maps, strict=True
-                )
-            ],
-            Path(job.output.sheet),
-            title=f"{job.wildcards.dataset} / {job.wildcards.category}",
+    experiments = [
+        pictures.Experiment(name, Path(table), Path(maps), Path(pixels))
+        for name, table, maps, pixels in zip(
+            job.params.experiments, job.input.tables, job.input.maps, job.input.pixels, strict=True
         )
+    ]
+    title = f"{job.wildcards.dataset} / {job.wildcards.category}"
+    if job.params.remark:
+        title += f" ({job.params.remark})"
+    pictures.sheets(
+        manifest.read(Path(job.input.manifest)),
+        experiments,
+        Path(job.output.sheet),
+        Path(job.output.cases),
+        title=title,
+    )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ the reference: metrics after a fault are theirs to the byte. The summary counts 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import random
 import shutil
@@ -17,20 +16,11 @@ import subprocess
 import time
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
-import torch
-import yaml
 
-from conftest import save_image
-from indad import manifest, methods
 from indad.config import Config
-from indad.errors import IndadError
-from indad.weights import resolve_weights_file
 from run import load_config, merged
 from test_workflow import command, snakemake
 

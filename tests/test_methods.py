@@ -292,7 +292,8 @@ def test_planning_a_workflow_imports_no_torch():
     """What the rules import must not cost every job two seconds."""
     code = (
         "import sys; import indad.config, indad.manifest, indad.methods, indad.tables, "
-        "indad.evaluation, indad.scores, indad.store, indad.pictures; "
+        "indad.evaluation, indad.scores, indad.store, indad.pictures, "
+        "indad.figures, indad.tradeoff; "
         "from indad import methods; [methods.create(m, {}) for m in methods.METHODS]; "
         "print([m for m in ('torch', 'torchvision', 'timm') if m in sys.modules])"
     )

@@ -114,10 +114,13 @@ def test_tables_pictures_logs_and_benchmarks(finished):
     text = (results / "tables/results.md").read_text()
     assert "## AUPRO (up to 30 % false positives): drawn" in text
     assert "elpv has no ground truth masks" in text
-    assert (results / "pictures/drawn/wood.png").stat().st_size > 10_000
+    for name in ("pictures/drawn/wood", "pictures/elpv/mono_cases", "figures/tradeoff"):
+        assert (results / f"{name}.png").stat().st_size > 10_000
+    for name in ("curves.png", "scores.png", "defects.png", "defects.csv"):
+        assert (results / "figures/elpv/mono" / name).exists()
     jobs = {
         "download": 2, "index": 2, "decode": 2, "extract": 2, "fit": 6, "score": 8, "evaluate": 8,
-        "pictures": 2,
+        "pictures": 2, "figures": 2,
     }  # fmt: skip
     for rule, count in jobs.items():
         assert len(list((results / "logs" / rule).rglob("*.log"))) == count
@@ -167,12 +170,14 @@ def test_only_what_a_change_touches_runs_again(finished):
     rescored = SMALL["experiments"] | {"SPADE": SMALL["experiments"]["SPADE"] | {"k_image": 2}}
     done = snakemake(finished, "--dry-run", experiments=rescored)
     assert planned(done) == {
-        "score": 2, "evaluate": 2, "pictures": 2, "tabulate": 1, "runtime": 1, "all": 1
+        "score": 2, "evaluate": 2, "pictures": 2, "figures": 2, "tradeoff": 1, "runtime": 1,
+        "tabulate": 1, "all": 1,
     }  # fmt: skip
     refitted = SMALL["experiments"] | {"PaDiM": SMALL["experiments"]["PaDiM"] | {"dimensions": 9}}
     done = snakemake(finished, "--dry-run", experiments=refitted)
     assert planned(done) == {
-        "fit": 2, "score": 2, "evaluate": 2, "pictures": 2, "tabulate": 1, "runtime": 1, "all": 1
+        "fit": 2, "score": 2, "evaluate": 2, "pictures": 2, "figures": 2, "tradeoff": 1, "runtime": 1,
+        "tabulate": 1, "all": 1,
     }  # fmt: skip
     assert planned(snakemake(finished, "--dry-run", batch_size=3, device="auto")) == {}
 
@@ -205,7 +210,7 @@ def test_stages_without_torch_do_not_import_it(finished, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     assert len(list((fresh / "results/pixels").rglob("*.h5"))) == 2
     shutil.copytree(finished, late)
-    for product in ("metrics", "metrics.csv", "tables", "pictures"):
+    for product in ("metrics", "metrics.csv", "tables", "pictures", "figures"):
         path = late / "results" / product
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     done = snakemake(late, environment=without)

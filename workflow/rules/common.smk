@@ -91,8 +91,18 @@ def all_manifests(wildcards):
 
 
 def all_pictures(wildcards):
-    """The sheet of anomaly maps of every category to run."""
-    return expand_categories(f"{RESULTS}/pictures/{CATEGORY}.png")
+    """The sheets of anomaly maps of every category to run."""
+    return [
+        f"{each}{sheet}.png"
+        for each in expand_categories(f"{RESULTS}/pictures/{CATEGORY}")
+        for sheet in ("", "_cases")
+    ]
+
+
+def all_figures(wildcards):
+    """The figures of every category to run, and the one of all."""
+    each = expand_categories(f"{RESULTS}/figures/{CATEGORY}/curves.png")
+    return [*each, f"{RESULTS}/figures/tradeoff.png"]
 
 
 def category_folder(wildcards):
@@ -132,6 +142,27 @@ def pixels_of(wildcards, extractor):
     """The decoded images an extractor sees."""
     geometry = CONFIG.geometry(extractor)
     return f"{RESULTS}/pixels/{wildcards.dataset}/{wildcards.category}/{geometry}.h5"
+
+
+def shown_scores(name):
+    """A product of scoring of every experiment, for the pictures of a category: the first seed's."""
+    return [
+        f"{RESULTS}/scores/{CATEGORY}/{experiment}/seed{CONFIG.seeds[0]}/{name}"
+        for experiment in CONFIG.experiments
+    ]
+
+
+def shown_pixels(wildcards):
+    """The decoded images that each experiment's backbone saw."""
+    return [
+        pixels_of(wildcards, each.extractor) for each in CONFIG.experiments.values()
+    ]
+
+
+def shown_seed():
+    """What a picture says of its seed, where there are several."""
+    first, *others = CONFIG.seeds
+    return f"seed {first} of {1 + len(others)} seeds" if others else ""
 
 
 def weights_file(wildcards):
@@ -207,3 +238,33 @@ def recorded_jobs(wildcards):
         for category in categories
         for job in jobs_of(dataset, category)
     ]
+def compared_runs(wildcards=None):
+    """What each experiment, category and seed left behind that tells its time and size."""
+    runs = []
+    for dataset, categories in datasets().items():
+        for category in categories:
+            for experiment in CONFIG.experiments.values():
+                for seed in CONFIG.seeds:
+                    runs.append(compared_run(dataset, category, experiment, seed))
+    return runs
+
+
+def compared_run(dataset, category, experiment, seed):
+    """One of ``compared_runs``, see ``indad.tradeoff.gather``."""
+    place, extractor = f"{dataset}/{category}", experiment.extractor
+    geometry = CONFIG.geometry(extractor)
+    features = f"{RESULTS}/features/{place}/{extractor}.h5"
+    return {
+        "dataset": dataset,
+        "category": category,
+        "experiment": experiment.name,
+        "seed": seed,
+        "manifest": f"{RESULTS}/manifests/{place}.csv",
+        "model": f"{RESULTS}/models/{place}/{experiment.model}/seed{seed}.safetensors",
+        "gallery": features if experiment.needs_gallery else None,
+        "each_image": [
+            f"{BENCHMARKS}/decode/{place}/{geometry}.tsv",
+            f"{BENCHMARKS}/extract/{place}/{extractor}.tsv",
+        ],
+        "each_test": [f"{BENCHMARKS}/score/{place}/{experiment.name}/seed{seed}.tsv"],
+    }

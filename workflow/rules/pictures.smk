@@ -1,28 +1,23 @@
 rule pictures:
     input:
         manifest=f"{RESULTS}/manifests/{CATEGORY}.csv",
-        # The images as the first experiment's backbone saw them.
-        pixels=lambda wildcards: pixels_of(
-            wildcards, next(iter(CONFIG.experiments.values())).extractor
-        ),
-        tables=expand(
-            f"{RESULTS}/scores/{CATEGORY}/{{experiment}}/seed{{seed}}/scores.csv",
-            experiment=CONFIG.experiments,
-            seed=CONFIG.seeds[0],
-            allow_missing=True,
-        ),
-        maps=expand(
-            f"{RESULTS}/scores/{CATEGORY}/{{experiment}}/seed{{seed}}/maps.h5",
-            experiment=CONFIG.experiments,
-            seed=CONFIG.seeds[0],
-            allow_missing=True,
-        ),
+        pixels=shown_pixels,
+        tables=shown_scores("scores.csv"),
+        maps=shown_scores("maps.h5"),
     output:
         sheet=report(
             f"{RESULTS}/pictures/{CATEGORY}.png",
             caption="../report/sheet.rst",
             category="Anomaly maps",
-            labels={"dataset": "{dataset}", "category": "{category}"},
+            subcategory="{dataset}",
+            labels={"category": "{category}", "images": "typical"},
+        ),
+        cases=report(
+            f"{RESULTS}/pictures/{CATEGORY}_cases.png",
+            caption="../report/cases.rst",
+            category="Anomaly maps",
+            subcategory="{dataset}",
+            labels={"category": "{category}", "images": "clearest, hardest, errors"},
         ),
     log:
         f"{LOGS}/pictures/{CATEGORY}.log",
@@ -32,5 +27,6 @@ rule pictures:
         ENVIRONMENT
     params:
         experiments=list(CONFIG.experiments),
+        remark=shown_seed(),
     script:
         "../../scripts/pictures.py"

@@ -1,0 +1,67 @@
+rule figures:
+    input:
+        manifest=f"{RESULTS}/manifests/{CATEGORY}.csv",
+        pixels=shown_pixels,
+        tables=shown_scores("scores.csv"),
+        maps=shown_scores("maps.h5"),
+    output:
+        curves=report(
+            f"{RESULTS}/figures/{CATEGORY}/curves.png",
+            caption="../report/curves.rst",
+            category="Figures",
+            subcategory="{dataset}",
+            labels={"category": "{category}", "figure": "curves"},
+        ),
+        scores=report(
+            f"{RESULTS}/figures/{CATEGORY}/scores.png",
+            caption="../report/scores.rst",
+            category="Figures",
+            subcategory="{dataset}",
+            labels={"category": "{category}", "figure": "scores by defect"},
+        ),
+        defects=report(
+            f"{RESULTS}/figures/{CATEGORY}/defects.png",
+            caption="../report/defects.rst",
+            category="Figures",
+            subcategory="{dataset}",
+            labels={"category": "{category}", "figure": "AUROC by defect"},
+        ),
+        table=f"{RESULTS}/figures/{CATEGORY}/defects.csv",
+    log:
+        f"{LOGS}/figures/{CATEGORY}.log",
+    benchmark:
+        f"{BENCHMARKS}/figures/{CATEGORY}.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        experiments=list(CONFIG.experiments),
+        remark=shown_seed(),
+    script:
+        "../../scripts/figures.py"
+
+
+rule tradeoff:
+    input:
+        metrics=f"{RESULTS}/metrics.csv",
+        manifests=lambda wildcards: sorted({run["manifest"] for run in compared_runs()}),
+        models=lambda wildcards: sorted({run["model"] for run in compared_runs()}),
+        galleries=lambda wildcards: sorted(
+            {run["gallery"] for run in compared_runs() if run["gallery"]}
+        ),
+    output:
+        figure=report(
+            f"{RESULTS}/figures/tradeoff.png",
+            caption="../report/tradeoff.rst",
+            category="Figures",
+            labels={"category": "all", "figure": "accuracy against time"},
+        ),
+    log:
+        f"{LOGS}/tradeoff.log",
+    benchmark:
+        f"{BENCHMARKS}/tradeoff.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        runs=compared_runs,
+    script:
+        "../../scripts/tradeoff.py"
