@@ -2,20 +2,15 @@
 
 from pathlib import Path
 
-from indad import evaluation, manifest, stage, tradeoff
+from indad import evaluation, runtime, stage, tradeoff
 
 
 def main(job: stage.Job) -> None:
-    counts = {}
-    for run in job.params.runs:
-        path = run["manifest"]
-        if path not in counts:
-            counts[path] = manifest.read(Path(path))["split"].value_counts()
-    runs = [
-        run | {split: int(counts[run["manifest"]][split]) for split in ("train", "test")}
-        for run in job.params.runs
-    ]
-    table = tradeoff.gather(evaluation.read([Path(job.input.metrics)]), runs)
+    table = tradeoff.gather(
+        evaluation.read([Path(job.input.metrics)]),
+        runtime.read(Path(job.input.times)),
+        job.params.models,
+    )
     tradeoff.draw(table, Path(job.output.figure))
 
 

@@ -138,7 +138,7 @@ def test_killed_at_random_moments(reference, tmp_path):
         pytest.fail("no run got through")
     assert COUNTS["workflow and jobs killed (SIGKILL)"] >= 3
     assert figures(tmp_path) == figures(reference)
-    leftovers = [path for path in (tmp_path / "results").rglob(".*.tmp*")]
+    leftovers = list((tmp_path / "results").rglob(".*.tmp*"))
     assert not leftovers
 
 

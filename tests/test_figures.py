@@ -16,7 +16,18 @@ from sklearn.metrics import auc, f1_score, precision_recall_curve, roc_auc_score
 import rulegraph
 import schematics
 from conftest import ROOT
-from indad import cases, curves, figures, manifest, pictures, pixels, scores, style, tradeoff
+from indad import (
+    cases,
+    curves,
+    figures,
+    manifest,
+    pictures,
+    pixels,
+    runtime,
+    scores,
+    style,
+    tradeoff,
+)
 from indad.errors import DataError, StoreError
 from indad.images import Geometry
 from indad.methods.base import Scores
@@ -337,29 +348,24 @@ def test_the_front_is_what_nothing_beats(points):
 
 
 def test_time_and_size_of_an_experiment(tmp_path, read):
-    def record(name: str, *seconds: float) -> str:
-        path = tmp_path / name
-        lines = ["s\th:m:s\tmax_rss", *(f"{each}\t0:00:01\t1" for each in seconds)]
-        path.write_text("\n".join(lines) + "\n")
-        return str(path)
-
-    model, store = tmp_path / "model", tmp_path / "store"
-    model.write_bytes(bytes(1_000_000))
-    store.write_bytes(bytes(8_000_000))
-    run = {"dataset": "d", "category": "c", "seed": 0, "train": 30, "test": 10, "model": model}
-    runs = [
-        run | {"experiment": "SPADE", "gallery": store, "each_image": [record("a", 4, 8)],
-               "each_test": [record("b", 3)]},
-        run | {"experiment": "PaDiM", "gallery": None, "each_image": [record("c", 4)],
-               "each_test": [str(tmp_path / "nowhere")]},
-    ]  # fmt: skip
+    jobs = pd.DataFrame(columns=list(runtime.COLUMNS))
+    jobs["stage"] = ["extract", "extract", "score", "score", "score"]
+    jobs["name"] = ["r18", "r18", "SPADE", "SPADE", "PaDiM"]
+    jobs["category"] = ["a", "b", "a", "b", "a"]
+    jobs["images"] = [40, 60, 10, 20, 10]
+    jobs["compute_seconds"] = [4.0, 4.0, 3.0, 6.0, np.nan]
+    jobs["model_mb"] = [np.nan, np.nan, 6.0, 8.0, 1.0]
+    jobs["dataset"] = "d"
+    jobs.to_csv(tmp_path / "runtime.csv", index=False)
     metrics = pd.DataFrame(
         [("d", each, "image_auroc", value) for each, value in (("SPADE", 0.9), ("PaDiM", 0.8))],
         columns=["dataset", "experiment", "metric", "value"],
     )
-    found = tradeoff.gather(metrics, runs).set_index("experiment")
-    assert found.loc["SPADE", "seconds_per_image"] == pytest.approx(6 / 40 + 3 / 10)
-    assert found.loc["SPADE", "model_mb"] == pytest.approx(1 + 8 * 30 / 40)
+    models = {"SPADE": ("spade-1", "r18"), "PaDiM": ("padim-1", "r18")}
+    times = runtime.read(tmp_path / "runtime.csv")
+    found = tradeoff.gather(metrics, times, models).set_index("experiment")
+    assert found.loc["SPADE", "seconds_per_image"] == pytest.approx(8 / 100 + 9 / 30)
+    assert found.loc["SPADE", "model_mb"] == 7
     assert found.loc["SPADE", "image_auroc"] == 0.9
     assert np.isnan(found.loc["PaDiM", "seconds_per_image"])
     assert found.loc["PaDiM", "model_mb"] == 1

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from indad import published
+from indad.errors import StoreError
 from indad.store import FeatureStore
 from indad.tables import Layout, markdown
 
@@ -81,6 +82,21 @@ def collect(
         found.append(row)
     frame = pd.DataFrame(found, columns=list(COLUMNS))
     return frame.astype({"seed": "Int64", "images": "Int64"})
+
+
+def read(path: Path) -> pd.DataFrame:
+    """Read what ``collect`` returned, from the CSV file it was written to.
+
+    Raises:
+        StoreError: the file is missing, damaged, or has other columns.
+    """
+    try:
+        table = pd.read_csv(path, dtype={"dataset": str, "category": str, "name": str})
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path}: not a readable run-time table ({error}); delete it") from None
+    if list(table) != list(COLUMNS):
+        raise StoreError(f"{path}: not a run-time table of this version; delete it and run again")
+    return table
 
 
 def _measured(path: Path) -> dict[str, float]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from indad import style, tables
+from indad import runtime, style, tables
 from indad.style import plt
 
 #: Metrics shown, a panel each.
@@ -19,57 +17,36 @@ QUALITIES = ("image_auroc", "aupro")
 COLUMNS = ("dataset", "experiment", *QUALITIES, "seconds_per_image", "model_mb")
 
 
-def seconds(record: Path) -> float:
-    """Read a job's mean wall time from Snakemake's record; NaN where there is none.
-
-    Records are by-products: a job whose outputs came from elsewhere has none.
-    """
-    try:
-        with record.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file, delimiter="\t"))
-        return float(np.mean([float(row["s"]) for row in rows])) if rows else float("nan")
-    except (OSError, KeyError, ValueError):
-        return float("nan")
-
-
-def size_mb(model: Path, gallery: Path | None, share: float = 1.0) -> float:
-    """Return what is needed to score a new image, beside the backbone, in megabytes.
-
-    Args:
-        model: the fitted model's file.
-        gallery: the feature store that the model compares with, if it does.
-        share: of the store's images that are training images.
-    """
-    size = model.stat().st_size
-    return (size + (share * gallery.stat().st_size if gallery else 0)) / 1e6
-
-
-def gather(metrics: pd.DataFrame, runs: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """Average quality, time and size of each experiment over the categories of each data set.
+def gather(
+    metrics: pd.DataFrame, times: pd.DataFrame, models: Mapping[str, tuple[str, str]]
+) -> pd.DataFrame:
+    """Put quality beside time and size, means over categories and seeds.
 
     Args:
         metrics: tidy metrics.
-        runs: ``dataset, category, experiment, seed`` with ``train`` and ``test`` (numbers of
-            images), ``each_image`` (records of the jobs that see all of them), ``each_test`` (of
-            those that see the test images), ``model`` and ``gallery`` (files, the latter or None).
+        times: every job's, as ``runtime.collect``.
+        models: experiment to its model's and its extractor's name.
 
     Returns:
         ``COLUMNS``, a row per data set and experiment. What was not measured is NaN.
     """
-    rows = []
-    for run in runs:
-        everything = run["train"] + run["test"]
-        spent = sum(seconds(Path(record)) for record in run["each_image"]) / everything
-        spent += sum(seconds(Path(record)) for record in run["each_test"]) / run["test"]
-        gallery = Path(run["gallery"]) if run["gallery"] else None
-        size = size_mb(Path(run["model"]), gallery, run["train"] / everything)
-        rows.append((run["dataset"], run["experiment"], spent, size))
-    costs = pd.DataFrame(rows, columns=["dataset", "experiment", "seconds_per_image", "model_mb"])
     keys = ["dataset", "experiment"]
-    costs = costs.groupby(keys, sort=False).mean()
     quality = metrics.pivot_table(index=keys, columns="metric", values="value", aggfunc="mean")
-    found = quality.reindex(index=costs.index, columns=list(QUALITIES)).join(costs)
-    return found.reset_index()[list(COLUMNS)]
+    parts = []
+    for dataset in dict.fromkeys(times["dataset"]):
+        costs = runtime.experiments(times[times["dataset"] == dataset], models)
+        parts.append(
+            pd.DataFrame(
+                {
+                    "dataset": dataset,
+                    "experiment": costs["experiment"],
+                    "seconds_per_image": costs["with_backbone"],
+                    "model_mb": costs["model_mb"],
+                }
+            )
+        )
+    found = pd.concat(parts).set_index(keys)
+    return found.join(quality.reindex(columns=list(QUALITIES))).reset_index()[list(COLUMNS)]
 
 
 def draw(table: pd.DataFrame, output: Path) -> None:
@@ -102,10 +79,9 @@ def draw(table: pd.DataFrame, output: Path) -> None:
             left.set_title(f"{dataset}: {left.get_title(loc='left')}", loc="left")
             _legend(right, rows, number)
         figure.supxlabel(
-            "Seconds per test image: decoding, backbone and method, with the start of the jobs. "
-            "Larger marks: larger\n"
-            "model files, which coresets of one fit share. Means over categories and seeds. Grey "
-            "line: nothing is both faster and better.",
+            "Seconds per test image: backbone and method, without the start of the jobs. Larger "
+            "marks: larger models.\n"
+            "Means over categories and seeds. Grey line: nothing is both faster and better.",
             x=0.012, ha="left", fontsize=style.SMALL, color=style.GREY,
         )  # fmt: skip
         style.save(figure, output)

@@ -238,33 +238,11 @@ def recorded_jobs(wildcards):
         for category in categories
         for job in jobs_of(dataset, category)
     ]
-def compared_runs(wildcards=None):
-    """What each experiment, category and seed left behind that tells its time and size."""
-    runs = []
-    for dataset, categories in datasets().items():
-        for category in categories:
-            for experiment in CONFIG.experiments.values():
-                for seed in CONFIG.seeds:
-                    runs.append(compared_run(dataset, category, experiment, seed))
-    return runs
 
 
-def compared_run(dataset, category, experiment, seed):
-    """One of ``compared_runs``, see ``indad.tradeoff.gather``."""
-    place, extractor = f"{dataset}/{category}", experiment.extractor
-    geometry = CONFIG.geometry(extractor)
-    features = f"{RESULTS}/features/{place}/{extractor}.h5"
+def fitted_models():
+    """The model and the extractor of each experiment, by name."""
     return {
-        "dataset": dataset,
-        "category": category,
-        "experiment": experiment.name,
-        "seed": seed,
-        "manifest": f"{RESULTS}/manifests/{place}.csv",
-        "model": f"{RESULTS}/models/{place}/{experiment.model}/seed{seed}.safetensors",
-        "gallery": features if experiment.needs_gallery else None,
-        "each_image": [
-            f"{BENCHMARKS}/decode/{place}/{geometry}.tsv",
-            f"{BENCHMARKS}/extract/{place}/{extractor}.tsv",
-        ],
-        "each_test": [f"{BENCHMARKS}/score/{place}/{experiment.name}/seed{seed}.tsv"],
+        name: (experiment.model, experiment.extractor)
+        for name, experiment in CONFIG.experiments.items()
     }

@@ -43,11 +43,7 @@ rule figures:
 rule tradeoff:
     input:
         metrics=f"{RESULTS}/metrics.csv",
-        manifests=lambda wildcards: sorted({run["manifest"] for run in compared_runs()}),
-        models=lambda wildcards: sorted({run["model"] for run in compared_runs()}),
-        galleries=lambda wildcards: sorted(
-            {run["gallery"] for run in compared_runs() if run["gallery"]}
-        ),
+        times=f"{RESULTS}/runtime.csv",
     output:
         figure=report(
             f"{RESULTS}/figures/tradeoff.png",
@@ -62,6 +58,6 @@ rule tradeoff:
     conda:
         ENVIRONMENT
     params:
-        runs=compared_runs,
+        models=fitted_models(),
     script:
         "../../scripts/tradeoff.py"

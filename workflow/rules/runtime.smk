@@ -20,10 +20,7 @@ rule runtime:
         ENVIRONMENT
     params:
         jobs=recorded_jobs,
-        models={
-            name: (experiment.model, experiment.extractor)
-            for name, experiment in CONFIG.experiments.items()
-        },
+        models=fitted_models(),
         benchmarks=BENCHMARKS,
         logs=LOGS,
         layout=CONFIG.layout,
