@@ -540,6 +540,8 @@ def main() -> int:
     except IndadError as error:
         console.print(f"[bold red]error[/] {_plain(str(error))}", highlight=False, soft_wrap=True)
         return 2
+    except KeyboardInterrupt:
+        return 130
     with tempfile.TemporaryDirectory() as folder:
         override = Path(folder) / "command-line.yaml"
         override.write_text(yaml.safe_dump(settings, allow_unicode=True), encoding="utf-8")
@@ -567,7 +569,8 @@ def main() -> int:
     place = results.resolve()
     console.print(
         f"Tables: {place}/tables/   pictures: {place}/pictures/   "
-        f"metrics: {place}/metrics.csv   everything: {place}/",
+        f"metrics: {place}/metrics.csv   everything: {place}/\n"
+        f"Models, to score new images with: python scripts/run.py list {results}",
         highlight=False,
         soft_wrap=True,
     )

@@ -499,11 +499,24 @@ def test_exit_codes(made, tmp_path):
     code, text = run(model, broken, test / "good/001.png", "--exit-zero", "--json", lines)
     assert code == 2
     assert "broken.png: cannot be decoded" in text
-    assert "2 images: 0 anomalous, 1 good, 1 could not be scored" in text
+    assert "2 images: 0 anomalous, 1 good, 1 with errors" in text
     failed, scored = map(json.loads, lines.read_text().splitlines())
     assert failed["score"] is None
     assert "cannot be decoded" in failed["error"]
     assert scored["anomalous"] is False
+
+
+def test_an_image_that_goes_away_before_it_is_drawn_is_an_error_of_its_own(made, padim, tmp_path):
+    image = Path(shutil.copy(made / "data/widget/test/dent/000.png", tmp_path / "a.png"))
+    result = padim.predict(str(image))
+    image.unlink()
+    tables, tally = command.Tables(None, None, live=False), command.Tally(total=1)
+    pictures = command.Pictures(padim, tmp_path / "seen", tmp_path)
+    console = Console(file=io.StringIO(), width=200)
+    command.Reporter(console, tally, tables, pictures, quiet=False).take([result])
+    assert tally.code(exit_zero=True) == 2
+    assert "no heat map" in console.file.getvalue()
+    assert (tables.rows[0]["score"], tables.rows[0]["anomalous"]) == (result.score, True)
 
 
 def test_good_images_of_ones_own_give_the_threshold(made):

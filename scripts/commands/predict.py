@@ -134,15 +134,17 @@ class Tally:
 
     Attributes:
         total: images in all, or None while watching.
+        done: images dealt with.
         good: images at most at the threshold.
         anomalous: images above it.
         scored: both, or all where there is no threshold.
-        failed: images that could not be scored.
+        failed: images that could not be scored, or drawn.
         worked: seconds that the images so far took by themselves: results come in batches, so the
             time since the start says little of what is left.
     """
 
     total: int | None = None
+    done: int = 0
     good: int = 0
     anomalous: int = 0
     scored: int = 0
@@ -151,17 +153,13 @@ class Tally:
     started: float = field(default_factory=time.perf_counter)
 
     @property
-    def done(self) -> int:
-        """Images dealt with."""
-        return self.scored + self.failed
-
-    @property
     def seconds(self) -> float:
         """Time since the first image was begun."""
         return time.perf_counter() - self.started
 
     def add(self, result: Result | Failure) -> str:
         """Count a result and return its verdict."""
+        self.done += 1
         if isinstance(result, Failure):
             self.failed += 1
             return "error"
@@ -185,7 +183,7 @@ class Tally:
         if not self.anomalous + self.good:
             counts = f"{self.scored} scored"
         if self.failed:
-            counts += f", {self.failed} could not be scored"
+            counts += f", {self.failed} with errors"
         return f"{self.done} images: {counts}"
 
 
@@ -240,9 +238,8 @@ class Tables:
                     f"{self.json_file}: exists and is no table of this command's ({error})"
                 ) from None
 
-    def add(self, result: Result | Failure) -> None:
-        """Take in a result."""
-        one = row(result)
+    def add(self, one: dict[str, Any]) -> None:
+        """Take in a row."""
         if not self.live:
             self.rows.append(one)
             return
@@ -335,23 +332,34 @@ class Reporter:
         """Deal with results one by one."""
         with self.progress or contextlib.nullcontext():
             for result in results:
+                one = row(result)
                 verdict = self.tally.add(result)
                 if self.pictures and isinstance(result, Result):
-                    began = time.perf_counter()
-                    self.pictures.draw(result)
-                    self.tally.worked += time.perf_counter() - began
-                self.tables.add(result)
-                self._line(result, verdict)
+                    one["error"] = self._draw(self.pictures, result)
+                self.tables.add(one)
+                self._line(one, verdict)
                 self._show()
 
-    def _line(self, result: Result | Failure, verdict: str) -> None:
-        if isinstance(result, Failure):
-            text, style = f"error      {result.error}", "red"
-        elif self.quiet and verdict != "anomalous":
-            return
-        else:
-            text = f"{verdict:9}  {result.score:<10.5g}  {result.image}"
+    def _draw(self, pictures: Pictures, result: Result) -> str | None:
+        """Write the heat map; return what went wrong, if its file is gone since it was scored."""
+        began = time.perf_counter()
+        try:
+            pictures.draw(result)
+        except DataError as error:
+            self.tally.failed += 1
+            return f"no heat map: {error}"
+        finally:
+            self.tally.worked += time.perf_counter() - began
+        return None
+
+    def _line(self, one: dict[str, Any], verdict: str) -> None:
+        if verdict != "error" and not (self.quiet and verdict != "anomalous"):
             style = {"anomalous": "bold red", "good": "green"}.get(verdict, "")
+            self._print(f"{verdict:9}  {one['score']:<10.5g}  {one['image']}", style)
+        if one["error"]:
+            self._print(f"error      {one['error']}", "red")
+
+    def _print(self, text: str, style: str) -> None:
         self.console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
     def _show(self) -> None:
