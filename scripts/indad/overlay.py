@@ -9,8 +9,9 @@ from scipy.ndimage import binary_erosion
 
 from indad.images import Geometry, to_rgb
 
-#: How much of a pixel the map covers: where it is normal, and where it is highest.
-COVER = (0.25, 0.75)
+#: How much of a pixel the map covers: where it is normal, and where it is highest. The defect must
+#: still be seen.
+COVER = (0.25, 0.6)
 #: Brightness of what the crop hides from the model.
 UNSEEN = 0.45
 #: The line round a region above the threshold: its colour, and its width as a share of the image.
