@@ -46,6 +46,7 @@ from indad.errors import IndadError  # noqa: E402
 from indad.manifest import GOOD, find_categories  # noqa: E402
 from indad.methods import METHODS  # noqa: E402
 from indad.progress import duration  # noqa: E402
+from indad.stage import said_plainly  # noqa: E402
 
 #: Rough share of a run that a job of each rule takes, for the time left.
 WEIGHTS = {
@@ -91,7 +92,7 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument(
         "method",
         metavar="METHOD",
-        choices=[*METHODS, "all", "check"],
+        choices=[*METHODS, "all", "check", *COMMANDS],
         help=f"one of {', '.join(METHODS)}, all, or check: examine the data, compute nothing; or "
         f"a command: {', '.join(COMMANDS)}",
     )
@@ -529,8 +530,11 @@ def main() -> int:
     given = sys.argv[1:]
     try:
         if given and given[0] in COMMANDS:
-            return import_module(COMMANDS[given[0]]).main(given[1:], console)
+            with said_plainly():
+                return import_module(COMMANDS[given[0]]).main(given[1:], console)
         arguments = parser().parse_args(given)
+        if arguments.method in COMMANDS:
+            raise IndadError(f"{arguments.method} comes first: run.py {arguments.method} ...")
         if arguments.method == "check":
             return check_data(arguments, console)
         settings = overrides(arguments)

@@ -227,6 +227,24 @@ def test_importing_the_package_stays_cheap():
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(score.__file__).parent)
 
 
+def test_a_gpu_too_small_for_a_batch_gets_smaller_ones(made, monkeypatch):
+    import torch
+
+    model = load_model(model_file(made, "padim"), device="cpu", batch_size=8)
+    images = sorted((made / "data/widget/test/dent").iterdir())
+    expected = [result.score for result in model.predict(images)]
+    backbone = model._backbone
+
+    def small(batch):
+        if len(batch) > 2:
+            raise torch.cuda.OutOfMemoryError("too large")
+        return backbone(batch)
+
+    monkeypatch.setattr(model, "_backbone", small)
+    np.testing.assert_allclose([r.score for r in model.predict(images)], expected, rtol=1e-4)
+    assert model.batch_size == 2
+
+
 # -- thresholds -----------------------------------------------------------------------------------
 
 

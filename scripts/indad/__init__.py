@@ -1,6 +1,12 @@
 """KNN-based industrial anomaly detection: SPADE, PaDiM and PatchCore, from images to tables.
 
 The library knows nothing of Snakemake; the workflow's stage scripts call it, and so can you.
+A fitted model scores new images in three lines::
+
+    from indad import load_model
+    model = load_model("results/models/mine/screw/padim-r18-4cb67777/seed0.safetensors")
+    result = model.predict("photo.png")  # result.score, result.map, result.anomalous
+
 Modules that need torch are imported by those who use them, so that ``import indad`` is cheap.
 """
 

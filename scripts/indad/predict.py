@@ -21,9 +21,10 @@ from PIL import Image
 
 from indad import calibration, methods
 from indad.calibration import Calibration, Threshold
-from indad.errors import ConfigError, DataError, DeviceError, StoreError, WeightsError
+from indad.errors import ConfigError, DataError, StoreError, WeightsError
 from indad.extractor import EXTRACT_VERSION
-from indad.features import ArrayFeatures, FeatureSource, chunks
+from indad.features import ArrayFeatures, FeatureSource
+from indad.gpu import smaller
 from indad.images import Geometry, decode, prepare
 from indad.methods.base import SCORE_BATCH, Detector
 from indad.store import FeatureStore
@@ -81,7 +82,8 @@ class Model:
         calibration: scores of images whose labels are known, or None.
         threshold: where good ends, or None where nothing is known of it. May be set.
         device: ``cpu`` or ``cuda``.
-        batch_size: images the backbone sees at once.
+        batch_size: images the backbone sees at once; halved where a GPU's memory does not hold
+            them.
         input_size: ``(H, W)`` of the maps.
     """
 
@@ -119,7 +121,7 @@ class Model:
 
         Raises:
             DataError: an image is missing, damaged or of an unusable size or type.
-            DeviceError: the device's memory does not hold a batch.
+            DeviceError: the GPU's memory does not hold a single image.
         """
         several = isinstance(images, (list, tuple)) or getattr(images, "ndim", 0) == 4
         results = []
@@ -137,7 +139,7 @@ class Model:
             used.
 
         Raises:
-            DeviceError: the device's memory does not hold a batch.
+            DeviceError: the GPU's memory does not hold a single image.
         """
         # The searches of a method gain from more images than the backbone does.
         count = max(self.batch_size, SCORE_BATCH)
@@ -214,19 +216,22 @@ class Model:
         made = self._detector.provenance
         layers: dict[str, list[np.ndarray]] = {name: [] for name in made["layers"]}
         embeddings = []
-        try:
-            for part in chunks(len(pixels), self.batch_size):
+        start = 0
+        while start < len(pixels):
+            part = slice(start, start + self.batch_size)
+            try:
                 images = self._normalise(pixels[part])
                 maps, z = features_of(self._backbone, images, made["layers"], made["embedding"])
-                for name, values in maps.items():
-                    # Stored features may have been rounded to float16; so must these be.
-                    layers[name].append(values.cpu().numpy().astype(made["dtype"]))
-                embeddings.append(z.cpu().numpy())
-        except torch.cuda.OutOfMemoryError:
-            raise DeviceError(
-                f"the GPU's memory does not hold a batch of {self.batch_size} images; set a "
-                "smaller batch size"
-            ) from None
+                # Stored features may have been rounded to float16; so must these be.
+                arrays = {n: value.cpu().numpy().astype(made["dtype"]) for n, value in maps.items()}
+                embedding = z.cpu().numpy()
+            except torch.cuda.OutOfMemoryError:
+                self.batch_size = smaller(self.batch_size, "a batch of {} images")
+                continue
+            for name, values in arrays.items():
+                layers[name].append(values)
+            embeddings.append(embedding)
+            start = part.stop
         return ArrayFeatures(
             {name: np.concatenate(values) for name, values in layers.items()},
             input_size=self.input_size,
