@@ -554,6 +554,7 @@ def test_good_images_of_ones_own_give_the_threshold(made):
             "0.01 needs the scores of 99 good images, there are 19",
         ),
         (["GOOD", "--threshold", "x"], "must be a number, f1max or none, got 'x'"),
+        (["GOOD", "--threshold", "nan"], "must be a number, f1max or none, got 'nan'"),
         (["GOOD", "--output", "GOOD"], "heat maps need a folder of their own"),
         (["--watch", "GOOD", "--json", "a.json"], "name it *.jsonl"),
     ],

@@ -7,12 +7,14 @@ import contextlib
 import csv
 import io
 import json
+import math
 import os
 import signal
 import textwrap
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from indad import atomic, photos
-from indad.calibration import Threshold
+from indad.calibration import Calibration, Threshold
 from indad.errors import ConfigError, DataError
-from indad.predict import Failure, Model, Result, load_model
+from indad.predict import Failure, Model, Result, choose, load_model
 from indad.progress import duration
 
 #: Columns of the CSV file, and fields of an image in the JSON file.
@@ -392,6 +394,17 @@ def main(given: list[str], console: Console) -> int:
     if output is not None:
         _keep_apart(output, [arguments.watch] if arguments.watch else found)
 
+    # What is wrong with the tables or the threshold is said before the backbone is loaded.
+    tables = Tables(arguments.csv, arguments.json, arguments.watch is not None)
+    path, known = choose(arguments.model, arguments.experiment)
+    asked = partial(threshold, path, false_alarms=arguments.false_alarms, asked=arguments.threshold)
+    limit = None if arguments.good else asked(known)
+    if output is not None and not (arguments.good or (known and known.colour_range())):
+        raise ConfigError(
+            "--output: heat maps need the colour scale of good images, and no calibration.json of "
+            "the model's experiment is found; give good images with --good DIR"
+        )
+
     started = time.perf_counter()
     model = load_model(
         arguments.model,
@@ -405,16 +418,11 @@ def main(given: list[str], console: Console) -> int:
     _say(console, f"loaded     in {time.perf_counter() - started:.1f} s, on {model.device}")
     if arguments.good:
         model.calibrate(_score_good(model, arguments.good), f"images of {arguments.good}")
-    set_threshold(model, arguments.false_alarms, arguments.threshold)
-    if model.threshold is not None:
-        _say(console, f"threshold  {model.threshold.score:.5g}: {model.threshold.source}")
-    if output is not None and (model.calibration is None or not model.calibration.good.scores):
-        raise ConfigError(
-            "--output: heat maps need the colour scale of good images, and no calibration.json of "
-            "the model's experiment is found; give good images with --good DIR"
-        )
+        limit = asked(model.calibration)
+    model.threshold = limit
+    if limit is not None:
+        _say(console, f"threshold  {limit.score:.5g}: {limit.source}")
 
-    tables = Tables(arguments.csv, arguments.json, arguments.watch is not None)
     tally = Tally(total=None if arguments.watch else len(found))
     pictures = None if output is None else Pictures(model, output, base)
     reporter = Reporter(console, tally, tables, pictures, arguments.quiet)
@@ -432,7 +440,7 @@ def main(given: list[str], console: Console) -> int:
     tables.finish(
         {
             "model": str(model.path),
-            "experiment": model.calibration.experiment if model.calibration else None,
+            "experiment": (known.experiment or None) if known else None,
             "threshold": None if model.threshold is None else asdict(model.threshold),
             "images_per_second": round(len(found) / took, 2),
         }
@@ -467,34 +475,31 @@ def watch(model: Model, arrivals: photos.Arrivals, reporter: Reporter, interval:
         signal.signal(signal.SIGTERM, before)
 
 
-def set_threshold(model: Model, false_alarms: float | None, threshold: str | None) -> None:
-    """Set the model's threshold as asked for on the command line.
+def threshold(
+    model: Path, known: Calibration | None, *, false_alarms: float | None, asked: str | None
+) -> Threshold | None:
+    """Choose the threshold asked for on the command line.
 
     Raises:
         ConfigError: it cannot be had.
     """
-    known = model.calibration
-    if threshold == "none":
-        model.threshold = None
-    elif threshold not in (None, "f1max"):
+    if asked == "none":
+        return None
+    if asked not in (None, "f1max"):
         try:
-            value = float(threshold)
+            value = float(asked)
         except ValueError:
-            raise ConfigError(
-                f"--threshold: must be a number, f1max or none, got {threshold!r}"
-            ) from None
-        model.threshold = known.at(value) if known else Threshold(value, None, "as given")
-    elif known is None:
+            value = math.nan
+        if not math.isfinite(value):
+            raise ConfigError(f"--threshold: must be a number, f1max or none, got {asked!r}")
+        return known.at(value) if known else Threshold(value, None, "as given")
+    if known is None:
         raise ConfigError(
-            f"{model.path}: no threshold is known: no calibration.json of an experiment of this "
-            "very model lies beside it or in its results folder. Run the workflow (again), or "
-            "give --good DIR with good images, --threshold NUMBER, or --threshold none for "
-            "scores alone"
+            f"{model}: no threshold is known: no calibration.json of an experiment of this very "
+            "model lies beside it or in its results folder. Run the workflow (again), or give "
+            "--good DIR with good images, --threshold NUMBER, or --threshold none for scores alone"
         )
-    elif threshold == "f1max":
-        model.threshold = known.at_f1_max()
-    else:
-        model.threshold = known.at_false_alarms(false_alarms)
+    return known.at_f1_max() if asked else known.at_false_alarms(false_alarms)
 
 
 def _score_good(model: Model, folder: Path) -> Iterator[Result]:

@@ -344,7 +344,7 @@ def load_model(
         DeviceError: ``cuda`` is demanded and there is none.
         ConfigError: the model has no such experiment.
     """
-    model, calibrations = find(path)
+    model, chosen = choose(path, experiment)
     header = methods.read_header(model)
     made = header.get("features")
     if not isinstance(made, Mapping) or "backbone" not in made:
@@ -357,7 +357,6 @@ def load_model(
             f"{model}: fitted on features of version {made['extract_version']}, this library makes "
             f"version {EXTRACT_VERSION}; run the workflow again"
         )
-    chosen = _choose(model, header, calibrations, experiment)
 
     from indad.extract import AUTO_BATCH
 
@@ -417,26 +416,29 @@ def _calibration_files(model: Path) -> list[Path]:
     return beside + sorted(scores.glob(f"*/{model.stem}/{calibration.NAME}"))
 
 
-def _choose(
-    model: Path,
-    header: Mapping[str, Any],
-    calibrations: Sequence[Calibration],
-    experiment: str | None,
-) -> Calibration | None:
-    """Choose the experiment whose scoring parameters and calibration are used."""
+def choose(
+    path: str | os.PathLike[str], experiment: str | None = None
+) -> tuple[Path, Calibration | None]:
+    """Return the model file that ``path`` means and the calibration of the experiment to use.
+
+    Raises:
+        StoreError: there is no such model, or a calibration is damaged.
+        ConfigError: the model has no such experiment, or several and none is named.
+    """
+    model, calibrations = find(path)
     names = ", ".join(each.experiment for each in calibrations) or "none is known"
     if experiment is not None:
         for each in calibrations:
             if each.experiment == experiment:
-                return each
+                return model, each
         raise ConfigError(f"experiment {experiment!r}: not among those of {model}: {names}")
     if len(calibrations) < 2:
-        return calibrations[0] if calibrations else None
-    own = header["parameters"]
+        return model, calibrations[0] if calibrations else None
+    own = methods.read_header(model)["parameters"]
     same = [each for each in calibrations if each.parameters.items() <= own.items()]
     if not same:
         raise ConfigError(f"{model}: several experiments share this model; choose one of {names}")
-    return same[0]
+    return model, same[0]
 
 
 def _device(device: str, made: Mapping[str, Any]) -> str:
