@@ -3,6 +3,8 @@
     python scripts/run.py padim --data-root /data/products       every category below a folder
     python scripts/run.py patchcore --dataset mvtec_ad           a data set of the configuration
     python scripts/run.py all --configfile config/quickstart.yaml
+    python scripts/run.py list                                   what has been computed
+    python scripts/run.py predict MODEL new/*.png                score new images
 
 It drives the same workflow as `snakemake` does: the same cache, the same products, and a second
 run computes only what changed.
@@ -24,6 +26,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +39,14 @@ from rich.table import Table
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
+from commands import COMMANDS  # noqa: E402
+from commands import plain as _plain  # noqa: E402
 from indad import catalogue  # noqa: E402
 from indad.errors import IndadError  # noqa: E402
 from indad.manifest import GOOD, find_categories  # noqa: E402
 from indad.methods import METHODS  # noqa: E402
 from indad.progress import duration  # noqa: E402
+from indad.stage import said_plainly  # noqa: E402
 
 #: Rough share of a run that a job of each rule takes, for the time left.
 WEIGHTS = {
@@ -64,9 +70,13 @@ def parser() -> argparse.ArgumentParser:
               run.py patchcore --dataset mvtec_ad --category bottle --cores 8
                   PatchCore on one category of a data set of the configuration
               run.py all --configfile config/quickstart.yaml
+                  what `make quickstart` runs
               run.py check --data-root /data/products
                   what is in the folders, and everything that is wrong with them
-                  what `make quickstart` runs
+
+            other commands, each with a --help of its own
+              run.py list                       what has been computed, and with which models
+              run.py predict MODEL IMAGES...    score new images with a fitted model
 
             a data folder
               <data root>/<category>/train/good/*.png          good images to learn from
@@ -82,8 +92,9 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument(
         "method",
         metavar="METHOD",
-        choices=[*METHODS, "all", "check"],
-        help=f"one of {', '.join(METHODS)}, all, or check: examine the data, compute nothing",
+        choices=[*METHODS, "all", "check", *COMMANDS],
+        help=f"one of {', '.join(METHODS)}, all, or check: examine the data, compute nothing; or "
+        f"a command: {', '.join(COMMANDS)}",
     )
     parse.add_argument(
         "--dataset",
@@ -441,10 +452,6 @@ def explain_failure(lines: list[str], console: Console) -> None:
         )
 
 
-def _plain(text: str) -> str:
-    return text.replace("[", "\\[")
-
-
 def check_data(arguments: argparse.Namespace, console: Console) -> int:
     """Print what a data folder holds and all that is wrong with it; return the exit code.
 
@@ -519,9 +526,15 @@ def _most_common(counts: Counter[str], most: int = 3) -> str:
 
 def main() -> int:
     """Run what the command line asks for; return the exit code."""
-    arguments = parser().parse_args()
     console = Console()
+    given = sys.argv[1:]
     try:
+        if given and given[0] in COMMANDS:
+            with said_plainly():
+                return import_module(COMMANDS[given[0]]).main(given[1:], console)
+        arguments = parser().parse_args(given)
+        if arguments.method in COMMANDS:
+            raise IndadError(f"{arguments.method} comes first: run.py {arguments.method} ...")
         if arguments.method == "check":
             return check_data(arguments, console)
         settings = overrides(arguments)
@@ -531,6 +544,8 @@ def main() -> int:
     except IndadError as error:
         console.print(f"[bold red]error[/] {_plain(str(error))}", highlight=False, soft_wrap=True)
         return 2
+    except KeyboardInterrupt:
+        return 130
     with tempfile.TemporaryDirectory() as folder:
         override = Path(folder) / "command-line.yaml"
         override.write_text(yaml.safe_dump(settings, allow_unicode=True), encoding="utf-8")
@@ -558,7 +573,8 @@ def main() -> int:
     place = results.resolve()
     console.print(
         f"Tables: {place}/tables/   pictures: {place}/pictures/   "
-        f"metrics: {place}/metrics.csv   everything: {place}/",
+        f"metrics: {place}/metrics.csv   everything: {place}/\n"
+        f"Models, to score new images with: python scripts/run.py list {results}",
         highlight=False,
         soft_wrap=True,
     )

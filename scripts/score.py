@@ -1,8 +1,9 @@
 """Score the test images of one category with one fitted model."""
 
+import os
 from pathlib import Path
 
-from indad import methods, scores, stage
+from indad import calibration, methods, scores, stage
 from indad.extractor import expected_store
 from indad.progress import LoggedProgress
 from indad.store import FeatureStore
@@ -23,7 +24,22 @@ def main(job: stage.Job) -> None:
             store.split("test"),
             progress=LoggedProgress(f"score {job.wildcards.category} {job.wildcards.experiment}"),
         )
-        scores.write(result, store.ground_truth(), Path(job.output.table), Path(job.output.maps))
+        truth = store.ground_truth()
+        scores.write(result, truth, Path(job.output.table), Path(job.output.maps))
+        normal, good, defective = calibration.collect(result.image, result.maps, truth.label)
+        target = Path(job.output.calibration)
+        calibration.Calibration(
+            experiment=job.wildcards.experiment,
+            dataset=job.wildcards.dataset,
+            category=job.wildcards.category,
+            seed=int(job.wildcards.seed),
+            model=os.path.relpath(job.input.model, target.parent),
+            model_identity=calibration.identity(methods.read_header(job.input.model)),
+            parameters=dict(job.params.parameters),
+            normal=normal,
+            good=good,
+            defective=defective,
+        ).write(target)
 
 
 if __name__ == "__main__":

@@ -86,6 +86,12 @@ def test_merging_is_deep_and_lists_replace():
     }
 
 
+def test_a_command_comes_first(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["run.py", "--results", "r", "list"])
+    assert run.main() == 2
+    assert "list comes first: run.py list ..." in capsys.readouterr().out
+
+
 def test_help_teaches():
     done = subprocess.run(
         [sys.executable, str(ROOT / "scripts/run.py"), "--help"],
@@ -93,7 +99,14 @@ def test_help_teaches():
         text=True,
         check=True,
     )
-    for word in ("METHOD", "--data-root", "train/good", "ground_truth", "--extractor lite0"):
+    for word in (
+        "METHOD",
+        "--data-root",
+        "train/good",
+        "ground_truth",
+        "--extractor lite0",
+        "predict",
+    ):
         assert word in done.stdout
 
 

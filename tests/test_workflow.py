@@ -144,6 +144,21 @@ def test_coresets_share_one_fit(finished):
     assert header["features"]["backbone"] == "tf_efficientnet_lite0"
 
 
+def test_a_model_scores_images_as_the_workflow_does(finished):
+    from indad import load_model, scores
+
+    for experiment in SMALL["run"]["experiments"]:
+        folder = finished / f"results/scores/drawn/wood/{experiment}/seed0"
+        table = scores.read_table(folder / "scores.csv")
+        model = load_model(folder, device="cpu")
+        assert model.calibration.experiment == experiment
+        images = [finished / "results/data/drawn/wood" / name for name in table["image"]]
+        results = model.predict(images)
+        np.testing.assert_allclose([each.score for each in results], table["score"], rtol=1e-4)
+        maps = scores.read_maps(folder / "maps.h5")
+        np.testing.assert_allclose([each.map for each in results], maps, atol=1e-4 * maps.max())
+
+
 def test_a_second_run_does_nothing(finished):
     again = snakemake(finished)
     assert again.returncode == 0

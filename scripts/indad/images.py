@@ -87,8 +87,25 @@ class Geometry:
                 f"it is {height} x {width} pixels after the resize, smaller than the crop of "
                 f"{rows} x {columns}; choose a larger 'resize' or a smaller 'crop'"
             )
-        top, left = round((height - rows) / 2), round((width - columns) / 2)
+        top, left = self._corner(height, width)
         return image.crop((left, top, left + columns, top + rows))
+
+    def _corner(self, height: int, width: int) -> Size:
+        """Return the upper left corner of the crop in a resized image."""
+        rows, columns = self.crop or (height, width)
+        return round((height - rows) / 2), round((width - columns) / 2)
+
+    def window(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Return ``(top, left, bottom, right)`` of what is seen of an image, in its own pixels."""
+        tall, wide = self.resized(height, width)
+        rows, columns = self.output(height, width)
+        top, left = self._corner(tall, wide)
+        return (
+            round(top * height / tall),
+            round(left * width / wide),
+            round((top + rows) * height / tall),
+            round((left + columns) * width / wide),
+        )
 
 
 def decode(path: Path) -> Image.Image:
@@ -151,9 +168,18 @@ def read_image(path: Path, geometry: Geometry) -> np.ndarray:
         DataError: the file cannot be decoded, or is smaller than the crop.
     """
     try:
-        return np.asarray(geometry.apply(to_rgb(decode(path)), Image.Resampling.BILINEAR))
+        return prepare(decode(path), geometry)
     except ValueError as error:
         raise DataError(f"{path}: {error}") from None
+
+
+def prepare(image: Image.Image, geometry: Geometry) -> np.ndarray:
+    """Return a decoded image as the backbone sees it, before normalisation: uint8 ``(H, W, 3)``.
+
+    Raises:
+        ValueError: it is smaller than the crop.
+    """
+    return np.asarray(geometry.apply(to_rgb(image), Image.Resampling.BILINEAR))
 
 
 def read_mask(path: Path, geometry: Geometry) -> np.ndarray:

@@ -5,6 +5,7 @@ rule score:
     output:
         table=f"{RESULTS}/scores/{RUN}/scores.csv",
         maps=f"{RESULTS}/scores/{RUN}/maps.h5",
+        calibration=f"{RESULTS}/scores/{RUN}/calibration.json",
     log:
         f"{LOGS}/score/{RUN}.log",
     benchmark:
