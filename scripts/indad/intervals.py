@@ -50,8 +50,8 @@ def score_interval(
     square = stdtrit(images - 1, (1 + level) / 2) ** 2 / count
     centre = (value + square / 2) / (1 + square)
     half = math.sqrt(square * max(spread, 0) + square**2 / 4) / (1 + square)
-    low = 0.0 if value <= 0 else max(centre - half, 0.0)
-    return low, 1.0 if value >= 1 else min(centre + half, 1.0)
+    low = 0.0 if value <= 0 else max(float(centre - half), 0.0)
+    return low, 1.0 if value >= 1 else min(float(centre + half), 1.0)
 
 
 def auroc_interval(
