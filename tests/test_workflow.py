@@ -201,12 +201,13 @@ def test_only_what_a_change_touches_runs_again(finished):
     refitted = SMALL["experiments"] | {"PaDiM": SMALL["experiments"]["PaDiM"] | {"dimensions": 9}}
     done = snakemake(finished, "--dry-run", experiments=refitted)
     assert planned(done) == {
-        "fit": 2, "score": 2, "evaluate": 2, "pictures": 2, "figures": 2, "tradeoff": 1, "runtime": 1,
-        "tabulate": 1, "compare": 1, "all": 1,
+        "fit": 2, "score": 2, "evaluate": 2, "pictures": 2, "figures": 2, "tradeoff": 1,
+        "runtime": 1, "tabulate": 1, "compare": 1, "all": 1,
     }  # fmt: skip
     done = snakemake(finished, "--dry-run", uncertainty={"resamples": 0})
     assert planned(done) == {
-        "evaluate": 8, "tabulate": 1, "compare": 1, "count": 1, "tradeoff": 1, "runtime": 1, "all": 1
+        "evaluate": 8, "tabulate": 1, "compare": 1, "count": 1, "tradeoff": 1, "runtime": 1,
+        "all": 1,
     }  # fmt: skip
     more = SMALL["experiments"] | {"SPADE-2": SMALL["experiments"]["SPADE"] | {"k_image": 2}}
     run = SMALL["run"] | {"experiments": [*SMALL["run"]["experiments"], "SPADE-2"]}

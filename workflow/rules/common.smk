@@ -243,6 +243,8 @@ def recorded_jobs(wildcards):
         for category in categories
         for job in jobs_of(dataset, category)
     ]
+
+
 def compared_runs(wildcards=None):
     """What each experiment, category and seed left behind that tells its time and size."""
     runs = []
