@@ -216,6 +216,10 @@ def test_the_document_says_who_is_best_and_why_there_is_no_ranking(rng, labels):
     assert "Mean rank over 14 categories: C4.5+m+cf 1.96, C4.5+m 2.00" in shown
     assert "![critical difference](f/d_image_auroc.png)" in shown
     assert "| C4.5 - C4.5+m " in shown
+    assert "cannot reach" not in shown
+    few = tidy(DEMSAR[:5])
+    shown = text(few, comparison.over(few, {"d": (1, 1)}, NAMES, level=0.95))
+    assert "Over 5 categories Wilcoxon's test cannot reach p < 0.05" in shown
 
     strong, weak = (
         run(rng.normal(size=80) + s * labels, labels, n) for s, n in ((4, "C4.5"), (0, "C4.5+m"))

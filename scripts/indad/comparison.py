@@ -359,7 +359,9 @@ def document(
         whole = rows["category"] == OVER_CATEGORIES
         parts.append(f"## {titles[metric]}: {dataset}")
         chosen = ranked[(ranked["dataset"] == dataset) & (ranked["metric"] == metric)]
-        parts += _over_text(chosen, rows[whole], figure.format(dataset=dataset, metric=metric))
+        parts += _over_text(
+            chosen, rows[whole], figure.format(dataset=dataset, metric=metric), 1 - level
+        )
         means = (
             metrics[(metrics["dataset"] == dataset) & (metrics["metric"] == metric)]
             .groupby(["category", "experiment"], sort=False)["value"]
@@ -378,7 +380,7 @@ def document(
     return "\n\n".join(parts) + "\n"
 
 
-def _over_text(ranked: pd.DataFrame, pairs: pd.DataFrame, figure: str) -> list[str]:
+def _over_text(ranked: pd.DataFrame, pairs: pd.DataFrame, figure: str, alpha: float) -> list[str]:
     if ranked.empty:
         return []
     count, size = int(ranked["n_categories"].iloc[0]), ranked["critical_difference"].iloc[0]
@@ -408,6 +410,11 @@ def _over_text(ranked: pd.DataFrame, pairs: pd.DataFrame, figure: str) -> list[s
         ]
         for row in pairs.itertuples()
     ]
+    if 2.0 ** (1 - count) >= alpha:
+        parts.append(
+            f"Over {count} categories Wilcoxon's test cannot reach p < {alpha:.2g}, however clear "
+            "the difference."
+        )
     headers = ["over categories (Wilcoxon)", "difference", "p (Holm)", "rank-biserial"]
     parts.append(tabulate(body, headers, tablefmt="pipe", disable_numparse=True))
     return parts
