@@ -86,6 +86,7 @@ def test_every_configuration_key_is_documented():
         *definitions["extractor"]["properties"],
         *definitions["experiment"]["properties"],
         *(f"readme.{key}" for key in schema()["properties"]["readme"]["properties"]),
+        *(f"uncertainty.{key}" for key in schema()["properties"]["uncertainty"]["properties"]),
         *(f"run.{key}" for key in schema()["properties"]["run"]["properties"]),
     }
     keys |= {name for m in methods.METHODS for name in methods.create(m, {}).parameters} - {"seed"}

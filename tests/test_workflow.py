@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from conftest import ROOT
-from indad import evaluation, methods, tables
+from indad import comparison, evaluation, methods, tables
 from indad.store import FeatureStore
 from run import load_config
 from test_layouts import make_mvtec, pack
@@ -97,6 +97,31 @@ def test_all_metrics_of_all_experiments(finished):
     assert len(measured) == 8
     for (dataset, _, _), names in measured.items():
         assert names == (tuple(tables.TITLES) if dataset == "drawn" else tuple(tables.TITLES)[:3])
+
+
+def test_every_value_has_an_interval_and_a_number_of_images(finished):
+    metrics = evaluation.read([finished / "results/metrics.csv"])
+    assert (metrics["ci_low"] <= metrics["value"]).all()
+    assert (metrics["value"] <= metrics["ci_high"]).all()
+    assert (metrics["ci_high"] - metrics["ci_low"] > 1e-3).all()
+    counts = pd.read_csv(finished / "results/counts.csv").set_index("category")
+    assert counts.loc["mono"].tolist() == ["elpv", 12, 4, 9, 0, 0]
+    assert counts.loc["wood", ["dataset", "n_train", "n_good"]].tolist() == ["drawn", 12, 4]
+    assert counts.loc["wood", "n_regions"] >= counts.loc["wood", "n_masks"] > 0
+
+
+def test_experiments_are_compared(finished):
+    results = finished / "results"
+    pairs = pd.read_csv(results / "comparisons.csv")
+    assert list(pairs) == list(comparison.COMPARISON_COLUMNS)
+    assert (pairs.groupby(["dataset", "metric"]).size() == 6).all()
+    assert pairs["p"].dropna().between(0, 1).all()
+    ranks = pd.read_csv(results / "ranks.csv")
+    assert set(ranks["n_categories"]) == {1}
+    assert (
+        "No ranking over categories: 1 category" in (results / "tables/comparisons.md").read_text()
+    )
+    assert (results / "figures/critical_difference").is_dir()
 
 
 def test_metrics_are_those_of_the_scores(finished):
@@ -186,13 +211,25 @@ def test_only_what_a_change_touches_runs_again(finished):
     done = snakemake(finished, "--dry-run", experiments=rescored)
     assert planned(done) == {
         "score": 2, "evaluate": 2, "pictures": 2, "figures": 2, "tradeoff": 1, "runtime": 1,
-        "tabulate": 1, "all": 1,
+        "tabulate": 1, "compare": 1, "count": 1, "all": 1,
     }  # fmt: skip
     refitted = SMALL["experiments"] | {"PaDiM": SMALL["experiments"]["PaDiM"] | {"dimensions": 9}}
     done = snakemake(finished, "--dry-run", experiments=refitted)
     assert planned(done) == {
         "fit": 2, "score": 2, "evaluate": 2, "pictures": 2, "figures": 2, "tradeoff": 1,
-        "runtime": 1, "tabulate": 1, "all": 1,
+        "runtime": 1, "tabulate": 1, "compare": 1, "all": 1,
+    }  # fmt: skip
+    done = snakemake(finished, "--dry-run", uncertainty={"resamples": 0})
+    assert planned(done) == {
+        "evaluate": 8, "tabulate": 1, "compare": 1, "count": 1, "tradeoff": 1, "runtime": 1,
+        "all": 1,
+    }  # fmt: skip
+    more = SMALL["experiments"] | {"SPADE-2": SMALL["experiments"]["SPADE"] | {"k_image": 2}}
+    run = SMALL["run"] | {"experiments": [*SMALL["run"]["experiments"], "SPADE-2"]}
+    done = snakemake(finished, "--dry-run", experiments=more, run=run)
+    assert planned(done) == {
+        "score": 2, "evaluate": 2, "pictures": 2, "figures": 2, "tradeoff": 1, "runtime": 1,
+        "tabulate": 1, "compare": 1, "all": 1,
     }  # fmt: skip
     assert planned(snakemake(finished, "--dry-run", batch_size=3, device="auto")) == {}
 

@@ -9,12 +9,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from indad import atomic
+from indad import atomic, bootstrap
 from indad.errors import StoreError
-from indad.metrics import image_metrics, pixel_metrics
+from indad.intervals import (
+    UNKNOWN,
+    Interval,
+    auroc_interval,
+    delong_covariance,
+    placements,
+    score_interval,
+)
+from indad.metrics import IMAGE_METRICS, PIXEL_METRICS, image_metrics, pixel_metrics, regions
 from indad.store import GroundTruth
 
-#: Columns of every metrics file. The bounds of the confidence interval are empty so far.
+#: Columns of every metrics file. The bounds of the confidence interval are empty where the test
+#: images do not tell them.
 COLUMNS = (
     "dataset", "category", "experiment", "seed", "metric", "value", "ci_low", "ci_high",
 )  # fmt: skip
@@ -43,9 +52,103 @@ def evaluate(scores: pd.DataFrame, maps: np.ndarray, truth: GroundTruth) -> dict
     return values
 
 
-def tidy(values: Mapping[str, float], **keys: Any) -> pd.DataFrame:
+def resample(
+    scores: pd.DataFrame, maps: np.ndarray, truth: GroundTruth, *, resamples: int, seed: int
+) -> dict[str, np.ndarray]:
+    """Compute all metrics that the ground truth allows on resamples of the images.
+
+    Good and defective images are drawn apart, for pixel metrics among those that ``evaluate`` takes
+    for them. The draws depend on the labels and the seed only, so that those of two experiments on
+    the same images are the same.
+
+    Args:
+        scores, maps, truth: as ``evaluate``, which checks them.
+        resamples: number B of resamples.
+        seed: of the draws.
+
+    Returns:
+        Per metric ``(B,)``. NaN where a resample has no defective pixel, which happens only if the
+        masks of defective images are empty in view.
+    """
+    labels = truth.label
+    found = _resample(
+        scores["score"].to_numpy(), labels.astype(np.int32), labels, IMAGE_METRICS, resamples, seed
+    )
+    if truth.mask.any():
+        known = truth.has_mask
+        numbered = regions(truth.mask[known])
+        found |= _resample(maps[known], numbered, labels[known], PIXEL_METRICS, resamples, seed)
+    return found
+
+
+def _resample(
+    scores: np.ndarray,
+    numbered: np.ndarray,
+    labels: np.ndarray,
+    names: Iterable[str],
+    resamples: int,
+    seed: int,
+) -> dict[str, np.ndarray]:
+    counts = bootstrap.ImageCounts.from_scores(scores, numbered)
+    values = counts.metrics(bootstrap.draws(labels, resamples, seed))
+    return dict(zip(names, values, strict=False))  # the fourth, AUPRO, is of pixels alone
+
+
+def intervals(
+    values: Mapping[str, float],
+    resampled: Mapping[str, np.ndarray],
+    scores: np.ndarray,
+    truth: GroundTruth,
+    *,
+    level: float,
+) -> dict[str, Interval]:
+    """Compute the confidence interval of every metric.
+
+    Image AUROC: ``auroc_interval``. All others: ``score_interval`` with the variance over the
+    resamples. An average precision of m defective images never counts for more than m
+    observations, an F1 for more than 2 m (its denominator counts each of them twice).
+
+    Args:
+        values: of ``evaluate``.
+        resampled: of ``resample``.
+        scores: image scores ``(N,)``.
+        truth: of the same images.
+        level: confidence level.
+    """
+    defective = int(truth.label.sum())
+    covariance = delong_covariance(*placements(truth.label, scores[None]))
+    found = {}
+    for metric, value in values.items():
+        if metric == "image_auroc":
+            found[metric] = auroc_interval(
+                value,
+                float(covariance[0, 0]),
+                level=level,
+                good=len(truth.label) - defective,
+                defective=defective,
+            )
+            continue
+        known = resampled[metric][np.isfinite(resampled[metric])]
+        if metric in IMAGE_METRICS:
+            images, most = defective, float(defective if metric == "image_ap" else 2 * defective)
+        else:
+            images, most = int(truth.mask[truth.has_mask].any(axis=(1, 2)).sum()), np.inf
+        found[metric] = (
+            score_interval(value, float(known.var()), level=level, images=images, most=most)
+            if len(known) > 1
+            else UNKNOWN
+        )
+    return found
+
+
+def tidy(
+    values: Mapping[str, float], bounds: Mapping[str, Interval] | None = None, **keys: Any
+) -> pd.DataFrame:
     """Arrange metrics as rows of ``COLUMNS``; ``keys`` gives dataset, category and so on."""
-    rows = [{**keys, "metric": metric, "value": value} for metric, value in values.items()]
+    rows = []
+    for metric, value in values.items():
+        low, high = (bounds or {}).get(metric, UNKNOWN)
+        rows.append({**keys, "metric": metric, "value": value, "ci_low": low, "ci_high": high})
     return pd.DataFrame(rows).reindex(columns=list(COLUMNS))
 
 

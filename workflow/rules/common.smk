@@ -10,7 +10,7 @@ from snakemake.utils import validate
 
 sys.path.insert(0, str(Path(workflow.basedir).parent / "scripts"))
 
-from indad import manifest, methods, pixels, published, tables, weights
+from indad import bootstrap, manifest, methods, pixels, published, tables, weights
 from indad.config import Config, check_schema
 from indad.errors import IndadError
 from indad.extractor import EXTRACT_VERSION
@@ -88,6 +88,11 @@ def all_metrics(wildcards):
 def all_manifests(wildcards):
     """The manifest of every category to run."""
     return expand_categories(f"{RESULTS}/manifests/{CATEGORY}.csv")
+
+
+def all_resamples(wildcards):
+    """What every metrics file has beside it for comparisons."""
+    return [str(Path(path).with_suffix(".h5")) for path in all_metrics(wildcards)]
 
 
 def all_pictures(wildcards):

@@ -5,11 +5,15 @@ rule evaluate:
         features=store_of_experiment,
     output:
         metrics=f"{RESULTS}/metrics/{CATEGORY}/{{experiment}}/seed{{seed}}.csv",
+        resamples=f"{RESULTS}/metrics/{CATEGORY}/{{experiment}}/seed{{seed}}.h5",
     log:
         f"{LOGS}/evaluate/{RUN}.log",
     benchmark:
         f"{BENCHMARKS}/evaluate/{RUN}.tsv"
     conda:
         ENVIRONMENT
+    params:
+        uncertainty=config["uncertainty"],
+        version=bootstrap.VERSION,
     script:
         "../../scripts/evaluate.py"

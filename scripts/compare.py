@@ -1,0 +1,54 @@
+"""Compare the experiments on the same test images, and rank them over categories."""
+
+from collections import defaultdict
+from pathlib import Path
+
+import pandas as pd
+
+from indad import atomic, comparison, diagrams, evaluation, resamples, stage, tables
+
+
+def main(job: stage.Job) -> None:
+    metrics = evaluation.read([Path(job.input.metrics)])
+    experiments, level = job.params.experiments, job.params.level
+    runs = defaultdict(list)
+    for path in job.input.resamples:
+        run = resamples.read(Path(path))
+        runs[run.dataset, run.category].append(run)
+    parts, totals = [], {}
+    for (dataset, category), group in runs.items():
+        own = metrics[(metrics["dataset"] == dataset) & (metrics["category"] == category)]
+        parts.append(comparison.within(group, own, experiments, level=level))
+        good, defective = totals.get(dataset, (0, 0))
+        bad = int(group[0].label.sum())
+        totals[dataset] = (good + len(group[0].label) - bad, defective + bad)
+    parts.append(comparison.over(metrics, totals, experiments, level=level))
+    filled = [part for part in parts if not part.empty]
+    pairs = pd.concat(filled, ignore_index=True) if filled else parts[-1]
+    ranked = comparison.ranks(metrics, experiments, level=level)
+    evaluation.write(pairs, Path(job.output.comparisons))
+    evaluation.write(ranked, Path(job.output.ranks))
+
+    with atomic.replacing(job.output.figures) as folder:
+        folder.mkdir()
+        shown = ranked[ranked["metric"].isin(tables.SUMMARY)].dropna(subset="critical_difference")
+        for (dataset, metric), rows in shown.groupby(["dataset", "metric"], sort=False):
+            diagrams.critical_difference(
+                rows,
+                folder / f"{dataset}_{metric}.png",
+                title=f"{tables.TITLES[metric]}: {dataset}",
+            )
+    text = comparison.document(
+        metrics,
+        pairs,
+        ranked,
+        experiments,
+        titles={metric: tables.TITLES[metric] for metric in tables.SUMMARY},
+        level=level,
+        figure="../figures/critical_difference/{dataset}_{metric}.png",
+    )
+    atomic.write_text(job.output.document, text)
+
+
+if __name__ == "__main__":
+    stage.run(main, globals().get("snakemake"))
