@@ -30,6 +30,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "score": ("test",),
     "evaluate": ("test",),
     "pictures": (),
+    "figures": (),
 }
 COLUMNS = (
     "stage", "dataset", "category", "name", "seed", "seconds", "cpu_seconds", "max_rss_mb",

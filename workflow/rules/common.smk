@@ -233,6 +233,7 @@ def jobs_of(dataset, category):
             )
             yield job("evaluate", f"{RESULTS}/metrics/{run}.csv", name, seed)
     yield job("pictures", f"{RESULTS}/pictures/{at}.png")
+    yield job("figures", f"{RESULTS}/figures/{at}/curves.png")
 
 
 def recorded_jobs(wildcards):
