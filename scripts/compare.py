@@ -9,7 +9,8 @@ from indad import atomic, comparison, diagrams, evaluation, resamples, stage, ta
 
 
 def main(job: stage.Job) -> None:
-    metrics = evaluation.read([Path(job.input.metrics)])
+    # What is not defined, where all test images are of one kind, cannot be compared.
+    metrics = evaluation.read([Path(job.input.metrics)]).dropna(subset="value")
     experiments, level = job.params.experiments, job.params.level
     runs = defaultdict(list)
     for path in job.input.resamples:

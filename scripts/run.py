@@ -28,13 +28,16 @@ from collections.abc import Iterator
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from indad.check import Report
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -43,10 +46,13 @@ from commands import COMMANDS  # noqa: E402
 from commands import plain as _plain  # noqa: E402
 from indad import catalogue  # noqa: E402
 from indad.errors import IndadError  # noqa: E402
-from indad.manifest import GOOD, find_categories  # noqa: E402
+from indad.manifest import find_categories, is_category  # noqa: E402
 from indad.methods import METHODS  # noqa: E402
 from indad.progress import duration  # noqa: E402
+from indad.reading import GOOD, Reading  # noqa: E402
 from indad.stage import said_plainly  # noqa: E402
+
+SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
 
 #: Rough share of a run that a job of each rule takes, for the time left.
 WEIGHTS = {
@@ -83,6 +89,8 @@ def parser() -> argparse.ArgumentParser:
               <data root>/<category>/test/good/*.png           good images to test with
               <data root>/<category>/test/<defect>/*.png       defective images, by kind
               <data root>/<category>/ground_truth/<defect>/*_mask.png     optional masks
+            other names, a list instead of folders, or no good test images: options of a data
+            set, described in config/README.md
 
             Results lie below --results: metrics.csv, tables/results.md, pictures/,
             scores/<data set>/<category>/<experiment>/seed<k>/scores.csv.
@@ -197,6 +205,16 @@ def choose_experiments(config: dict[str, Any], method: str, extractor: str | Non
     )
 
 
+def reading_of(config: dict[str, Any], dataset: str | None) -> Reading:
+    """Return how the folders of a data set are read: by its options, where it has any.
+
+    Raises:
+        IndadError: an option has a value that cannot be used.
+    """
+    settings = config.get("datasets", {}).get(dataset) or {}
+    return Reading.from_config(settings, f"datasets.{dataset}")
+
+
 def overrides(arguments: argparse.Namespace) -> dict[str, Any]:
     """Turn the command line into settings that are merged over the configuration.
 
@@ -211,10 +229,11 @@ def overrides(arguments: argparse.Namespace) -> dict[str, Any]:
     categories = arguments.category
     if arguments.data_root is not None:
         folder = arguments.data_root.expanduser().resolve()
-        if (folder / "train" / GOOD).is_dir():  # a single category: its parent is the data set
+        reading = reading_of(config, arguments.dataset)
+        if is_category(folder, reading):  # a single one: its parent is the data set
             categories = categories or [folder.name]
             folder = folder.parent
-        name = arguments.dataset or folder.name or "data"
+        name = arguments.dataset or folder.name.lstrip(".") or "data"
         dataset: dict[str, Any] = {"path": str(folder)}
         if name in config.get("datasets", {}):
             if not arguments.dataset:
@@ -227,7 +246,7 @@ def overrides(arguments: argparse.Namespace) -> dict[str, Any]:
                 )
             # Merging cannot take a list of categories away, so name all that are there.
             try:
-                categories = categories or find_categories(folder)
+                categories = categories or find_categories(folder, reading)
             except IndadError:
                 if not (source and folder.is_dir()):
                     raise
@@ -459,43 +478,42 @@ def check_data(arguments: argparse.Namespace, console: Console) -> int:
         IndadError: no such folder, or nothing in it.
     """
     from indad.check import check
+    from indad.config import check_schema
     from indad.images import Geometry
 
     if not console.is_terminal:
         console = Console(width=120)
     config = load_config(arguments.configfile)
+    if arguments.dataset and arguments.data_root:
+        over = {"datasets": {arguments.dataset: {"path": str(arguments.data_root)}}}
+        config = merged(config, over)
+    check_schema(config, yaml.safe_load(SCHEMA.read_text(encoding="utf-8")))
+    settings = config.get("datasets", {}).get(arguments.dataset) or {}
     folder = arguments.data_root
     if folder is None:
-        path = config.get("datasets", {}).get(arguments.dataset, {}).get("path")
-        if not path:
+        if "path" not in settings:
             raise IndadError("check needs --data-root DIR, or --dataset with a 'path'")
-        folder = Path(path)
+        folder = Path(settings["path"])
     folder = folder.expanduser().resolve()
-    single = (folder / "train" / GOOD).is_dir()
+    reading = reading_of(config, arguments.dataset)
+    single = is_category(folder, reading)
     root = folder.parent if single else folder
-    categories = arguments.category or ([folder.name] if single else find_categories(folder))
-    settings = config.get("extractors", {}).get(arguments.extractor or "wrn50", {})
-    resize, crop = settings.get("resize", 256), settings.get("crop", 224)
+    categories = arguments.category or ([folder.name] if single else [])
+    categories = categories or settings.get("categories") or find_categories(folder, reading)
+    extractor = config.get("extractors", {}).get(arguments.extractor or "wrn50")
+    if extractor is None:
+        known = ", ".join(config.get("extractors", {}))
+        raise IndadError(f"--extractor {arguments.extractor}: unknown; there are {known}")
+    resize, crop = extractor.get("resize", 256), extractor.get("crop", 224)
     geometry = Geometry.from_config(resize, crop)
-    table = Table("category", "train", "good", "defects", "masks", "sizes", "files", "problems")
     reports = []
     with Progress(console=console, transient=True) as bar:
         for name in categories:
             update = partial(_show, bar, bar.add_task(_plain(name)))
-            reports.append(check(root / name, geometry, threads=arguments.cores, progress=update))
-    for name, report in zip(categories, reports, strict=True):
-        kinds = [(k, n) for k, n in report.counts.items() if k not in ("train", f"test {GOOD}")]
-        table.add_row(
-            _plain(name),
-            str(report.counts["train"]),
-            str(report.counts[f"test {GOOD}"]),
-            _plain("\n".join(f"{n} {kind.removeprefix('test ')}" for kind, n in kinds)),
-            f"{report.masks} of {report.defective}",
-            _most_common(report.sizes),
-            _most_common(report.modes),
-            f"[red]{len(report.problems)}[/]" if report.problems else "none",
-        )
-    console.print(table)
+            reports.append(
+                check(root / name, geometry, reading, threads=arguments.cores, progress=update)
+            )
+    _show_reports(reports, console)
     for report in reports:
         for kind, colour, lines in (
             ("problem", "red", report.problems),
@@ -508,11 +526,50 @@ def check_data(arguments: argparse.Namespace, console: Console) -> int:
                     soft_wrap=True,
                 )
     problems = sum(len(report.problems) for report in reports)
+    checked = _counted(len(reports), "category", "categories")
     if problems:
-        console.print(f"{problems} problems: nothing can be run on these categories before.")
+        bad = [report.category for report in reports if report.problems]
+        console.print(
+            f"{_counted(problems, 'problem', 'problems')} in {_plain(', '.join(bad))}: nothing "
+            "can be run on such a category before it is mended.",
+            soft_wrap=True,
+        )
         return 1
-    console.print(f"Nothing wrong in {len(reports)} categories, for resize {resize}, crop {crop}.")
+    warned = sum(len(report.warnings) for report in reports)
+    look = f" {_counted(warned, 'warning', 'warnings')} to look at." if warned else ""
+    console.print(
+        f"Nothing wrong in {checked}, for resize {resize}, crop {crop}.{look}", highlight=False
+    )
     return 0
+
+
+def _show_reports(reports: list[Report], console: Console) -> None:
+    """Print what was found, a row a category, or a block where the terminal is narrow."""
+    columns = ("train", "good", "defects", "masks", "sizes", "files", "problems")
+    table = Table("category", *columns)
+    narrow = console.width < 80
+    for report in reports:
+        kinds = [(k, n) for k, n in report.counts.items() if k not in ("train", f"test {GOOD}")]
+        cells = (
+            str(report.counts["train"]),
+            str(report.counts[f"test {GOOD}"]),
+            _plain("\n".join(f"{n} {kind.removeprefix('test ')}" for kind, n in kinds)),
+            f"{report.masks} of {report.defective}",
+            _most_common(report.sizes),
+            _most_common(report.modes),
+            f"[red]{len(report.problems)}[/]" if report.problems else "none",
+        )
+        table.add_row(_plain(report.category), *cells)
+        if narrow:
+            console.print(f"[bold]{_plain(report.category)}[/]", highlight=False)
+            for column, cell in zip(columns, cells, strict=True):
+                console.print(f"  {column:8} {cell.replace(chr(10), ', ')}", highlight=False)
+    if not narrow:
+        console.print(table)
+
+
+def _counted(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"
 
 
 def _show(bar: Progress, task: TaskID, done: int, total: int) -> None:

@@ -6,6 +6,8 @@ Not called tabulate.py: that would hide the package of that name from every scri
 from pathlib import Path
 
 from indad import atomic, evaluation, manifest, stage, tables
+from indad.pixels import Pixels
+from indad.remarks import remarks
 
 
 def main(job: stage.Job) -> None:
@@ -20,16 +22,21 @@ def main(job: stage.Job) -> None:
         atomic.write_text(text, tables.latex(measured, metric, layout))
         tables.write(measured[measured["metric"] == metric], Path(data))
     tables.write(tables.beside(measured, layout), Path(job.output.published))
-    counts = tables.images(
-        {
-            (path.parent.name, path.stem): manifest.read(path)
-            for path in map(Path, job.input.manifests)
-        }
-    )
+    manifests = {
+        (path.parent.name, path.stem): manifest.read(path)
+        for path in map(Path, job.input.manifests)
+    }
+    counts = tables.images(manifests)
     tables.write(counts, Path(job.output.images))
-    summary = tables.document(measured, layout, selected=tables.SUMMARY)
+    noted = []
+    for path in map(Path, job.input.pixels):
+        dataset, category = path.parts[-3:-1]
+        table = manifests[dataset, category]
+        with Pixels(path, table) as pixels:
+            noted += [f"{dataset}, {category}: {each}." for each in remarks(table, pixels)]
+    summary = tables.document(measured, layout, selected=tables.SUMMARY, remarks=noted)
     atomic.write_text(job.output.summary, summary)
-    everything = tables.document(measured, layout, full=True, counts=counts)
+    everything = tables.document(measured, layout, full=True, counts=counts, remarks=noted)
     atomic.write_text(job.output.document, "# Results\n\n" + everything)
 
 

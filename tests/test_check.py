@@ -5,12 +5,18 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import textwrap
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
+import run
 from conftest import ROOT, save_image
 from indad import manifest, pixels
 from indad.check import check
@@ -126,25 +132,36 @@ def test_every_kind_of_file_and_name_is_read(category, name):
 def test_thousands_of_files(tmp_path, rng):
     folder = tmp_path / "many"
     content = (save_image(tmp_path / "x.png", rng.integers(0, 9, (8, 8), np.uint8))).read_bytes()
-    for split, count in (("train/good", 3000), ("test/good", 500), ("test/bad", 500)):
+    for split, count in (("train/good", 1200), ("test/good", 400), ("test/bad", 400)):
         (folder / split).mkdir(parents=True)
         for i in range(count):
             (folder / split / f"{i}.png").write_bytes(content)
     report = check(folder, Geometry(8, None))
     assert report.problems == []
-    assert sum(report.counts.values()) == 4000
-    assert "1000 test images are training images too" in report.warnings[0]
+    assert sum(report.counts.values()) == 2000
+    assert "800 test images are training images too" in report.warnings[0]
 
 
-def run_check(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "scripts/run.py"), "check", *arguments]
-    return subprocess.run(command, capture_output=True, text=True)
+def run_check(*arguments: str) -> SimpleNamespace:
+    """Run the command in this process: importing everything anew takes seconds."""
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as output:
+        patch.setattr(sys, "argv", ["run.py", "check", *arguments])
+        code = run.main()
+    return SimpleNamespace(returncode=code, stdout=output.getvalue())
+
+
+def test_the_command_is_one():
+    command = [sys.executable, str(ROOT / "scripts/run.py"), "check", "--data-root", "/no/such"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "/no/such: data folder not found" in done.stdout
+    assert not done.stderr
 
 
 def test_the_command_prints_a_table_and_all_problems(category):
     done = run_check("--data-root", str(category.parent), "--extractor", "lite0")
     assert done.returncode == 0, done.stdout
-    assert "Nothing wrong in 1 categories, for resize 256, crop 224" in done.stdout
+    assert "Nothing wrong in 1 category, for resize 256, crop 224" in done.stdout
     assert "widget" in done.stdout
     shutil.copytree(category, category.parent / "second")
     (category.parent / "second/train/good/000.png").write_bytes(b"junk")
@@ -156,7 +173,69 @@ def test_the_command_prints_a_table_and_all_problems(category):
     assert "2 problems" in done.stdout
     # A category itself may be given.
     assert run_check("--data-root", str(category)).returncode == 1
-    nothing = run_check("--data-root", "/no/such")
-    assert nothing.returncode == 2
-    assert "/no/such: data folder not found" in nothing.stdout
     assert "check needs --data-root DIR" in run_check().stdout
+
+
+def test_suspicious_masks_and_images_are_mentioned(category):
+    rows, columns = np.mgrid[0:40, 0:48]
+    Image.fromarray((rows * columns).astype(np.uint16)).save(category / "train/good/000.png")
+    inverted = np.full((40, 48), 255, np.uint8)
+    inverted[:9] = 0
+    save_image(category / "ground_truth/cut/000_mask.png", inverted)
+    (category / "ground_truth/cut/001_mask.png").rename(category / "001_mask.png")
+    Image.open(category / "001_mask.png").save(category / "ground_truth/cut/001_mask.jpg")
+    (category / "001_mask.png").unlink()
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    photo = Image.open(category / "test/dirt/a.png")
+    photo.save(category / "test/dirt/a.png", exif=exif)
+    report = check(category, WHOLE)
+    assert report.problems == []
+    lossy, large, turned, dark = report.warnings
+    assert "1 masks are JPEG files" in lossy
+    assert "1 masks cover more than half of the image" in large
+    assert "1 images with a mask are turned or mirrored" in turned
+    assert "reach 1833 of 65535, so they are seen almost black: a camera of 11 bits?" in dark
+
+
+def test_a_mask_of_the_raw_photo_is_refused(category):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(category / "test/dirt/a.png").save(category / "test/dirt/a.png", exif=exif)
+    (problem,) = (each for each in check(category, WHOLE).problems if "a.png: mask is" in each)
+    assert "48 x 40 pixels, its image 40 x 48; the image is turned by its EXIF" in problem
+
+
+def test_values_that_mean_nothing_are_problems(category):
+    Image.fromarray(np.full((40, 48), 300, np.float32)).save(category / "train/good/f.tif")
+    (problem,) = check(category, WHOLE).problems
+    assert "train/good/f.tif: its floats are 300 to 300, not 0 to 1" in problem
+
+
+def test_the_command_honours_options_and_suggests_them(category, tmp_path):
+    (category / "train/good").rename(category / "train/OK")
+    (category / "test/good").rename(category / "test/OK")
+    done = run_check("--data-root", str(category.parent))
+    assert done.returncode == 2
+    assert "'widget' looks like one of other names" in done.stdout
+    # What is suggested, as it is printed, reads the folder.
+    suggested = done.stdout[done.stdout.index("    datasets:") :]
+    (tmp_path / "mine.yaml").write_text(textwrap.dedent(suggested))
+    arguments = ("--configfile", str(tmp_path / "mine.yaml"), "--dataset", "mine")
+    for more in ((), ("--data-root", str(category))):
+        done = run_check(*arguments, *more)
+        assert done.returncode == 0, done.stdout
+        assert "Nothing wrong in 1 category" in done.stdout
+    (tmp_path / "mine.yaml").write_text("datasets: {mine: {path: x, goood: OK}}")
+    done = run_check(*arguments)
+    assert done.returncode == 2
+    assert "datasets.mine.goood: unknown key (did you mean good?)" in done.stdout
+
+
+def test_a_narrow_terminal_gets_lines_instead_of_a_table(category, capsys):
+    console = Console(width=50, force_terminal=True, no_color=True, highlight=False)
+    arguments = run.parser().parse_args(["check", "--data-root", str(category)])
+    assert run.check_data(arguments, console) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("  defects  2 cut, 1 dirt") for line in lines)
+    assert not any("┃" in line for line in lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -299,6 +300,33 @@ def test_figures_of_a_category(products, tmp_path, read):
     scores_of_others.write_text("image,label,defect,score\na.png,0,good,1\nb.png,1,cut,2\n")
     with pytest.raises(StoreError, match=r"other\.csv: the scores are not of"):
         figures.measure("X", scores_of_others, experiments[0].maps, experiments[0].pixels, rows)
+
+
+@pytest.mark.parametrize("kind", ["good", "defective"])
+def test_images_of_one_kind_are_shown_but_not_judged(products, tmp_path, read, kind):
+    rows, experiments = products
+    tables, measured = [], []
+    for each in experiments:
+        part = scores.read_table(each.table)
+        part = part[part["label"] == int(kind == "defective")].reset_index(drop=True)
+        tables.append(part)
+        measured.append(figures.Measured(each.name, part, None))
+        assert np.isnan(cases.threshold(part))
+        assert set(cases.verdicts(part, cases.threshold(part))) == {""}
+    figures.draw_curves(measured, tmp_path / "curves.png", title=TITLE)
+    figures.draw_scores(measured, tmp_path / "scores.png", title=TITLE)
+    made = figures.defect_table(measured)
+    assert made["image_auroc"].isna().all()
+    assert len(made) == (0 if kind == "good" else 4)
+    figures.draw_defects(made, tmp_path / "defects.png", title=TITLE)
+    for each, part in zip(experiments, tables, strict=True):
+        part.to_csv(each.table, index=False)
+        maps = scores.read_maps(each.maps, part["image"].tolist())
+        with h5py.File(each.maps, "w") as file:
+            file["image"], file["map"] = part["image"].tolist(), maps
+    pictures.sheets(rows, experiments, tmp_path / "a.png", tmp_path / "b.png", title=TITLE)
+    assert not read
+    assert Image.open(tmp_path / "b.png").height > 100
 
 
 @pytest.mark.parametrize(("experiments", "kinds"), [(1, 1), (3, 5), (9, 30)])

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+from functools import partial
+from pathlib import Path
+
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from conftest import save_image
 from indad.errors import DataError
@@ -46,7 +51,9 @@ def test_resize_to_an_exact_size_and_no_crop(tmp_path, rng):
 
 def test_an_image_smaller_than_the_crop_is_named(tmp_path, rng):
     path = save_image(tmp_path / "tiny.png", rng.integers(0, 255, (10, 10, 3), dtype=np.uint8))
-    with pytest.raises(DataError, match=r"tiny\.png: it is 100 x 100 .* smaller than the crop"):
+    with pytest.raises(
+        DataError, match=r"tiny\.png: 10 x 10 .* become 100 x 100 .* smaller than the crop"
+    ):
         read_image(path, Geometry.from_config(100, 224))
 
 
@@ -113,3 +120,140 @@ def test_geometries_have_names_of_their_own():
         )
     ]  # fmt: skip
     assert names == ["256-224", "256", "256x256-224", "256-224x192", "300x400"]
+
+
+# -- what cameras and tools write ------------------------------------------------------------------
+
+
+def png(path, pixels: np.ndarray, depth: int, colour: int, behind: bytes = b"") -> Path:
+    """Write a PNG that PIL cannot: 16 bits a channel, or chunks behind the pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + check
+
+    height, width = pixels.shape[:2]
+    rows = b"".join(b"\0" + row.astype(f">u{depth // 8}").tobytes() for row in pixels)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+        + chunk(b"IDAT", zlib.compress(rows))
+        + (chunk(b"eXIf", behind) if behind else b"")
+        + chunk(b"IEND", b"")
+    )
+    return path
+
+
+def tiff16(path, pixels: np.ndarray) -> Path:
+    """Write an uncompressed 16-bit RGB TIFF."""
+    height, width, channels = pixels.shape
+    data = pixels.astype("<u2").tobytes()
+    behind = 8 + 2 + 9 * 12 + 4
+    entries = [
+        (256, 4, 1, width), (257, 4, 1, height), (258, 3, channels, behind), (259, 3, 1, 1),
+        (262, 3, 1, 2), (273, 4, 1, behind + 2 * channels), (277, 3, 1, channels),
+        (278, 4, 1, height), (279, 4, 1, len(data)),
+    ]  # fmt: skip
+    path.write_bytes(
+        struct.pack("<2sHIH", b"II", 42, 8, len(entries))
+        + b"".join(struct.pack("<HHII", *entry) for entry in entries)
+        + struct.pack("<I", 0)
+        + struct.pack(f"<{channels}H", *[16] * channels)
+        + data
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "colour", "channels"),
+    [("rgb.png", 2, 3), ("rgba.png", 6, 4), ("la.png", 4, 2), ("l.png", 0, 1), ("rgb.tif", 2, 3)],
+)
+def test_sixteen_bits_a_channel(tmp_path, rng, name, colour, channels):
+    deep = rng.integers(0, 65536, (12, 10, channels), dtype=np.uint16)
+    write = tiff16 if name.endswith("tif") else partial(png, depth=16, colour=colour)
+    seen = read_image(write(tmp_path / name, deep), Geometry(10, None)).astype(int)
+    grey = deep[..., [0, 0, 0]] if channels < 3 else deep[..., :3]
+    assert np.abs(seen - grey / 257).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.array([[0, 70_000]], np.int32), "its whole numbers are 0 to 70000, not 0 to 65535"),
+        (np.array([[-1, 5]], np.int32), "its whole numbers are -1 to 5"),
+        (np.array([[0, 255.0]], np.float32), "its floats are 0 to 255, not 0 to 1"),
+        (np.array([[0, np.nan]], np.float32), "its floats are nan to nan"),
+    ],
+)
+def test_values_that_would_be_cut_off_are_refused(tmp_path, values, message):
+    Image.fromarray(np.tile(values, (4, 2))).save(tmp_path / "x.tif")
+    with pytest.raises(DataError, match=f"x.tif: {message}"):
+        read_image(tmp_path / "x.tif", Geometry(4, None))
+
+
+def frames(path: Path, count: int = 3) -> Path:
+    first, *others = [Image.fromarray(np.full((9, 9, 3), 80 * i, np.uint8)) for i in range(count)]
+    kind = {"format": "MPO"} if path.suffix == ".jpg" else {}
+    first.save(path, save_all=True, append_images=others, **kind)
+    return path
+
+
+@pytest.mark.parametrize("name", ["pages.tif", "animated.png", "animated.webp"])
+def test_several_images_in_a_file_are_refused(tmp_path, name):
+    path = frames(tmp_path / name)
+    for read in (size, decode):
+        with pytest.raises(DataError, match=f"{name}: holds 3 images .pages or frames.; save each"):
+            read(path)
+
+
+def test_smaller_versions_of_a_photo_are_no_further_images(tmp_path):
+    assert decode(frames(tmp_path / "camera.jpg", 2)).size == (9, 9)
+    with TiffImagePlugin.AppendingTiffWriter(str(tmp_path / "p.tif"), True) as file:
+        for side, reduced in ((16, 0), (8, 1), (4, 1)):
+            image = Image.fromarray(np.full((side, side, 3), side, np.uint8))
+            image.save(file, format="TIFF", tiffinfo={254: reduced})
+            file.newFrame()
+    assert (np.asarray(decode(tmp_path / "p.tif")) == np.full((16, 16, 3), 16)).all()
+
+
+def test_other_formats_are_refused_whatever_their_name(tmp_path):
+    image = Image.fromarray(np.zeros((9, 9, 3), np.uint8))
+    for kind in ("GIF", "PPM", "EPS", "PCX", "ICO"):
+        image.save(tmp_path / "x.png", format=kind)
+        with pytest.raises(DataError, match="x.png: cannot be decoded"):
+            decode(tmp_path / "x.png")
+
+
+def test_a_turn_told_behind_the_pixels_is_refused(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = np.zeros((20, 40, 3), np.uint8)
+    path = png(tmp_path / "late.png", pixels, 8, 2, behind=exif.tobytes()[6:])
+    with pytest.raises(DataError, match="late.png: says only behind its pixels that it is to be"):
+        decode(path)
+
+
+@pytest.mark.parametrize("shape", [(1, 500), (500, 1), (1, 1), (2, 3000)])
+def test_thin_images(tmp_path, rng, shape):
+    path = save_image(tmp_path / "thin.png", rng.integers(0, 255, (*shape, 3), dtype=np.uint8))
+    assert read_image(path, Geometry(32, (24, 24))).shape == (24, 24, 3)
+    assert read_image(path, Geometry((16, 8), None)).shape == (16, 8, 3)
+
+
+def test_a_line_that_the_resize_would_blow_up_is_refused(tmp_path):
+    path = save_image(tmp_path / "line.png", np.zeros((1, 9000), np.uint8))
+    with pytest.raises(DataError, match="9000 x 1 pixels become 2304000 x 256 .* too many; cut it"):
+        read_image(path, STANDARD)
+    assert read_image(path, Geometry((32, 32), None)).shape == (32, 32, 3)
+
+
+def test_masks_drawn_on_nothing_or_in_print_colours(tmp_path):
+    truth = np.zeros((12, 12), bool)
+    truth[3:6, 4:9] = True
+    drawn = np.full((12, 12, 4), 255, np.uint8)
+    drawn[..., 3] = 255 * truth  # white everywhere, opaque where it was painted
+    save_image(tmp_path / "layer.png", drawn)
+    np.testing.assert_array_equal(mask_pixels(tmp_path / "layer.png"), truth)
+    print_colours = Image.fromarray(truth.astype(np.uint8) * 255).convert("CMYK")
+    print_colours.save(tmp_path / "m.tif")
+    np.testing.assert_array_equal(mask_pixels(tmp_path / "m.tif"), truth)

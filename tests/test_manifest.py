@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import unicodedata
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from conftest import save_image
-from indad import manifest
+from indad import manifest, pixels
 from indad.errors import DataError
+from indad.images import Geometry
+from indad.reading import Reading
+from indad.remarks import lost_defects, remarks
 
 
 def test_rows_labels_and_masks(category):
@@ -145,7 +151,7 @@ def test_a_damaged_manifest_is_refused(tmp_path):
 def test_no_image_is_passed_over_in_silence(category, rng):
     pixels = rng.integers(0, 9, (40, 48, 3), dtype=np.uint8)
     save_image(category / "train/bad/0.png", pixels)
-    save_image(category / "test/cut/more/0.png", pixels)
+    save_image(category / "test/cut/more/0.png", pixels)  # read, and without a mask
     save_image(category / "test/loose.jpg", pixels)
     save_image(category / "test/cut/photo.gif", pixels)
     save_image(category / "test/.thumbnails/0.png", pixels)
@@ -156,3 +162,367 @@ def test_no_image_is_passed_over_in_silence(category, rng):
     assert "4 problems found" in message
     for part in ("train/bad/0.png", "more/0.png", "loose.jpg", "photo.gif: .gif files cannot be"):
         assert part in message
+
+
+# -- layouts other than MVTec AD's -----------------------------------------------------------------
+
+
+def moved(category, **names):
+    for old, new in names.items():
+        target = category / new
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (category / old.replace("__", "/")).rename(target)
+    return category
+
+
+def plain(table):
+    """What a manifest says, whatever the folders are called."""
+    return [
+        (row.image.rsplit("/", 1)[1], row.split, row.label, row.defect, row.mask_sha256)
+        for row in table.sort_values(["split", "defect", "image"]).itertuples()
+    ]
+
+
+def test_folders_may_have_other_names(category):
+    expected = plain(manifest.build(category))
+    moved(category, train__good="learn/OK", test__good="check/fine", test="check2")
+    for kind in ("cut", "dirt"):
+        (category / "check2" / kind).rename(category / "check" / kind)
+    (category / "check2").rmdir()
+    moved(category, ground_truth="gt/masks")
+    for mask in list((category / "gt/masks").rglob("*_mask.png")):
+        mask.rename(mask.with_name(mask.name.replace("_mask", "-GT")))
+    (category / "gt/masks/dirt/a.png").rename(category / "gt/masks/dirt/a-GT.png")
+    reading = Reading(
+        train="learn", test="check", good=("OK", "fine"), masks="gt/masks", mask_suffix=("-GT",)
+    )
+    assert plain(manifest.build(category, reading)) == expected
+    assert manifest.find_categories(category.parent, reading) == ["widget"]
+    assert manifest.fingerprint(category, reading) != manifest.fingerprint(category)
+
+
+def test_kinds_side_by_side_without_a_split(category):
+    """normal/ and one folder a defect, the masks in a folder beside them."""
+    (category / "train/good").rename(category / "normal")
+    for kind in ("cut", "dirt"):
+        (category / "test" / kind).rename(category / kind)
+    shutil.rmtree(category / "test")
+    (category / "train").rmdir()
+    reading = Reading(train=".", test=".", good=("normal",), holdout=0.34)
+    table = manifest.build(category, reading)
+    assert Counter(zip(table["split"], table["defect"], strict=True)) == {
+        ("train", "good"): 2,
+        ("test", "good"): 1,
+        ("test", "cut"): 2,
+        ("test", "dirt"): 1,
+    }
+    assert (table["mask"] != "").sum() == 3
+
+
+def test_names_that_contain_good_are_not_good(category):
+    for name in ("not_good", "goodish", "good_but_dirty", "Good", "GOOD ones"):
+        shutil.copytree(category / "test/dirt", category / "test" / name)
+    shutil.copytree(category / "train/good", category / "train/not_good")
+    found = manifest.survey(category)
+    labels = found.table.groupby("defect")["label"].unique().to_dict()
+    assert labels.pop("good") == [0]
+    assert len(labels) == 7
+    assert all(label == [1] for label in labels.values())
+    assert sum("an image in a place that is not read" in each for each in found.problems) == 3
+    assert any("'Good' is taken as a defect though it sounds like" in each for each in found.notes)
+
+
+def test_a_folder_called_good_must_mean_good(category):
+    (category / "train/good").rename(category / "train/ok")
+    with pytest.raises(DataError, match="named 'good', which the option 'good' does not list"):
+        manifest.build(category, Reading(good=("ok",)))
+
+
+def test_images_in_sub_folders_keep_their_names(category):
+    for place in ("train/good", "test/cut"):
+        (category / place / "2024/may").mkdir(parents=True)
+        shutil.move(category / place / "001.png", category / place / "2024/may/x.png")
+    masks = category / "ground_truth/cut/2024/may"
+    masks.mkdir(parents=True)
+    shutil.move(category / "ground_truth/cut/001_mask.png", masks / "x_mask.png")
+    found = manifest.survey(category)
+    assert found.problems == []
+    table = found.table.set_index("image")
+    assert table.loc["train/good/2024/may/x.png", "label"] == 0
+    assert table.loc["test/cut/2024/may/x.png", "mask"] == "ground_truth/cut/2024/may/x_mask.png"
+    assert table.loc["test/cut/2024/may/x.png", "defect"] == "cut"
+    assert "1 image in good/2024, a sub-folder of the good training images" in found.notes[0]
+
+
+def test_the_same_name_written_in_two_ways_pairs(category):
+    """A Mac writes an umlaut as two characters, others as one."""
+    one, two = unicodedata.normalize("NFC", "Öse ä"), unicodedata.normalize("NFD", "Öse ä")
+    (category / "test/cut").rename(category / "test" / one)
+    (category / "ground_truth/cut").rename(category / "ground_truth" / two)
+    shutil.move(category / "test" / one / "000.png", category / "test" / one / f"{two}.png")
+    masks = category / "ground_truth" / two
+    shutil.move(masks / "000_mask.png", masks / f"{one}_mask.png")
+    table = manifest.build(category)
+    assert (table["mask"] != "").sum() == 3
+    assert one in set(table["defect"])
+    (category / "test" / two).mkdir()
+    shutil.copy(category / "test" / one / "001.png", category / "test" / two / "001.png")
+    with pytest.raises(DataError, match=f"{one}/001.*: 2 images of that name"):
+        manifest.build(category)
+
+
+def test_an_image_named_like_anothers_mask(category):
+    for name in ("a_mask.png", "a_mask_mask.png"):
+        shutil.copy(category / "test/dirt/a.png", category / "test/dirt" / name)
+    source = category / "ground_truth/dirt/a.png"
+    for name in ("a_mask.png", "a_mask_mask.png", "a_mask_mask_mask.png"):
+        shutil.copy(source, source.with_name(name))
+    source.unlink()
+    table = manifest.build(category).set_index("image")["mask"]
+    assert table["test/dirt/a.png"] == "ground_truth/dirt/a_mask.png"
+    assert table["test/dirt/a_mask.png"] == "ground_truth/dirt/a_mask_mask.png"
+    assert table["test/dirt/a_mask_mask.png"] == "ground_truth/dirt/a_mask_mask_mask.png"
+    shutil.copy(source.with_name("a_mask.png"), source.with_name("a_mask.bmp"))
+    with pytest.raises(DataError, match=r"a\.png: more than one mask \(a_mask.bmp, a_mask.png\)"):
+        manifest.build(category)
+
+
+def test_masks_may_be_missing_where_that_is_allowed(category):
+    (category / "ground_truth/cut/000_mask.png").unlink()
+    with pytest.raises(DataError, match="mask missing.* 'missing_masks: allow'"):
+        manifest.build(category)
+    found = manifest.survey(category, Reading(missing_masks="allow"))
+    assert found.problems == []
+    assert "1 of 2 images of 'cut' have no mask" in found.notes[0]
+    assert (found.table["mask"] != "").sum() == 2
+
+
+def test_masks_of_good_images_must_be_empty(category):
+    place = category / "ground_truth/good"
+    save_image(place / "000_mask.png", np.zeros((40, 48), np.uint8))
+    assert set(manifest.build(category).query("label == 0")["mask"]) == {""}
+    save_image(place / "001_mask.png", np.ones((40, 48), np.uint8))
+    with pytest.raises(DataError, match="001_mask.png: marks a defect in an image that is good"):
+        manifest.build(category)
+
+
+def test_masks_of_no_kind_are_pointed_out(category):
+    shutil.copytree(category / "ground_truth/cut", category / "ground_truth/crack")
+    shutil.copy(category / "ground_truth/cut/000_mask.png", category / "ground_truth/loose.png")
+    problems = manifest.survey(category).problems
+    assert len(problems) == 3
+    assert any("a mask without an image of that name in test/crack" in each for each in problems)
+    assert any("a mask without an image of that name in test/<defect>" in each for each in problems)
+
+
+def write_list(path, rows, header="image,split,defect,mask"):
+    path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+
+
+def listed(category):
+    """The category's photos in one folder, named by a list."""
+    rows = []
+    for row in manifest.build(category).itertuples():
+        name = f"photos/{row.image.replace('/', ' ')}"
+        (category / "photos").mkdir(exist_ok=True)
+        (category / row.image).rename(category / name)
+        mask = ""
+        if row.mask:
+            mask = f"drawn/{row.mask.replace('/', '-')}"
+            (category / "drawn").mkdir(exist_ok=True)
+            (category / row.mask).rename(category / mask)
+        rows.append(f"{name},{row.split},{'OK' if not row.label else row.defect},{mask}")
+    for folder in ("train", "test", "ground_truth"):
+        shutil.rmtree(category / folder)
+    return rows
+
+
+def test_a_list_says_what_each_image_is(category):
+    before = manifest.build(category)
+    rows = listed(category)
+    reading = Reading(list="split.csv", good=("OK",))
+    own = category / "split.csv"
+    write_list(own, rows)
+    table = manifest.build(category, reading)
+    for column in ("split", "label", "defect", "sha256", "mask_sha256"):
+        assert sorted(table[column]) == sorted(before[column])
+    assert manifest.find_categories(category.parent, reading) == ["widget"]
+    assert manifest.is_category(category, reading)
+    seen = manifest.fingerprint(category, reading)
+
+    # Excel writes semicolons and a mark at the beginning.
+    text = "\ufeffNote;Image;split;defect;MASK\n" + "".join(
+        f"x;{row.replace(',', ';')}\n" for row in reversed(rows)
+    )
+    own.write_text(text, encoding="utf-8")
+    assert manifest.build(category, reading).to_csv() == table.to_csv()
+    assert manifest.fingerprint(category, reading) != seen
+
+    # Or beside the categories.
+    own.unlink()
+    full = [",".join(f"widget/{p}" if "/" in p else p for p in row.split(",")) for row in rows]
+    write_list(category.parent / "split.csv", full)
+    assert manifest.find_categories(category.parent, reading) == ["widget"]
+    assert not manifest.is_category(category.parent, reading)
+    assert manifest.build(category, reading).to_csv() == table.to_csv()
+
+
+def test_everything_wrong_with_a_list_is_said(category, rng):
+    rows = listed(category)
+    save_image(category / "photos/extra.png", rng.integers(0, 9, (40, 48, 3), np.uint8))
+    twice = rows[0].split(",")[0]
+    rows += [
+        "photos\\a.png,train,OK,",
+        "no/such.png,test,OK,",
+        f"{twice},test,OK,",
+        "photos/extra.png,val,OK,",
+        "photos/extra.png,train,dent,",
+        "photos/extra.png,test,,",
+        "../secret.png,test,dent,",
+    ]
+    write_list(category / "split.csv", rows)
+    reading = Reading(list="split.csv", good=("OK",))
+    problems = manifest.survey(category, reading).problems
+    for part in (
+        "line 10: image 'photos\\\\a.png' is no image file in",
+        "line 11: image 'no/such.png' is no image file in",
+        f"line 12: {twice!r} is in line 2 too",
+        "line 13: split must be train or test, got 'val'",
+        "line 14: 'dent' in the training split, which is good images only (OK)",
+        "line 15: defect is empty; write 'OK' for a good image",
+        "line 16: image '../secret.png' is no image file in",
+    ):
+        assert sum(part in each for each in problems) == 1, part
+    assert len(problems) == 7
+    write_list(category / "split.csv", rows[:8])
+    (problem,) = manifest.survey(category, reading).problems
+    assert "1 image not in the list" in problem
+    assert "photos/extra.png; list them, or set 'unlisted: allow'" in problem
+    allowed = Reading(list="split.csv", good=("OK",), unlisted="allow")
+    assert len(manifest.build(category, allowed)) == 8
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "lacks the column image and split and defect.* it has: nothing"),
+        (b"image,label\n", "lacks the column split and defect"),
+        (b"image,split,defect\n\xff.png,train,good\n", "not UTF-8; save the list as 'CSV UTF-8'"),
+        (b'image,split,defect\n"a,train,good\n', "not a readable list"),
+        (b"image,split,defect\na\0.png,train,good\n", "is no image file|not a readable list"),
+        (None, "no such list; it must lie in the category folder or in its parent"),
+    ],
+)
+def test_a_list_that_cannot_be_read(category, content, message):
+    if content is not None:
+        (category / "split.csv").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        manifest.build(category, Reading(list="split.csv"))
+
+
+def test_good_images_are_held_out_where_there_are_none_to_test_with(category, rng):
+    for i in range(3, 10):
+        save_image(category / f"train/good/{i:03d}.png", rng.integers(0, 9, (40, 48, 3), np.uint8))
+    assert len(manifest.build(category, Reading(holdout=0.2))) == 15  # not needed, nothing is taken
+    shutil.rmtree(category / "test/good")
+    with pytest.raises(DataError, match="no good test image.*'holdout: 0.2'"):
+        manifest.build(category)
+
+    def held(**options) -> set[str]:
+        table = manifest.build(category, Reading(**options))
+        chosen = table.query("split == 'test' and label == 0")["image"]
+        assert len(table) == 13
+        return set(chosen)
+
+    assert len(held(holdout=0.2)) == 2
+    assert len(held(holdout=0.01)) == 1
+    assert len(held(holdout=0.99)) == 9
+    assert held(holdout=0.2) < held(holdout=0.5)
+    assert len({frozenset(held(holdout=0.3, holdout_seed=seed)) for seed in range(5)}) > 1
+
+
+def test_good_images_alone(category):
+    for folder in ("test", "ground_truth"):
+        shutil.rmtree(category / folder)
+    with pytest.raises(DataError) as error:
+        manifest.build(category)
+    for part in ("no test image", "test/good", "'holdout: 0.2'", "'allow_one_class: true'", "list"):
+        assert part in str(error.value)
+    found = manifest.survey(category, Reading(holdout=0.34, allow_one_class=True))
+    assert found.problems == []
+    assert "all test images are good" in found.notes[-1]
+    for image in ("000", "001"):
+        (category / f"train/good/{image}.png").unlink()
+    (problem,) = manifest.survey(category, Reading(holdout=0.3, allow_one_class=True)).problems[:1]
+    assert "one training image, none to spare" in problem
+
+
+@pytest.mark.parametrize("kind", ["good", "defective"])
+def test_one_class_is_an_error_that_names_the_option(category, kind):
+    for folder in ["good"] if kind == "good" else ["cut", "dirt"]:
+        shutil.rmtree(category / "test" / folder)
+        shutil.rmtree(category / "ground_truth" / folder, ignore_errors=True)
+    with pytest.raises(DataError, match=f"no {kind} test image.*'allow_one_class: true'"):
+        manifest.build(category)
+    assert len(manifest.build(category, Reading(allow_one_class=True))) >= 5
+
+
+def test_links_hidden_and_odd_files(category, tmp_path):
+    photo = category / "train/good/000.png"
+    for name in (".hidden.png", "Thumbs.db", ".DS_Store", "._000.png", "notes.txt"):
+        shutil.copy(photo, category / "train/good" / name)
+    expected = manifest.build(category)
+    seen = manifest.fingerprint(category)
+    (category / "train/good/desktop.ini").write_text("x")
+    assert manifest.fingerprint(category) == seen  # nothing that is read has changed
+
+    away = tmp_path / "elsewhere"
+    shutil.move(photo, away)
+    photo.symlink_to(away)
+    shutil.move(category / "test/cut", tmp_path / "cut")
+    (category / "test/cut").symlink_to(tmp_path / "cut")
+    assert manifest.build(category).to_csv() == expected.to_csv()
+
+    (category / "test/cut/loop").symlink_to(category / "test")
+    (category / "test/good/gone.png").symlink_to(tmp_path / "nothing")
+    os.mkfifo(category / "test/good/pipe.png")
+    (category / os.fsdecode(b"train/good/bad\xff.png")).write_bytes(b"")
+    problems = manifest.survey(category).problems
+    for part in (
+        "test/cut/loop: a link that leads back to a folder above it",
+        "gone.png: a link to nothing",
+        "pipe.png: not a regular file",
+        "bad\\udcff.png: its name is not valid UTF-8",
+    ):
+        assert any(part in each for each in problems), part
+    assert manifest.fingerprint(category) != seen
+
+
+def test_images_beside_the_layout_are_mentioned(category, rng):
+    save_image(category / "validation/good/0.png", rng.integers(0, 9, (9, 9, 3), np.uint8))
+    save_image(category / "preview.png", rng.integers(0, 9, (9, 9, 3), np.uint8))
+    found = manifest.survey(category)
+    assert found.problems == []
+    assert found.notes == [
+        "1 image in the category folder itself: not part of the layout, not read",
+        "1 image in validation: not part of the layout, not read",
+    ]
+
+
+def test_what_a_readers_of_results_must_know(category):
+    truth = np.zeros((40, 48), np.uint8)
+    truth[:4] = 255
+    save_image(category / "ground_truth/cut/000_mask.png", truth)
+    (category / "ground_truth/cut/001_mask.png").unlink()
+    shutil.rmtree(category / "test/good")
+    reading = Reading(missing_masks="allow", allow_one_class=True)
+    table = manifest.build(category, reading)
+    output = category.parent / "p.h5"
+    pixels.decode(table, category, output, geometry=Geometry(40, (24, 24)))
+    with pixels.Pixels(output) as decoded:
+        assert lost_defects(table, decoded) == ["test/cut/000.png"]
+        lines = remarks(table, decoded)
+    assert [line.split(" ")[0] for line in lines] == ["1", "1", "all"]
+    assert lines[0].startswith("1 of 2 defects lie wholly outside the crop")
+    assert lines[1].startswith("1 of 3 defective images have no mask")
+    assert lines[2].startswith("all test images are defective")

@@ -313,3 +313,25 @@ def test_fitting_again_forgets_the_first_fit(detector, train, test, rng):
     detector.fit(make_features(rng, 9)).score(test)
     again = detector.fit(train).score(test)
     np.testing.assert_array_equal(again.maps, expected.maps)
+
+
+@pytest.mark.parametrize(
+    "detector",
+    [
+        lambda: SPADE(k_image=5, k_pixel=50),
+        lambda: PaDiM(dimensions=2),  # more dimensions than twice the images, and fewer
+        lambda: PaDiM(dimensions=12),
+        lambda: PatchCore(embedding="concat", coreset_ratio=0.001, neighbours=9),
+        lambda: PatchCore(embedding="concat", coreset_ratio=1.0),
+    ],
+)
+def test_one_training_image_is_enough(rng, detector):
+    train, test = make_features(rng, 1), make_features(np.random.default_rng(1), 3)
+    fitted = detector().fit(train)
+    scores = fitted.score(test)
+    assert np.isfinite(scores.image).all()
+    assert np.isfinite(scores.maps).all()
+    assert (scores.image > 0).all()
+    # The training image itself is as normal as can be.
+    if not (isinstance(fitted, PatchCore) and fitted.coreset_ratio < 1):
+        assert fitted.score(train).image[0] == pytest.approx(0, abs=1e-3)

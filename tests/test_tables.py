@@ -247,3 +247,37 @@ def test_metrics_files_round_trip(tmp_path):
     (tmp_path / "m.csv").write_text("junk\n")
     with pytest.raises(StoreError, match=r"m\.csv: not a metrics table"):
         evaluation.read([tmp_path / "m.csv"])
+
+
+def test_images_of_one_class_leave_what_is_not_defined_empty(rng, tmp_path):
+    maps = rng.random((2, 4, 4))
+    names = np.array(["a", "b"])
+    masks = np.zeros((2, 4, 4), bool)
+    scored = pd.DataFrame({"image": names, "label": 0, "defect": "good", "score": [0.1, 0.2]})
+    good = GroundTruth(names, np.zeros(2, int), np.array(["good"] * 2), np.ones(2, bool), masks)
+    drawn = masks.copy()
+    drawn[:, :2] = True
+    bad = GroundTruth(names, np.ones(2, int), np.array(["cut"] * 2), np.ones(2, bool), drawn)
+    frames = []
+    for category, truth, count in (("all good", good, 3), ("all bad", bad, 7)):
+        values = evaluation.evaluate(scored, maps, truth)
+        assert len(values) == count
+        drawn = evaluation.resample(scored, maps, truth, resamples=20, seed=0)
+        bounds = evaluation.intervals(values, drawn, scored["score"].to_numpy(), truth, level=0.95)
+        assert set(drawn) == {name for name, value in values.items() if np.isfinite(value)}
+        assert all(np.isnan(bounds[name][0]) for name in list(tables.TITLES)[:3])
+        assert all(np.isnan(values[name]) for name in list(tables.TITLES)[:3])
+        assert all(np.isfinite(values[name]) for name in list(values)[3:])
+        path = tmp_path / f"{category}.csv"
+        keys = {"dataset": "d", "category": category, "experiment": "X", "seed": 0}
+        evaluation.write(evaluation.tidy(values, **keys), path)
+        frames.append(path)
+    measured = evaluation.read(frames)
+    assert [row[1] for row in table(measured, "image_auroc", "X")[2:]] == ["-", "-", "-"]
+    good_row, bad_row, _ = table(measured, "aupro", "X")[2:]
+    assert good_row == ["all good", "-"]
+    assert bad_row[1].startswith("**")
+    layout = Layout(["X"])
+    remarks = ["d, all good: all test images are good."]
+    text = tables.document(tables.summarise(measured, layout), layout, remarks=remarks)
+    assert "\n- d, all good: all test images are good.\n" in text

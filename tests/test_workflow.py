@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from conftest import ROOT
-from indad import comparison, evaluation, methods, tables
+from indad import comparison, evaluation, manifest, methods, tables
 from indad.store import FeatureStore
 from run import load_config
 from test_layouts import make_mvtec, pack
@@ -421,3 +421,50 @@ def test_mvtec_ad_is_used_where_it_lies_or_downloaded(tmp_path):
     assert not (tmp_path / "results/data").exists()
     make_mvtec(tmp_path / "data/mvtec_ad", "bottle")  # other pixels
     assert planned(snakemake(tmp_path, "--until", "index", "--dry-run", run=run)) == {"index": 1}
+
+
+def test_a_folder_of_ones_own_by_a_list_and_with_one_class(category, tmp_path):
+    """Photos that stay where they are, some without a mask, and a category of good ones alone."""
+    root = category.parent
+    table = manifest.build(category)
+    rows = []
+    for row in table.itertuples():
+        mask = row.mask if row.defect != "dirt" else ""
+        split = "test" if row.label else "train"
+        rows.append(f"{row.image},{split},{'OK' if not row.label else 'flaw'},{mask}\n")
+    (category / "split.csv").write_text("image,split,defect,mask\n" + "".join(rows))
+    (root / "gadget").mkdir()
+    goods = [row for row in rows if ",OK," in row]
+    for folder in ("train", "test/good"):
+        shutil.copytree(category / folder, root / "gadget" / folder)
+    (root / "gadget/split.csv").write_text("image,split,defect,mask\n" + "".join(goods))
+    options = {"list": "split.csv", "good": "OK", "holdout": 0.4, "missing_masks": "allow",
+               "allow_one_class": True, "unlisted": "allow"}  # fmt: skip
+    changes = {
+        "datasets": {"mine": {"path": str(root)} | options},
+        "run": {"datasets": ["mine"], "experiments": ["PaDiM"]},
+        "extractors": {"lite0": {"resize": [64, 64], "crop": None, "embedding": "blocks.4"}},
+        "experiments": {"PaDiM": {"method": "padim", "extractor": "lite0", "dimensions": 3}},
+    }
+    done = snakemake(tmp_path, **changes)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    metrics = evaluation.read([tmp_path / "results/metrics.csv"])
+    value = metrics.set_index(["category", "metric"])["value"]
+    assert value["widget"].notna().sum() == 7
+    assert value["gadget"].isna().all()
+    text = (tmp_path / "results/tables/image_auroc.md").read_text()
+    (row,) = (line for line in text.splitlines() if line.startswith("| gadget"))
+    assert row.split("|")[2].strip() == "-"
+    for table in ("results.md", "summary.md"):
+        text = (tmp_path / "results/tables" / table).read_text()
+        assert "- mine, widget: 1 of 3 defective images have no mask: pixel-level" in text
+        assert "- mine, gadget: all test images are good: image-level figures are not" in text
+    log = (tmp_path / "results/logs/index/mine/widget.log").read_text()
+    assert "holdout: 2 of 5 good training images are held out to test with" in log
+    assert "1 of 3 images of 'flaw' have no mask" in log
+
+    # Another line of the list is another manifest, and what follows from it.
+    (category / "split.csv").write_text("image,split,defect,mask\n" + "".join(rows[1:]))
+    again = planned(snakemake(tmp_path, "--dry-run", **changes))
+    assert again["index"] == 1
+    assert again["score"] == 1

@@ -37,15 +37,18 @@ class Case:
 def threshold(table: pd.DataFrame) -> float:
     """Return the highest score at which F1 is largest; what scores at least that is flagged.
 
-    Raises:
-        ValueError: the table has no good or no defective image.
+    Not a number where all images are good, or all defective: nothing is judged then.
     """
     labels = table["label"].to_numpy().astype(np.uint32)
+    if len(set(labels)) < 2:
+        return float("nan")
     return ScoreCurve.from_scores(table["score"].to_numpy(), labels).f1_max()[1]
 
 
 def verdicts(table: pd.DataFrame, at: float) -> np.ndarray:
     """Return for each image ``missed``, ``false alarm`` or an empty string, ``(N,)``."""
+    if np.isnan(at):
+        return np.full(len(table), "")
     flagged = table["score"].to_numpy() >= at
     label = table["label"].to_numpy()
     return np.select(
@@ -57,14 +60,18 @@ def by_defect(table: pd.DataFrame) -> pd.DataFrame:
     """Measure each kind of defect against all good images.
 
     Returns:
-        Columns ``defect, images, image_auroc, missed``, the last two by the experiment's own
-        threshold over all kinds; sorted by name.
+        Columns ``defect, images, image_auroc, missed``, the last by the experiment's own
+        threshold over all kinds; sorted by name. The last two are not a number without good
+        images.
     """
     missed = verdicts(table, threshold(table)) == MISSED
     good = table["label"].to_numpy() == 0
-    rows = []
+    rows: list[tuple[str, int, float, float]] = []
     for defect in defects(table):
         of = (table["defect"] == defect).to_numpy()
+        if not good.any():
+            rows.append((defect, int(of.sum()), np.nan, np.nan))
+            continue
         chosen = of | good
         curve = ScoreCurve.from_scores(
             table["score"].to_numpy()[chosen], of[chosen].astype(np.uint32)
@@ -125,7 +132,7 @@ def typical(judged: pd.DataFrame, most: int) -> list[Case]:
     groups += [
         judged[(judged["defect"] == defect) & (judged["label"] == 1)] for defect in sorted(kept)
     ]
-    return [median(group) for group in groups]
+    return [median(group) for group in groups if len(group)]
 
 
 def telling(judged: pd.DataFrame, most: int) -> list[Case]:
@@ -134,11 +141,15 @@ def telling(judged: pd.DataFrame, most: int) -> list[Case]:
     Errors that the most experiments make come first; among them, the worst.
     """
     defective = judged[judged["label"] == 1]
-    cases = [
-        _case(defective.iloc[-1], "clearest defect"),
-        median(defective, "median defect"),
-        _case(defective.iloc[0], "hardest defect"),
-    ]
+    cases = (
+        [
+            _case(defective.iloc[-1], "clearest defect"),
+            median(defective, "median defect"),
+            _case(defective.iloc[0], "hardest defect"),
+        ]
+        if len(defective)
+        else []
+    )
     cases = list({case.image: case for case in reversed(cases)}.values())[::-1]
     shown = {case.image for case in cases}
     for column, why, worst_first in (
@@ -148,8 +159,9 @@ def telling(judged: pd.DataFrame, most: int) -> list[Case]:
         wrong = judged[(judged[column] > 0) & ~judged["image"].isin(shown)]
         wrong = wrong.sort_values([column, "rank", "image"], ascending=[False, worst_first, True])
         cases += [_case(row, why) for _, row in wrong.head(most).iterrows()]
-    if not (judged["false_alarms"] > 0).any():
-        cases.append(_case(judged[judged["label"] == 0].iloc[-1], "strangest good"))
+    good = judged[judged["label"] == 0]
+    if len(good) and not (judged["false_alarms"] > 0).any():
+        cases.append(_case(good.iloc[-1], "strangest good"))
     return cases
 
 

@@ -7,18 +7,21 @@ sizes and the masks.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from indad import manifest
 from indad.errors import DataError
-from indad.images import Geometry, decode, mask_pixels, read_mask
+from indad.images import Geometry, decode, is_turned, mask_pixels, read_mask, to_rgb
 from indad.pixels import common_size
 from indad.progress import Progress, ignore
+from indad.reading import Reading
 
 
 @dataclass
@@ -47,18 +50,29 @@ class Report:
 
 
 def check(
-    folder: Path, geometry: Geometry, *, threads: int = 4, progress: Progress = ignore
+    folder: Path,
+    geometry: Geometry,
+    reading: Reading | None = None,
+    *,
+    threads: int = 4,
+    progress: Progress = ignore,
 ) -> Report:
     """Examine a category folder: layout, every image and mask, and what the preprocessing does.
 
     Args:
-        folder: a category folder in MVTec AD layout.
+        folder: a category folder.
         geometry: the preprocessing that is planned.
+        reading: how the folder is read; in MVTec AD layout when left out.
         threads: images decoded at once.
         progress: called with images done and in all.
+
+    Raises:
+        DataError: there is no such folder, or its list cannot be read.
     """
+    reading = reading or Reading()
     report = Report(folder.name)
-    table, report.problems = manifest.survey(folder, threads=threads)
+    found = manifest.survey(folder, reading, threads=threads)
+    table, report.problems = found.table, found.problems
     rows = list(table.itertuples())
     for row in rows:
         kind = "train" if row.split == "train" else f"test {row.defect}"
@@ -67,39 +81,33 @@ def check(
     report.defective = int(table["label"].sum())
     report.masks = int((table["mask"] != "").sum())
 
-    def examine(row: object) -> tuple[str, str, float | None]:
+    def examine(row: object) -> _Seen:
         return _examine(folder, row, geometry)
 
-    lost: list[str] = []
-    partly = 0
+    seen: list[_Seen] = []
     with ThreadPoolExecutor(threads) as pool:
-        for done, (mode, problem, kept) in enumerate(pool.map(examine, rows), 1):
-            report.modes[mode] += 1
-            if problem:
-                report.problems.append(problem)
-            if kept == 0:
-                lost.append(rows[done - 1].mask)
-            elif kept is not None and kept < 0.5:
-                partly += 1
-            progress(done, len(rows))
-    del report.modes[""]
+        for each in pool.map(examine, rows):
+            seen.append(each)
+            progress(len(seen), len(rows))
+    report.modes.update(each.mode for each in seen if each.mode)
+    report.problems += [each.problem for each in seen if each.problem]
     if len(table):
         try:
             common_size(table, geometry)
         except DataError as error:
             report.problems.append(str(error))
-    if lost:
+    report.warnings += found.notes
+    report.warnings += _crop_warnings(rows, seen)
+    report.warnings += _mask_warnings(rows, seen)
+    deep = [each.peak for each in seen if each.peak]
+    if deep and max(deep) < 1 << 14:
         report.warnings.append(
-            f"{len(lost)} of {report.masks} defects lie wholly outside the centre crop, so no "
-            f"method can find them; set 'crop: null': {_some(lost)}"
-        )
-    if partly:
-        report.warnings.append(
-            f"{partly} of {report.masks} defects lose more than half of their area to the centre "
-            "crop; 'crop: null' keeps them whole"
+            f"{len(deep)} images of 16 bits reach {max(deep)} of 65535, so they are seen almost "
+            f"black: a camera of {max(deep).bit_length()} bits? Stretch them to 16 bits, or save "
+            "them with 8"
         )
     report.warnings += _duplicates(table)
-    if report.defective and report.masks < report.defective:
+    if report.defective and report.masks < report.defective and reading.missing_masks == "error":
         without = "no masks" if not report.masks else f"only {report.masks} masks"
         report.warnings.append(
             f"{without} for {report.defective} defective images: pixel-level figures are of those "
@@ -108,26 +116,97 @@ def check(
     return report
 
 
-def _examine(folder: Path, row: object, geometry: Geometry) -> tuple[str, str, float | None]:
-    """Decode an image; say its kind, what is wrong, and what share of its mask is kept."""
+class _Seen(NamedTuple):
+    """What decoding an image and its mask shows.
+
+    Attributes:
+        mode: file type and PIL mode, ``PNG RGB``.
+        problem: what is wrong with it.
+        kept: share of its mask that the crop keeps, or None.
+        covered: share of the image that its mask covers.
+        turned: it is turned by EXIF, and has a mask.
+        peak: the largest value, of 16 bits; else 0.
+    """
+
+    mode: str = ""
+    problem: str = ""
+    kept: float | None = None
+    covered: float = 0.0
+    turned: bool = False
+    peak: int = 0
+
+
+def _examine(folder: Path, row: object, geometry: Geometry) -> _Seen:
     path = folder / row.image  # type: ignore[attr-defined]
     try:
         image = decode(path)
+        to_rgb(image)
     except DataError as error:
-        return "", str(error), None
-    mode = f"{path.suffix.lstrip('.').upper()} {image.mode}"
+        return _Seen(problem=str(error))
+    except ValueError as error:
+        return _Seen(problem=f"{path}: {error}")
+    seen = _Seen(
+        mode=f"{path.suffix.lstrip('.').upper()} {image.mode}",
+        peak=int(np.asarray(image).max()) if image.mode.startswith("I") else 0,
+    )
     if not row.mask:  # type: ignore[attr-defined]
-        return mode, "", None
+        return seen
     whole = Geometry(geometry.resize, None)
     mask = folder / row.mask  # type: ignore[attr-defined]
     try:
+        drawn = mask_pixels(mask)
+        seen = seen._replace(covered=float(drawn.mean()), turned=is_turned(path))
         before = np.count_nonzero(read_mask(mask, whole))
         kept = np.count_nonzero(read_mask(mask, geometry))
     except DataError:
-        return mode, "", None  # smaller than the crop: said of all images together
+        return seen  # smaller than the crop: said of all images together
     if not before:  # thinner than the resize's pixels
-        return mode, "", 0.0 if mask_pixels(mask).any() else None
-    return mode, "", kept / before
+        return seen._replace(kept=0.0 if drawn.any() else None)
+    return seen._replace(kept=kept / before)
+
+
+def _crop_warnings(rows: Sequence[Any], seen: Sequence[_Seen]) -> list[str]:
+    """Say which defects the crop takes away."""
+    masks = sum(bool(row.mask) for row in rows)
+    lost = [row.mask for row, each in zip(rows, seen, strict=True) if each.kept == 0]
+    partly = sum(each.kept is not None and 0 < each.kept < 0.5 for each in seen)
+    warnings = []
+    if lost:
+        warnings.append(
+            f"{len(lost)} of {masks} defects lie wholly outside the centre crop, so no method can "
+            f"find them; set 'crop: null': {_some(lost)}"
+        )
+    if partly:
+        warnings.append(
+            f"{partly} of {masks} defects lose more than half of their area to the centre crop; "
+            "'crop: null' keeps them whole"
+        )
+    return warnings
+
+
+def _mask_warnings(rows: Sequence[Any], seen: Sequence[_Seen]) -> list[str]:
+    """Say what makes masks suspicious."""
+    warnings = []
+    pairs = [(row, each) for row, each in zip(rows, seen, strict=True) if row.mask]
+    lossy = [row.mask for row, _ in pairs if row.mask.lower().endswith((".jpg", ".jpeg"))]
+    if lossy:
+        warnings.append(
+            f"{len(lossy)} masks are JPEG files, whose blur around the defect counts as defect "
+            f"(every pixel above 0); save masks as PNG: {_some(lossy)}"
+        )
+    large = [row.mask for row, each in pairs if each.covered > 0.5]
+    if large:
+        warnings.append(
+            f"{len(large)} masks cover more than half of the image; the defect must be white, the "
+            f"rest black: {_some(large)}"
+        )
+    turned = [row.image for row, each in pairs if each.turned]
+    if turned:
+        warnings.append(
+            f"{len(turned)} images with a mask are turned or mirrored by their EXIF orientation; "
+            f"their masks must be drawn on the image as it is shown upright: {_some(turned)}"
+        )
+    return warnings
 
 
 def _duplicates(table: pd.DataFrame) -> list[str]:

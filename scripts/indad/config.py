@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from indad import catalogue, methods, published, sources
-from indad.errors import ConfigError
+from indad.errors import ConfigError, DataError
 from indad.images import Geometry
-from indad.manifest import GOOD, find_categories
+from indad.manifest import find_categories
+from indad.reading import GOOD, Reading
 from indad.weights import RANDOM
 
 
@@ -35,7 +36,7 @@ def check_schema(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
     problems = jsonschema.Draft202012Validator(schema).iter_errors(config)
     lines = [line for problem in problems for line in _schema_lines(problem)]
     if lines:
-        raise ConfigError("\n".join(lines))
+        raise ConfigError("\n".join(dict.fromkeys(lines)))
 
 
 def _schema_lines(problem: Any) -> list[str]:
@@ -131,6 +132,7 @@ class Config:
                 _known(f"run.{kind}", name, known, kind)
         for name in self.run["datasets"]:
             self.published(name)
+            self.reading(name)
         self.experiments = {name: self._experiment(name) for name in self.run["experiments"]}
 
     # -- data sets ----------------------------------------------------------------------------
@@ -149,15 +151,34 @@ class Config:
         dataset = self._datasets[name]
         if "path" in dataset:
             root = Path(dataset["path"])
-            found = find_categories(root)
+            found = find_categories(root, self.reading(name))
             for category in dataset.get("categories") or []:
                 _known(f"datasets.{name}.categories", category, found, f"categories of {root}")
-            return list(dataset.get("categories") or found)
+            chosen = list(dataset.get("categories") or found)
+            for category in chosen:
+                if set(category) & set("{}"):  # which Snakemake takes for a wildcard
+                    raise DataError(f"{root / category}: rename it, without {{ and }}")
+            return chosen
         source = sources.get(dataset["source"], f"datasets.{name}.source")
         wanted = dataset.get("categories") or list(source.categories)
         for category in wanted:
             _known(f"datasets.{name}.categories", category, source.categories, "categories")
         return list(wanted)
+
+    def reading(self, dataset: str) -> Reading:
+        """Return how the category folders of a data set are read.
+
+        Raises:
+            ConfigError: an option has a value that cannot be used, or is not for this data set.
+        """
+        settings, key = self._datasets[dataset], f"datasets.{dataset}"
+        odd = {"train", "test", "good", "masks", "mask_suffix", "list", "unlisted"} & set(settings)
+        if odd and "path" not in settings:
+            raise ConfigError(
+                f"{key}.{min(odd)}: only for a data set with a 'path'; a source is laid out as "
+                "MVTec AD is"
+            )
+        return Reading.from_config(settings, key)
 
     def path(self, dataset: str) -> Path | None:
         """Return the folder that a data set is used from as it lies; None if it is made.

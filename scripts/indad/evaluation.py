@@ -32,8 +32,9 @@ COLUMNS = (
 def evaluate(scores: pd.DataFrame, maps: np.ndarray, truth: GroundTruth) -> dict[str, float]:
     """Compute all metrics that the ground truth allows.
 
-    Pixel metrics are left out when no test image has a mask. Defective images without one say
-    nothing about pixels and are left out of them; good images count, with an empty mask.
+    Image metrics are not a number where all images are good, or all defective. Pixel metrics are
+    left out when no test image has a mask. Defective images without one say nothing about pixels
+    and are left out of them; good images count, with an empty mask.
 
     Args:
         scores: as ``scores.read_table``.
@@ -45,11 +46,22 @@ def evaluate(scores: pd.DataFrame, maps: np.ndarray, truth: GroundTruth) -> dict
     """
     if list(scores["image"]) != list(truth.image) or len(maps) != len(truth.image):
         raise StoreError("the scores are not of the store's test images; delete them, run again")
-    values = image_metrics(truth.label, scores["score"].to_numpy())
-    if truth.mask.any():
+    values = dict.fromkeys(IMAGE_METRICS, np.nan)
+    if _both_kinds(truth):
+        values = image_metrics(truth.label, scores["score"].to_numpy())
+    if _has_masks(truth):
         known = truth.has_mask
         values |= pixel_metrics(maps[known], truth.mask[known])
     return values
+
+
+def _both_kinds(truth: GroundTruth) -> bool:
+    return len(set(truth.label)) > 1
+
+
+def _has_masks(truth: GroundTruth) -> bool:
+    """Tell whether there are defective pixels, and others."""
+    return bool(truth.mask.any() and not truth.mask[truth.has_mask].all())
 
 
 def resample(
@@ -71,10 +83,11 @@ def resample(
         masks of defective images are empty in view.
     """
     labels = truth.label
-    found = _resample(
-        scores["score"].to_numpy(), labels.astype(np.int32), labels, IMAGE_METRICS, resamples, seed
-    )
-    if truth.mask.any():
+    found = {}
+    if _both_kinds(truth):
+        drawn = labels.astype(np.int32)
+        found = _resample(scores["score"].to_numpy(), drawn, labels, IMAGE_METRICS, resamples, seed)
+    if _has_masks(truth):
         known = truth.has_mask
         numbered = regions(truth.mask[known])
         found |= _resample(maps[known], numbered, labels[known], PIXEL_METRICS, resamples, seed)
@@ -116,10 +129,13 @@ def intervals(
         level: confidence level.
     """
     defective = int(truth.label.sum())
-    covariance = delong_covariance(*placements(truth.label, scores[None]))
     found = {}
     for metric, value in values.items():
+        if np.isnan(value):
+            found[metric] = UNKNOWN
+            continue
         if metric == "image_auroc":
+            covariance = delong_covariance(*placements(truth.label, scores[None]))
             found[metric] = auroc_interval(
                 value,
                 float(covariance[0, 0]),

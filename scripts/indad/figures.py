@@ -76,10 +76,11 @@ def measure(name: str, table: Path, maps: Path, decoded: Path, rows: pd.DataFram
 
 def draw_curves(measured: Sequence[Measured], output: Path, *, title: str) -> None:
     """Draw ROC and precision-recall curves of images and, with masks, of pixels, and PRO curves."""
+    labels = measured[0].table["label"].to_numpy().astype(np.uint32)
     by_image = [
-        ScoreCurve.from_scores(
-            each.table["score"].to_numpy(), each.table["label"].to_numpy().astype(np.uint32)
-        )
+        ScoreCurve.from_scores(each.table["score"].to_numpy(), labels)
+        if len(set(labels)) > 1
+        else None  # there is nothing to tell apart
         for each in measured
     ]
     by_pixel = [each.pixels for each in measured]
@@ -98,7 +99,7 @@ def draw_curves(measured: Sequence[Measured], output: Path, *, title: str) -> No
         figure.suptitle(heading, x=0.012, ha="left", fontsize=11, fontweight="bold")
         _roc(axes[0, 0], by_image, "Images: ROC", "AUROC")
         _precision_recall(axes[0, 1], by_image, "Images: precision-recall")
-        counts = f"{by_image[0].negatives} good and {by_image[0].positives} defective images"
+        counts = f"{(labels == 0).sum()} good and {labels.sum()} defective images"
         _key(axes[0, 2], [each.name for each in measured], counts)
         if with_masks:
             _roc(axes[1, 0], by_pixel, "Pixels: ROC", "AUROC")
@@ -120,7 +121,11 @@ def _values(axis: Axes, name: str, values: Sequence[float | None], *, falls: boo
 
     They stand in the corner that the curves stay away from, which ``falls`` or rise.
     """
-    high = np.mean([value for value in values if value is not None]) > 0.5
+    known = [value for value in values if value is not None]
+    if not known:
+        axis.text(0.5, 0.3, "not defined", transform=axis.transAxes, ha="center", color=style.GREY)
+        return
+    high = np.mean(known) > 0.5
     place = f"{'lower' if high else 'upper'} {'left' if high == falls else 'right'}"
     axis.legend(
         axis.get_lines()[: len(values)],
@@ -156,9 +161,9 @@ def _precision_recall(axis: Axes, found: Sequence[ScoreCurve | None], title: str
     for i, curve in enumerate(found):
         points = curves.thin(*curves.precision_recall(curve)) if curve else ([], [])
         axis.plot(*points, drawstyle="steps-pre", **_line(i, len(found)))
-    curve = next(each for each in found if each)
-    share = curve.positives / (curve.positives + curve.negatives)
-    axis.axhline(share, color=style.GREY, linewidth=0.8, linestyle=":")
+    for curve in [each for each in found if each][:1]:
+        share = curve.positives / (curve.positives + curve.negatives)
+        axis.axhline(share, color=style.GREY, linewidth=0.8, linestyle=":")
     _frame(axis, title, "recall", "precision")
     values = [curve and curve.average_precision() for curve in found]
     _values(axis, "AP", values, falls=True)
@@ -330,6 +335,15 @@ def draw_defects(table: pd.DataFrame, output: Path, *, title: str) -> None:
         output: the PNG file.
         title: heading.
     """
+    if table["image_auroc"].isna().all():
+        with style.look():
+            figure = plt.figure(figsize=(style.WIDTH, 0.7))
+            why = "Image AUROC by kind of defect is not defined: all test images are of one kind"
+            figure.text(0.012, 0.72, style.heading(title, style.WIDTH), fontsize=11,
+                        fontweight="bold", va="center")  # fmt: skip
+            figure.text(0.012, 0.28, why, color=style.GREY, va="center")
+            style.save(figure, output)
+        return
     names = list(dict.fromkeys(table["experiment"]))
     counts = table.drop_duplicates("defect").set_index("defect")["images"]
     most = counts.sort_values(ascending=False, kind="stable").index[:MOST_DEFECTS]

@@ -25,6 +25,12 @@ UNREADABLE_SUFFIXES = (
     ".raw", ".svg",
 )  # fmt: skip
 
+#: What is decoded, whatever the ending: no format that PIL hands to another program, or plays.
+FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP")
+
+#: Pixels that a resize may give: a thin line of an image would fill the memory.
+MOST_PIXELS = 1 << 27
+
 Size = tuple[int, int]
 
 
@@ -70,23 +76,33 @@ class Geometry:
         """Return the size after resize and crop."""
         return self.crop or self.resized(height, width)
 
+    def refusal(self, height: int, width: int) -> str:
+        """Say why an image of ``height`` x ``width`` cannot be used; "" if it can."""
+        rows, columns = self.resized(height, width)
+        become = f"{width} x {height} pixels become {columns} x {rows} by the resize"
+        if rows * columns > MOST_PIXELS:
+            return f"{become}, too many; cut it to shape, or set 'resize: [height, width]'"
+        if self.crop is not None and (self.crop[0] > rows or self.crop[1] > columns):
+            return (
+                f"{become}, smaller than the crop of {self.crop[1]} x {self.crop[0]}; choose a "
+                "larger 'resize' or a smaller 'crop'"
+            )
+        return ""
+
     def apply(self, image: Image.Image, resample: Image.Resampling) -> Image.Image:
         """Resize and crop ``image``.
 
         Raises:
-            ValueError: the crop is larger than the resized image.
+            ValueError: the crop is larger than the resized image, or that is far too large.
         """
+        if refusal := self.refusal(image.height, image.width):
+            raise ValueError(refusal)
         height, width = self.resized(image.height, image.width)
         if (height, width) != (image.height, image.width):
             image = image.resize((width, height), resample)
         if self.crop is None:
             return image
         rows, columns = self.crop
-        if rows > height or columns > width:
-            raise ValueError(
-                f"it is {height} x {width} pixels after the resize, smaller than the crop of "
-                f"{rows} x {columns}; choose a larger 'resize' or a smaller 'crop'"
-            )
         top, left = self._corner(height, width)
         return image.crop((left, top, left + columns, top + rows))
 
@@ -112,33 +128,76 @@ def decode(path: Path) -> Image.Image:
     """Read an image file whole, upright (EXIF), in its own mode.
 
     Raises:
-        DataError: the file is missing, damaged, or not an image.
+        DataError: the file is missing, damaged, not an image, or more than one.
     """
     with _opened(path) as image:
         image.load()
-        return ImageOps.exif_transpose(image)
+        upright = ImageOps.exif_transpose(image)
+    # A PNG may tell how it is to be turned behind its pixels, where the index does not look.
+    if image.format == "PNG" and (upright.height, upright.width) != size(path):
+        raise DataError(
+            f"{path}: says only behind its pixels that it is to be turned; save it upright"
+        )
+    return upright
 
 
 def size(path: Path) -> Size:
     """Read ``(height, width)`` of an image file, upright, from its header alone.
 
     Raises:
-        DataError: the file is missing, or does not begin as an image does. Damage further on is
-            found by ``decode``.
+        DataError: the file is missing, does not begin as an image does, or holds more than one.
+            Damage further on is found by ``decode``.
     """
     with _opened(path) as image:
         sides = (image.height, image.width)
-        # A PNG's own getexif decodes all of it, to look for a chunk behind the pixels.
-        exif = Image.Image.getexif(image)
-        quarter = exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
-        turned = quarter and image.format != "TIFF"  # which PIL turns itself, size and all
-    return sides[::-1] if turned else sides
+        # Which PIL turns itself, size and all.
+        quarter = _orientation(image) in (5, 6, 7, 8) and image.format != "TIFF"
+    return sides[::-1] if quarter else sides
+
+
+def is_turned(path: Path) -> bool:
+    """Tell whether the header asks for the image to be turned or mirrored.
+
+    Raises:
+        DataError: as ``size``.
+    """
+    with _opened(path) as image:
+        return _orientation(image) in range(2, 9)
+
+
+def _orientation(image: Image.Image) -> int:
+    # A PNG's own getexif decodes all of it, to look for a chunk behind the pixels.
+    return Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
+
+
+def _frames(image: Image.Image) -> int:
+    """Count the images of a file. Smaller versions of the first do not count."""
+    count = getattr(image, "n_frames", 1)
+    if count == 1 or image.format == "MPO":  # a camera's photo with its preview
+        return 1
+    if image.format == "TIFF":
+        full = 0
+        for number in range(count):
+            image.seek(number)
+            full += not image.tag_v2.get(_SUBFILE_TYPE, 0) & 1  # type: ignore[attr-defined]
+        image.seek(0)
+        return full
+    return count
+
+
+#: TIFF's NewSubfileType; its lowest bit marks a reduced version of another image of the file.
+_SUBFILE_TYPE = 254
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
+            if (count := _frames(image)) > 1:
+                raise DataError(
+                    f"{path}: holds {count} images (pages or frames); save each as a file, or "
+                    "keep one"
+                )
             yield image
     except FileNotFoundError:
         raise DataError(f"{path}: no such image file") from None
@@ -150,12 +209,22 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Return 8-bit RGB. Grey becomes three equal channels; 16 bits are scaled to 8."""
+    """Return 8-bit RGB. Grey becomes three equal channels; transparency is ignored.
+
+    16-bit files hold 0 to 65535, whatever mode PIL gives them, and floats 0 to 1.
+
+    Raises:
+        ValueError: values lie outside of that, or PIL knows no way to RGB.
+    """
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         values = np.asarray(image, dtype=np.float64)
-        # 16-bit files hold 0..65535 whatever mode PIL gives them; floats are taken as 0..1.
-        scale = 255.0 if image.mode == "F" else 255.0 / 65535.0
-        image = Image.fromarray(np.clip(values * scale + 0.5, 0, 255).astype(np.uint8))
+        kind, white = ("floats", 1.0) if image.mode == "F" else ("whole numbers", 65535.0)
+        if not (values.min() >= 0 and values.max() <= white):
+            raise ValueError(
+                f"its {kind} are {values.min():g} to {values.max():g}, not 0 to {white:g}; save it "
+                "with 8 or 16 bits"
+            )
+        image = Image.fromarray((values * (255.0 / white) + 0.5).astype(np.uint8))
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("RGB")
@@ -198,11 +267,21 @@ def read_mask(path: Path, geometry: Geometry) -> np.ndarray:
 
 
 def mask_pixels(path: Path) -> np.ndarray:
-    """Read a mask file at its own size: bool ``(height, width)``, True where any channel is > 0."""
+    """Read a mask file at its own size: bool ``(height, width)``, True where any channel is > 0.
+
+    Nothing is drawn where it is transparent.
+
+    Raises:
+        DataError: as ``decode``.
+    """
     image = decode(path)
-    if image.mode == "P":  # what a palette mask shows, not the number of its colour
+    if image.mode in ("P", "PA"):  # what a palette mask shows, not the number of its colour
+        image = image.convert("RGBA")
+    elif image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):  # whose black is not zero
         image = image.convert("RGB")
     pixels = np.asarray(image)
-    if image.mode in ("RGBA", "LA"):  # an opaque alpha channel says nothing of defects
-        pixels = pixels[..., :-1]
-    return pixels.any(axis=-1) if pixels.ndim == 3 else pixels > 0
+    if pixels.ndim == 2:
+        return pixels > 0
+    if image.mode in ("RGBA", "LA"):
+        return pixels[..., :-1].any(axis=-1) & (pixels[..., -1] > 0)
+    return pixels.any(axis=-1)

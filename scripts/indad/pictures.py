@@ -148,6 +148,8 @@ def sheets(
     remark = f"{errors} of {len(judged)} images are judged wrongly by at least one experiment."
     if not errors:
         remark = "No experiment judges an image wrongly."
+    if judged["label"].nunique() < 2:
+        remark = "All are of one kind, so there is no threshold to judge them by."
     _sheet(others, telling, title=f"{title}: clear, hard and wrong", remark=remark, **draw)
 
 
@@ -237,6 +239,8 @@ def _sheet(
 
 
 def _summary(shown: Column) -> str:
+    if np.isnan(shown.threshold):
+        return "nothing to judge by:\none kind of images"
     wrong = cases.verdicts(shown.table, shown.threshold)
     missed, alarms = (int((wrong == each).sum()) for each in (cases.MISSED, cases.FALSE_ALARM))
     return f"alarm from {shown.threshold:.3g}\n{missed} missed, {alarms} false"

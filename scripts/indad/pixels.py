@@ -40,12 +40,8 @@ def common_size(manifest: pd.DataFrame, geometry: Geometry) -> Size:
     """
     sizes: dict[Size, str] = {}
     for row in manifest.itertuples():
-        height, width = geometry.resized(row.height, row.width)
-        if geometry.crop and (geometry.crop[0] > height or geometry.crop[1] > width):
-            raise DataError(
-                f"{row.image}: {row.width} x {row.height} pixels become {width} x {height} by the "
-                f"resize, smaller than the crop; choose a larger 'resize' or a smaller 'crop'"
-            )
+        if refusal := geometry.refusal(row.height, row.width):
+            raise DataError(f"{row.image}: {refusal}")
         sizes.setdefault(geometry.output(row.height, row.width), row.image)
     if len(sizes) > 1:
         (one, first), (other, second), *_ = sizes.items()

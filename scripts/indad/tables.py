@@ -485,6 +485,7 @@ def document(
     selected: Sequence[str] = tuple(TITLES),
     full: bool = False,
     counts: pd.DataFrame | None = None,
+    remarks: Sequence[str] = (),
     heading: str = "##",
 ) -> str:
     """Return Markdown with a table for each data set and selected metric.
@@ -496,6 +497,7 @@ def document(
         full: with confidence intervals and every published value; else compact, with the
             difference to the paper.
         counts: as ``images``, to show how many there are.
+        remarks: what must be known of the images (see ``indad.remarks``), a sentence each.
         heading: the heading level of the first heading.
     """
     others = beside(measured, layout)
@@ -519,11 +521,12 @@ def document(
                     parts.append(f"{title}: {TITLES[metric]}, {dataset}\n\n{text}")
     for dataset in () if counts is None else dict.fromkeys(counts["dataset"]):
         parts.append(f"{heading} Images: {dataset}\n\n{image_counts(counts, dataset)}")
-    remarks = ["Percent; the best of each row in bold.", *_remarks(measured, selected, full)]
+    explained = ["Percent; the best of each row in bold.", *_remarks(measured, selected, full)]
     if len(others):
-        remarks.append("Published values: `resources/published.csv`, each with its source.")
-    remarks += [f"{name}: {note}." for name, note in layout.notes.items()]
-    closing = [" ".join(remarks), " ".join(dict.fromkeys(notes))]
+        explained.append("Published values: `resources/published.csv`, each with its source.")
+    explained += [f"{name}: {note}." for name, note in layout.notes.items()]
+    of_images = "\n".join(f"- {remark}" for remark in dict.fromkeys(remarks))
+    closing = [of_images, " ".join(explained), " ".join(dict.fromkeys(notes))]
     return "\n\n".join([*parts, *filter(None, closing)]) + "\n"
 
 

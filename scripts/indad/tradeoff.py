@@ -97,7 +97,8 @@ def _panel(axis: Axes, rows: pd.DataFrame, metric: str, number: Mapping[str, int
     title = tables.TITLES[metric].partition(" (")[0]
     axis.set_title(title, loc="left")
     if shown.empty:
-        why = "no masks" if rows[metric].isna().all() else "no run-time records"
+        why = "no masks" if metric == "aupro" else "test images of one kind"
+        why = why if rows[metric].isna().all() else "no run-time records"
         axis.text(0.5, 0.5, why, transform=axis.transAxes, ha="center", color=style.GREY)
         axis.set(xticks=[], yticks=[])
         for spine in axis.spines.values():

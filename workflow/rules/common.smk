@@ -95,6 +95,18 @@ def all_resamples(wildcards):
     return [str(Path(path).with_suffix(".h5")) for path in all_metrics(wildcards)]
 
 
+def all_pixels(wildcards):
+    """The decoded images of every category to run, for each resize and crop."""
+    used = {
+        CONFIG.geometry(each.extractor): None for each in CONFIG.experiments.values()
+    }
+    return [
+        f"{each}/{geometry}.h5"
+        for each in expand_categories(f"{RESULTS}/pixels/{CATEGORY}")
+        for geometry in used
+    ]
+
+
 def all_pictures(wildcards):
     """The sheets of anomaly maps of every category to run."""
     return [

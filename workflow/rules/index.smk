@@ -12,12 +12,14 @@ rule index:
     threads: 4
     params:
         folder=category_folder,
+        reading=lambda wildcards: CONFIG.reading(wildcards.dataset).settings,
         # Folders of the user's change under our feet: their names, sizes and times are compared.
         fingerprint=lambda wildcards: (
             ""
             if CONFIG.source(wildcards.dataset)
             else manifest.fingerprint(
-                CONFIG.folder(wildcards.dataset, wildcards.category)
+                CONFIG.folder(wildcards.dataset, wildcards.category),
+                CONFIG.reading(wildcards.dataset),
             )
         ),
         version=manifest.VERSION,

@@ -2,6 +2,7 @@ rule tabulate:
     input:
         metrics=all_metrics,
         manifests=all_manifests,
+        pixels=all_pixels,
     output:
         metrics=report(
             f"{RESULTS}/metrics.csv",

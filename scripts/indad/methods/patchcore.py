@@ -191,6 +191,8 @@ class PatchCore(Detector):
 
         bank = self.bank_[: self._count(self.patches_)]
         neighbours = min(self.neighbours, len(bank))
+        if neighbours == 1:  # a bank of one vector: nothing to weigh by
+            return score
         # The match is among its own neighbours; a duplicate of it may take its place in the list.
         near = k_nearest(bank[match], bank, neighbours, memory=self.memory)[1]
         near[:, 0] = match

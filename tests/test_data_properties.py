@@ -1,0 +1,369 @@
+"""Properties of manifests, masks and configurations that hold whatever they are made of."""
+
+from __future__ import annotations
+
+import copy
+import io
+import os
+import random
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from conftest import ROOT
+from indad import manifest, reading
+from indad.config import Config, check_schema
+from indad.errors import IndadError
+from indad.images import SUFFIXES, Geometry, mask_pixels, read_image, read_mask
+from indad.manifest import _printable
+from indad.reading import Reading
+from run import load_config
+
+EASY = {"deadline": None, "suppress_health_check": list(HealthCheck)}
+
+
+# -- manifests ------------------------------------------------------------------------------------
+
+#: Whatever a Unix file name may have, what means something to CSV, HDF5 or terminals more often.
+letters = st.one_of(
+    st.sampled_from([*"ab._- ,;'\"\n\r\t\\#%&{}[]*?=~", "ä", "a\u0308", "漢", "_mask", "good"]),
+    st.characters(exclude_characters="/\0", exclude_categories=["Cs"]),
+)
+stems = st.lists(letters, min_size=1, max_size=5).map("".join).filter(lambda s: s[0] != ".")
+endings = st.sampled_from([*SUFFIXES, ".PNG", ".Jpg"])
+kinds = st.sampled_from(["good", "cut", "not_good", "good ones", "ground_truth", "test", "größe"])
+folders = st.one_of(
+    st.just("train/good"), kinds.map(lambda kind: f"test/{kind}"),
+    kinds.map(lambda kind: f"test/{kind}/deep"),
+    st.sampled_from(["train/bad", "test", "", "other", "train/good/more"]),
+)  # fmt: skip
+masked = st.sampled_from(["", "_mask", None, None])
+trees = st.lists(st.tuples(folders, stems, endings, masked), min_size=1, max_size=14)
+
+
+@lru_cache
+def content(number: int, mask: bool) -> bytes:
+    """A PNG, whatever the name: files are read by content."""
+    pixels = np.full((4, 4), 255 if mask else number, np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def plant(root: Path, tree) -> list[str]:
+    """Write a tree of files and return the images' paths."""
+    images = []
+    (root / "train/good").mkdir(parents=True)
+    for number, (folder, stem, ending, mask) in enumerate(tree):
+        try:
+            path = root / folder / f"{stem}{ending}"
+            if path.exists():
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content(number, False))
+            images.append(path.relative_to(root).as_posix())
+            kind = folder.removeprefix("test/")
+            if mask is not None and kind != folder and not kind.startswith("good"):
+                drawn = root / "ground_truth" / kind / f"{stem}{mask}.png"
+                drawn.parent.mkdir(parents=True, exist_ok=True)
+                drawn.write_bytes(content(number, True))
+        except OSError:  # too long a name
+            continue
+    return images
+
+
+scandir = os.scandir
+
+
+class Shuffled:
+    """``os.scandir`` in another order."""
+
+    def __init__(self, path) -> None:
+        with scandir(path) as entries:
+            self.entries = list(entries)
+        random.Random(7).shuffle(self.entries)
+
+    def __enter__(self):
+        return iter(self.entries)
+
+    def __exit__(self, *_):
+        return None
+
+
+@settings(max_examples=40, **EASY)
+@given(tree=trees, root=st.sampled_from(["good", "test", "a good test/ground_truth", "tr äin/x"]))
+def test_no_image_is_forgotten_and_nothing_but_names_matters(tree, root):
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / root / "part"
+        images = plant(folder, tree)
+        found = manifest.survey(folder, Reading(allow_one_class=True), threads=1)
+        table = found.table
+
+        said = "\n".join([*found.problems, *found.notes])
+        listed = table["image"].tolist()
+        assert len(set(listed)) == len(listed)
+        counted = sum(int(n.split(" ")[0]) for n in found.notes if "not part of the layout" in n)
+        beside = [image for image in images if image.startswith("other/") or "/" not in image]
+        assert counted == len(beside)
+        for image in set(images) - set(beside):
+            assert image in listed or _printable(str(folder / image)) in said
+
+        for row in table.itertuples():
+            split, kind, *_ = row.image.split("/")
+            assert row.split == split
+            assert row.label == int(kind != "good")
+            if row.mask:
+                stem, drawn = Path(row.image).stem, Path(row.mask).stem
+                assert drawn in (stem, f"{stem}_mask")
+                assert Path(row.mask).parts[1:-1] == Path(row.image).parts[1:-1]
+
+        file = Path(place) / "m.csv"
+        manifest.write(table, file)
+        again = manifest.read(file)
+        assert again.to_dict("list") == table.to_dict("list")
+        assert manifest.content_hash(again) == manifest.content_hash(table)
+
+        # Neither where the folder lies, nor the order in which its files are listed.
+        other = Path(place) / "elsewhere"
+        plant(other, tree)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(reading.os, "scandir", Shuffled)
+            moved = manifest.survey(other, Reading(allow_one_class=True), threads=2)
+        assert moved.table.to_dict("list") == table.to_dict("list")
+        here, there = _printable(str(folder)), str(other)
+        assert [p.replace(there, here) for p in moved.problems] == found.problems
+
+
+@settings(max_examples=25, **EASY)
+@given(names=st.lists(stems, min_size=2, max_size=8, unique=True), data=st.data())
+def test_which_photo_has_which_name_changes_only_the_hashes(names, data):
+    tree = [("test/cut", name, ".png", "_mask") for name in names]
+    order = data.draw(st.permutations(range(len(names))))
+    with tempfile.TemporaryDirectory() as place:
+        tables = []
+        for number, numbers in enumerate((range(len(names)), order)):
+            folder = Path(place) / str(number)
+            images = plant(folder, tree)
+            for image, content_number in zip(images, numbers, strict=False):
+                (folder / image).write_bytes(content(content_number, False))
+            tables.append(manifest.survey(folder, threads=1).table)
+        before, after = tables
+        assert before.drop(columns="sha256").equals(after.drop(columns="sha256"))
+        assert sorted(before["sha256"]) == sorted(after["sha256"])
+
+
+# -- masks and geometry ---------------------------------------------------------------------------
+
+sides = st.integers(8, 70)
+
+
+@settings(max_examples=40, **EASY)
+@given(
+    size=st.tuples(sides, sides),
+    resize=st.one_of(st.integers(8, 48), st.lists(st.integers(8, 48), min_size=2, max_size=2)),
+    data=st.data(),
+)
+def test_geometry_equals_torchvision_on_any_size(tmp_path_factory, size, resize, data):
+    from torchvision import transforms
+    from torchvision.transforms import InterpolationMode
+
+    whole = Geometry.from_config(resize, None)
+    height, width = whole.resized(*size)
+    crop = data.draw(
+        st.one_of(st.none(), st.tuples(st.integers(1, height), st.integers(1, width)).map(list))
+    )
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    image, mask = rng.integers(0, 256, (*size, 3), np.uint8), rng.random(size) < 0.2
+    folder = tmp_path_factory.mktemp("geometry")
+    Image.fromarray(image).save(folder / "image.png")
+    mode = data.draw(st.sampled_from(["L", "RGB", "1", "LA", "RGBA", "P"]))
+    Image.fromarray(mask.astype(np.uint8) * 255).convert(mode).save(folder / "mask.png")
+    np.testing.assert_array_equal(mask_pixels(folder / "mask.png"), mask)
+
+    def expected(pixels, interpolation):
+        steps = [transforms.Resize(resize, interpolation)]
+        steps += [] if crop is None else [transforms.CenterCrop(crop)]
+        return np.asarray(transforms.Compose(steps)(Image.fromarray(pixels)))
+
+    geometry = Geometry.from_config(resize, crop)
+    seen = read_image(folder / "image.png", geometry)
+    assert seen.shape[:2] == geometry.output(*size)
+    np.testing.assert_array_equal(seen, expected(image, InterpolationMode.BILINEAR))
+    kept = read_mask(folder / "mask.png", geometry)
+    assert kept.dtype == bool
+    wanted = expected(mask.astype(np.uint8), InterpolationMode.NEAREST)
+    np.testing.assert_array_equal(kept, wanted > 0)
+
+
+# -- configurations -------------------------------------------------------------------------------
+
+SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+
+
+def filled(value, schema):
+    """Fill in the schema's defaults, as Snakemake does."""
+    if "$ref" in schema:
+        schema = SCHEMA["$defs"][schema["$ref"].rsplit("/", 1)[1]]
+    if not isinstance(value, dict):
+        return value
+    value = dict(value)
+    for key, each in schema.get("properties", {}).items():
+        if key not in value and "default" in each:
+            value[key] = copy.deepcopy(each["default"])
+        if key in value:
+            value[key] = filled(value[key], each)
+    if isinstance(schema.get("additionalProperties"), dict):
+        for key in value:
+            if key not in schema.get("properties", {}):
+                value[key] = filled(value[key], schema["additionalProperties"])
+    return value
+
+
+def settle(config) -> Config:
+    """Do to a configuration what planning a workflow does, but for looking at data."""
+    check_schema(config, SCHEMA)
+    made = Config(filled(config, SCHEMA))
+    assert made.experiments
+    assert made.models
+    assert made.geometries
+    for name in made.experiments.values():
+        made.geometry(name.extractor)
+    for name in made.run["datasets"]:
+        assert made.reading(name)
+        if made._datasets[name].get("source"):
+            made.categories(name)
+            made.source(name)
+            made.mirrors(name)
+    _ = made.notes
+    return made
+
+
+def options(**choices):
+    """A mapping that has some of the keys."""
+    return st.fixed_dictionaries({}, optional=choices)
+
+
+word = st.sampled_from(["a", "OK", "größe", "x y"])
+side = st.integers(8, 300)
+datasets = st.one_of(
+    options(
+        good=st.one_of(word, st.lists(word, min_size=1, unique=True)),
+        train=word,
+        masks=st.just("gt/m"),
+        mask_suffix=st.one_of(word, st.just("")),
+        missing_masks=st.sampled_from(["error", "allow"]),
+        holdout=st.floats(0.01, 0.99),
+        holdout_seed=st.integers(0, 9),
+        allow_one_class=st.booleans(),
+        categories=st.lists(word, min_size=1, unique=True),
+    ).map(lambda each: {"path": "/data/x"} | each),
+    options(list=word, good=word, unlisted=st.just("allow")).map(
+        lambda each: {"path": "/data/x", "list": "l.csv"} | each
+    ),
+    options(categories=st.just(["wood"]), options=options(train=st.integers(0, 9))).map(
+        lambda each: {"source": "drawn"} | each
+    ),
+)
+extractors = options(
+    resize=st.one_of(st.integers(300, 400), st.lists(side, min_size=2, max_size=2)),
+    crop=st.one_of(st.none(), st.integers(8, 256)),
+    dtype=st.sampled_from(["float32", "float16"]),
+    weights=st.sampled_from(["random", "/w.pth"]),
+).map(lambda each: {"backbone": "resnet18.tv_in1k", "layers": ["layer1", "layer2"]} | each)
+experiments = st.one_of(
+    options(dimensions=st.integers(1, 9), epsilon=st.floats(0.001, 1)).map(
+        lambda each: {"method": "padim"} | each
+    ),
+    options(k_image=st.integers(1, 9), layers=st.just(["layer2"])).map(
+        lambda each: {"method": "spade"} | each
+    ),
+    options(coreset_ratio=st.floats(0.01, 1), embedding=st.just("concat")).map(
+        lambda each: {"method": "patchcore"} | each
+    ),
+).map(lambda each: each | {"extractor": "e"})
+configs = st.fixed_dictionaries(
+    {
+        "run": st.fixed_dictionaries(
+            {"datasets": st.just(["d"]), "experiments": st.just(["x", "y"])},
+            optional={"seeds": st.lists(st.integers(0, 9), min_size=1, unique=True)},
+        ),
+        "datasets": st.fixed_dictionaries({"d": datasets}),
+        "extractors": st.fixed_dictionaries({"e": extractors}),
+        "experiments": st.fixed_dictionaries({"x": experiments, "y": experiments}),
+    },
+    optional={
+        "results": word,
+        "device": st.sampled_from(["auto", "cpu", "cuda"]),
+        "threads": st.integers(1, 64),
+        "batch_size": st.one_of(st.just("auto"), st.integers(1, 64)),
+        "memory_mb": st.integers(16, 9999),
+        "tf32": st.booleans(),
+    },
+)
+
+
+@settings(max_examples=40, **EASY)
+@given(config=configs)
+def test_valid_configurations_pass(config):
+    made = settle(config)
+    text = yaml.safe_dump(config, allow_unicode=True)
+    assert settle(yaml.safe_load(text)).experiments == made.experiments
+
+
+def places(value, path=()):
+    """Name every key of a nested configuration."""
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, each in items:
+        yield (*path, key)
+        if isinstance(each, (dict, list)):
+            yield from places(each, (*path, key))
+
+
+junk = st.one_of(
+    st.none(), st.booleans(), st.integers(-3, 3), st.floats(), st.text(max_size=4),
+    st.sampled_from(["/abs", "../up", ".", "x" * 300, "\0", [], {}, [None], {"a": 1}, [[1]]]),
+)  # fmt: skip
+#: Keys whose value another key's message may blame: names that are referred to.
+names = {"run", "datasets", "extractors", "experiments", "method", "extractor", "source"}
+
+
+@settings(max_examples=150, **EASY)
+@given(config=configs, data=st.data())
+def test_a_mutation_passes_or_is_one_error_that_names_the_key(config, data):
+    config = copy.deepcopy(config)
+    path = data.draw(st.sampled_from(list(places(config))))
+    owner = config
+    for key in path[:-1]:
+        owner = owner[key]
+    change = data.draw(st.sampled_from(["replace", "delete", "add"]))
+    named = path[-1]
+    if change == "replace":
+        owner[named] = data.draw(junk)
+    elif change == "delete":
+        del owner[named]
+    elif isinstance(owner, dict):
+        named = data.draw(st.one_of(st.text(max_size=5), st.integers(), st.none()))
+        owner[named] = data.draw(junk)
+    try:
+        settle(config)
+    except IndadError as error:
+        text = str(error)
+        assert text.strip()
+        assert len(text.splitlines()) <= 3
+        parts = [part for part in (*path[:-1], named) if isinstance(part, str)]
+        assert any(part in text for part in parts if part) or not any(parts)
+        if named in ("threads", "resize", "holdout", "good", "coreset_ratio", "device"):
+            assert named in text
+
+
+def test_every_shipped_configuration_settles():
+    for path in (ROOT / "config").glob("*.yaml"):
+        made = load_config(path)
+        assert settle(made).results
