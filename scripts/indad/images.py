@@ -6,13 +6,14 @@ the centre is cropped. Everything here is PIL and NumPy, so that no stage needs 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps
 
 from indad.errors import DataError
 
@@ -26,6 +27,13 @@ UNREADABLE_SUFFIXES = (
 )  # fmt: skip
 
 Size = tuple[int, int]
+
+#: Most pixels of an image, as it is in the file or after the resize: 0.5 GB as RGB. A file of a
+#: few bytes can state any size, and be decoded to it.
+MAX_PIXELS = 178_956_970
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+# Of those up to twice as large PIL only warns: `_opened` refuses them.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True)
@@ -78,6 +86,11 @@ class Geometry:
         """
         height, width = self.resized(image.height, image.width)
         if (height, width) != (image.height, image.width):
+            if height * width > MAX_PIXELS:
+                raise ValueError(
+                    f"its {image.width} x {image.height} pixels would be resized to {width} x "
+                    f"{height}, more than {MAX_PIXELS / 1e6:.0f} megapixels; cut it into pieces"
+                )
             image = image.resize((width, height), resample)
         if self.crop is None:
             return image
@@ -139,23 +152,40 @@ def size(path: Path) -> Size:
 def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as image:
+            if not 0 < image.width * image.height <= MAX_PIXELS:
+                raise DataError(
+                    f"{path}: refused, it states {image.width} x {image.height} pixels; at most "
+                    f"{MAX_PIXELS / 1e6:.0f} megapixels are read: cut it into pieces"
+                )
             yield image
+    except DataError:
+        raise
     except FileNotFoundError:
         raise DataError(f"{path}: no such image file") from None
     except Image.DecompressionBombError as error:
         raise DataError(f"{path}: refused, {error}") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
+    except Exception as error:  # damaged files make PIL's readers raise errors of any kind
         reason = "not an image, or damaged" if "cannot identify" in str(error) else error
         raise DataError(f"{path}: cannot be decoded ({reason}); replace or remove it") from None
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Return 8-bit RGB. Grey becomes three equal channels; 16 bits are scaled to 8."""
+    """Return 8-bit RGB. Grey becomes three equal channels; 16 bits are scaled to 8.
+
+    Raises:
+        ValueError: a pixel is NaN or infinite.
+    """
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        values = np.asarray(image, dtype=np.float64)
         # 16-bit files hold 0..65535 whatever mode PIL gives them; floats are taken as 0..1.
         scale = 255.0 if image.mode == "F" else 255.0 / 65535.0
-        image = Image.fromarray(np.clip(values * scale + 0.5, 0, 255).astype(np.uint8))
+        deep = np.asarray(image)
+        grey = np.empty(deep.shape, np.uint8)
+        for row in range(len(deep)):  # by the row: eight bytes a pixel are much for a large image
+            values = deep[row] * scale + 0.5
+            if not np.isfinite(values).all():
+                raise ValueError("it has pixels that are no finite numbers")
+            grey[row] = np.clip(values, 0, 255)
+        image = Image.fromarray(grey)
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("RGB")

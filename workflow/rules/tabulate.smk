@@ -2,6 +2,7 @@ rule tabulate:
     input:
         metrics=all_metrics,
         manifests=all_manifests,
+        records=all_records,
     output:
         metrics=report(
             f"{RESULTS}/metrics.csv",
@@ -23,6 +24,7 @@ rule tabulate:
             labels={"table": "all tables"},
         ),
         summary=f"{RESULTS}/tables/summary.md",
+        provenance=f"{RESULTS}/provenance.json",
     log:
         f"{LOGS}/tabulate.log",
     benchmark:
@@ -32,6 +34,7 @@ rule tabulate:
     params:
         layout=CONFIG.layout,
         published=published.fingerprint(),
+        runs=all_runs,
     script:
         "../../scripts/write_tables.py"
 
