@@ -2,15 +2,20 @@
 
 from pathlib import Path
 
-from indad import evaluation, metrics, resamples, scores, stage
-from indad.store import FeatureStore
+from indad import evaluation, manifest, metrics, provenance, resamples, scores, stage
+from indad.pixels import Pixels
 
 
 def main(job: stage.Job) -> None:
-    keys, settings = job.wildcards, job.params.uncertainty
-    with FeatureStore(job.input.features) as store:
-        truth = store.ground_truth()
-    table, maps = scores.read_table(Path(job.input.table)), scores.read_maps(Path(job.input.maps))
+    settings = job.params.uncertainty
+    run = {name: job.wildcards[name] for name in provenance.KEYS}
+    run["seed"] = int(run["seed"])
+    images = manifest.read(Path(job.input.manifest))
+    scored = scores.read(Path(job.input.table), Path(job.input.maps))
+    provenance.check_images(scored.made_with, images, Path(job.input.maps))
+    with Pixels(Path(job.input.pixels), images) as pixels:
+        truth = pixels.ground_truth(images)
+    table, maps = scored.table, scored.maps
     values = evaluation.evaluate(table, maps, truth)
     drawn, bounds = {}, None
     image_scores = table["score"].to_numpy()
@@ -19,12 +24,6 @@ def main(job: stage.Job) -> None:
             table, maps, truth, resamples=settings["resamples"], seed=settings["seed"]
         )
         bounds = evaluation.intervals(values, drawn, image_scores, truth, level=settings["level"])
-    run = {
-        "dataset": keys.dataset,
-        "category": keys.category,
-        "experiment": keys.experiment,
-        "seed": int(keys.seed),
-    }
     regions = metrics.regions(truth.mask)
     resamples.write(
         resamples.Resamples(
@@ -40,6 +39,20 @@ def main(job: stage.Job) -> None:
         Path(job.output.resamples),
     )
     evaluation.write(evaluation.tidy(values, bounds, **run), Path(job.output.metrics))
+    used = {
+        "manifest": job.input.manifest,
+        "pixels": job.input.pixels,
+        "scores": job.input.table,
+        "maps": job.input.maps,
+        "metrics": job.output.metrics,
+        "resamples": job.output.resamples,
+    }
+    provenance.write_record(
+        Path(job.output.record),
+        run,
+        scored.made_with,
+        {kind: Path(path) for kind, path in used.items()},
+    )
 
 
 if __name__ == "__main__":

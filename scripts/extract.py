@@ -7,7 +7,9 @@ from indad.progress import LoggedProgress
 
 
 def main(job: stage.Job) -> None:
-    device = stage.use_device(job.config, job.threads)
+    # With a single thread torch computes 1 x 1 convolutions by another library, which rounds
+    # otherwise: never one, so that the features of `--cores 1` are those of any other number.
+    device = stage.use_device(job.config, max(2, job.threads))
     from indad.extract import extract
 
     extract(

@@ -45,6 +45,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from commands import COMMANDS  # noqa: E402
 from commands import plain as _plain  # noqa: E402
 from indad import catalogue  # noqa: E402
+from indad.config import check_schema, read_yaml  # noqa: E402
 from indad.errors import IndadError  # noqa: E402
 from indad.manifest import find_categories, is_category  # noqa: E402
 from indad.methods import METHODS  # noqa: E402
@@ -83,6 +84,8 @@ def parser() -> argparse.ArgumentParser:
             other commands, each with a --help of its own
               run.py list                       what has been computed, and with which models
               run.py predict MODEL IMAGES...    score new images with a fitted model
+              run.py verify RESULTS             whether a finished run, its data and its weights
+                                                are what they were
 
             a data folder
               <data root>/<category>/train/good/*.png          good images to learn from
@@ -168,16 +171,12 @@ def load_config(path: Path | None) -> dict[str, Any]:
     """Read config/config.yaml with an override file merged in.
 
     Raises:
-        IndadError: a file is missing or is not YAML.
+        IndadError: a file is missing, is not YAML, or has a key or value that is not allowed.
     """
     config: dict[str, Any] = {}
     for file in filter(None, [ROOT / "config" / "config.yaml", path]):
-        try:
-            config = merged(config, yaml.safe_load(file.read_text(encoding="utf-8")) or {})
-        except FileNotFoundError:
-            raise IndadError(f"{file}: no such configuration file") from None
-        except (yaml.YAMLError, TypeError, AttributeError) as error:
-            raise IndadError(f"{file}: not a YAML configuration ({error})") from None
+        config = merged(config, read_yaml(file))
+    check_schema(config, read_yaml(SCHEMA))
     return config
 
 

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from indad import calibration, methods, scores, stage
+from indad import calibration, methods, provenance, scores, stage
 from indad.extractor import expected_store
 from indad.progress import LoggedProgress
 from indad.store import FeatureStore
@@ -25,7 +25,6 @@ def main(job: stage.Job) -> None:
             progress=LoggedProgress(f"score {job.wildcards.category} {job.wildcards.experiment}"),
         )
         truth = store.ground_truth()
-        scores.write(result, truth, Path(job.output.table), Path(job.output.maps))
         normal, good, defective = calibration.collect(result.image, result.maps, truth.label)
         target = Path(job.output.calibration)
         calibration.Calibration(
@@ -34,12 +33,33 @@ def main(job: stage.Job) -> None:
             category=job.wildcards.category,
             seed=int(job.wildcards.seed),
             model=os.path.relpath(job.input.model, target.parent),
-            model_identity=calibration.identity(methods.read_header(job.input.model)),
+            model_identity=calibration.identity(methods.read_header(job.input.model, whole=False)),
             parameters=dict(job.params.parameters),
             normal=normal,
             good=good,
             defective=defective,
         ).write(target)
+        scores.write(
+            result,
+            truth,
+            Path(job.output.table),
+            Path(job.output.maps),
+            {
+                "method": detector.method,
+                "method_version": detector.version,
+                "parameters": detector.parameters,
+                **{
+                    kind: provenance.stated_digest(kind, Path(path))
+                    for kind, path in (
+                        ("features", job.input.features),
+                        ("model", job.input.model),
+                        ("calibration", target),
+                    )
+                },
+                "features_made_with": store.made_with,
+                **provenance.here(device),
+            },
+        )
 
 
 if __name__ == "__main__":

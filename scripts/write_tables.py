@@ -1,16 +1,20 @@
-"""Gather all metrics into one tidy CSV and into tables: Markdown, LaTeX and CSV.
+"""Gather all metrics into one tidy CSV, tables (Markdown, LaTeX, CSV) and their provenance.
 
 Not called tabulate.py: that would hide the package of that name from every script beside it.
 """
 
 from pathlib import Path
 
-from indad import atomic, evaluation, manifest, stage, tables
+from indad import atomic, evaluation, manifest, provenance, stage, tables
 from indad.pixels import Pixels
 from indad.remarks import remarks
 
 
 def main(job: stage.Job) -> None:
+    records = [
+        provenance.read_record(Path(record), Path(metrics))
+        for record, metrics in zip(job.input.records, job.input.metrics, strict=True)
+    ]
     metrics = evaluation.read(map(Path, job.input.metrics))
     evaluation.write(metrics, Path(job.output.metrics))
     layout = tables.Layout(**job.params.layout)
@@ -37,7 +41,9 @@ def main(job: stage.Job) -> None:
     summary = tables.document(measured, layout, selected=tables.SUMMARY, remarks=noted)
     atomic.write_text(job.output.summary, summary)
     everything = tables.document(measured, layout, full=True, counts=counts, remarks=noted)
-    atomic.write_text(job.output.document, "# Results\n\n" + everything)
+    atomic.write_text(job.output.document, f"# Results\n\n{everything}\n{provenance.line(records)}")
+    made = [path for path in job.output if path != job.output.provenance]
+    provenance.write(Path(job.output.provenance), records, job.params.runs, list(map(Path, made)))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -390,6 +391,37 @@ def test_a_pickle_is_refused_and_not_run(small, save, tmp_path):
     assert "weights_only" not in message, "no advice on how to run it after all"
     torch.load(weights, weights_only=False)
     assert trace.exists(), "the pickle must have been one that does harm"
+
+
+def rewritten(path, method=zipfile.ZIP_STORED, **more):
+    """Pack a checkpoint anew, other or more members in it."""
+    with zipfile.ZipFile(path) as archive:
+        members = {info.filename: archive.read(info) for info in archive.infolist()}
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, content in (members | more).items():
+            archive.writestr(name, content)
+    return path
+
+
+def test_a_checkpoint_that_unpacks_to_more_than_it_is_is_refused(small, save):
+    weights = save(small)
+    rewritten(weights, zipfile.ZIP_DEFLATED, zeros=bytes(10_000_000))
+    fails(weights, weights, "unpacks to 11", "save it anew")
+
+
+def test_a_checkpoint_whose_checksums_do_not_match_is_refused(small, save):
+    weights = Path(save(small))
+    tensor = next(iter(small.values())).numpy().tobytes()
+    content = bytearray(weights.read_bytes())
+    content[content.index(tensor) + 2] ^= 1  # the last digits of one weight
+    weights.write_bytes(content)
+    fails(str(weights), str(weights), "the checksum of", "get the file anew")
+
+
+def test_a_tensor_of_absurd_size_takes_no_memory(small, save):
+    """One stored number may be stated to be any number of them."""
+    name = next(iter(small))
+    fails(save(small | {name: torch.zeros(1).expand(10**13)}), name, "(10000000000000,)")
 
 
 def test_a_whole_model_is_refused(torchvision_resnet, save):

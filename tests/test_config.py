@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from conftest import ROOT
-from indad.config import Config, check_schema
+from indad.config import Config, check_schema, read_yaml
 from indad.errors import ConfigError, DataError
 from indad.extractor import expected_store, made_with
 
@@ -285,3 +285,40 @@ def test_schema_errors_name_the_key_and_what_is_allowed(config, message):
     with pytest.raises(ConfigError) as error:
         check_schema(complete | config, schema)
     assert message in str(error.value)
+
+
+def bomb(line: str) -> str:
+    """Twelve lines that, written out, are ten to the power of twelve values."""
+    lines = ["a0: &a0 {x: 1}"]
+    return "\n".join([*lines, *(line.format(i=i, last=i - 1) for i in range(1, 12))])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (bomb("a{i}: &a{i} [" + ", ".join(["*a{last}"] * 10) + "]"), "more than 100000 values"),
+        (bomb("a{i}: &a{i} {{<<: [" + ", ".join(["*a{last}"] * 10) + "]}}"), "more than 100000"),
+        ("a: &a [*a]", "more than 100000 values"),
+        ("a: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
+        ("a: 2001-99-99", "not a YAML configuration"),
+        ("? [1, 2]\n: 3", "not a YAML configuration"),
+        ("a: !!python/object/apply:os.getcwd []", "not a YAML configuration"),
+        ("5", "it holds no keys, but 5"),
+        ("a: [1", "not a YAML configuration"),
+        (b"a: \xff\xfe", "not a YAML configuration"),
+    ],
+)
+def test_hostile_configurations_are_refused(tmp_path, text, message):
+    path = tmp_path / "c.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ConfigError, match=rf"c\.yaml: .*{message}"):
+        read_yaml(path)
+
+
+def test_aliases_and_merge_keys_may_be_used(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("base: &base {x: 1}\nmine: {<<: *base, y: [2]}\nsame: *base\n")
+    expected = {"base": {"x": 1}, "mine": {"x": 1, "y": [2]}, "same": {"x": 1}}
+    assert read_yaml(path) == expected
+    path.write_text("")
+    assert read_yaml(path) == {}

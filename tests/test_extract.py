@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 
 from conftest import save_image
 from indad import manifest, pixels
@@ -76,6 +77,23 @@ def test_all_undecodable_files_are_named_and_nothing_is_left(category, table, tm
     assert not list(tmp_path.glob("*.h5"))
 
 
+@pytest.mark.parametrize("name", ["train/good/000.png", "ground_truth/cut/000_mask.png"])
+def test_a_file_changed_since_it_was_indexed_is_refused(category, table, tmp_path, name):
+    save_image(category / name, np.asarray(Image.open(category / name)) ^ 1)
+    with pytest.raises(DataError, match=f"{name}: is not the file that was indexed"):
+        pixels.decode(table, category, tmp_path / "p.h5", geometry=GEOMETRY)
+
+
+def test_ground_truth_without_the_features(table, decoded, extractor, tmp_path):
+    """The labels and masks that evaluate reads are those of the feature store."""
+    extract(table, decoded, tmp_path / "f.h5", extractor=extractor)
+    with FeatureStore(tmp_path / "f.h5") as store, Pixels(decoded, table) as opened:
+        expected, found = store.ground_truth(), opened.ground_truth(table)
+    for name in ("image", "label", "defect", "has_mask", "mask"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+        assert getattr(found, name).dtype == getattr(expected, name).dtype
+
+
 def test_pixels_of_other_images_are_refused(table, decoded):
     with pytest.raises(StoreError, match="other images"):
         Pixels(decoded, table.iloc[:-1])
@@ -87,10 +105,11 @@ def test_pixels_of_other_images_are_refused(table, decoded):
         Pixels(decoded)
 
 
-def test_masks_that_a_crop_empties_are_counted(category, table, tmp_path, caplog):
+def test_masks_that_a_crop_empties_are_counted(category, tmp_path, caplog):
     corner = np.zeros((40, 48), np.uint8)
     corner[:3, :3] = 255
     save_image(category / "ground_truth/dirt/a.png", corner)
+    table = manifest.build(category)
     with caplog.at_level(logging.WARNING):
         pixels.decode(table, category, tmp_path / "p.h5", geometry=GEOMETRY)
     assert "1 of 3 masks are empty after resize and crop" in caplog.text

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image, TiffImagePlugin
 
 from conftest import save_image
+from indad import images
 from indad.errors import DataError
 from indad.images import Geometry, decode, mask_pixels, read_image, read_mask, size, to_rgb
 
@@ -110,6 +111,38 @@ def test_truncated_image_is_refused(tmp_path, rng):
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(DataError, match=r"cut\.png: cannot be decoded"):
         decode(path)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tif"])
+def test_images_that_state_absurd_sizes_are_refused(tmp_path, suffix, monkeypatch):
+    """A small file, decoded, may be any size: from its header alone it is refused."""
+    monkeypatch.setattr(images, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    assert images.MAX_PIXELS < 40 * 40 < 2000 < 50 * 50
+    for width in (40, 50):  # above the limit, and where PIL itself refuses
+        path = save_image(tmp_path / f"bomb.{suffix}", np.zeros((width, width), np.uint8))
+        for read in (decode, size, mask_pixels, lambda path: read_image(path, STANDARD)):
+            with pytest.raises(DataError, match=r"bomb\.\w+: refused, .* pixels"):
+                read(path)
+
+
+def test_an_image_that_the_resize_would_blow_up_is_refused(tmp_path):
+    path = save_image(tmp_path / "line.png", np.zeros((1, 60_000), np.uint8))
+    for read in (read_image, read_mask):
+        with pytest.raises(DataError, match=r"line\.png: its 60000 x 1 pixels would be resized to"):
+            read(path, Geometry.from_config(256, 224))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_pixels_that_are_no_numbers_are_refused(tmp_path, value):
+    pixels = np.full((30, 30), 0.5, np.float32)
+    path = save_image(tmp_path / "float.tif", pixels)
+    assert (read_image(path, Geometry.from_config(30, None)) == 128).all()
+    pixels[3, 4] = value
+    save_image(path, pixels)
+    with pytest.raises(DataError, match=r"float\.tif: it has pixels that are no finite numbers"):
+        read_image(path, Geometry.from_config(30, None))
 
 
 def test_geometries_have_names_of_their_own():

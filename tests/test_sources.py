@@ -7,7 +7,7 @@ from importlib import metadata
 
 import pytest
 
-from indad import manifest, sources
+from indad import catalogue, manifest, sources
 from indad.errors import DataError
 
 
@@ -72,3 +72,14 @@ def test_drawn_categories_are_valid_data_sets(tmp_path):
     test = table[table["split"] == "test"]
     assert (test["mask"] != "").tolist() == (test["label"] == 1).tolist()
     assert receipt["options"]["size"] == 64
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "3", '{"from": 1}', "[" * 100_000, '{"source": "x"}', "\udcff"]
+)
+def test_damaged_records_and_receipts_are_refused(tmp_path, text):
+    path = tmp_path / "r.json"
+    for read in (catalogue.read_record, sources.read_receipt):
+        path.write_text(text, errors="surrogateescape")
+        with pytest.raises(DataError, match=r"r\.json: damaged"):
+            read(path)

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from indad import store
+from indad import seal, store
 from indad.errors import StoreError
 from indad.store import FeatureStore
 
@@ -97,18 +97,21 @@ def test_damaged_stores_are_refused(tmp_path, rng):
     with pytest.raises(StoreError, match="no such feature store"):
         FeatureStore(path)
     path.write_bytes(b"junk")
-    with pytest.raises(StoreError, match="not a readable HDF5 file"):
+    with pytest.raises(StoreError, match="no feature store sealed by this project"):
         FeatureStore(path)
     write(path, rng)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(StoreError, match=r"s\.h5"):
+    with pytest.raises(StoreError, match=r"s\.h5: damaged: \d+ bytes, its seal says"):
         FeatureStore(path)
     with h5py.File(path, "w"):
         pass
-    with pytest.raises(StoreError, match="not a feature store of this project"):
+    with pytest.raises(StoreError, match="no feature store sealed by this project"):
         FeatureStore(path)
-    write(path, rng)
-    with h5py.File(path, "a") as file:
-        file.attrs["schema_version"] = 99
-    with pytest.raises(StoreError, match="schema version 99, this library reads 1"):
+    with seal.create_hdf5(path, "features", 99):
+        pass
+    with pytest.raises(StoreError, match="schema version 99; this library reads features, vers"):
+        FeatureStore(path)
+    with seal.create_hdf5(path, store.KIND, store.SCHEMA_VERSION):
+        pass
+    with pytest.raises(StoreError, match="not a feature store of this project"):
         FeatureStore(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -15,9 +16,11 @@ import pytest
 import yaml
 
 from conftest import ROOT
-from indad import comparison, evaluation, manifest, methods, tables
+from indad import comparison, evaluation, manifest, methods, provenance, seal, tables
 from indad.store import FeatureStore
+from indad.verify import verify
 from run import load_config
+from run import main as run_main
 from test_layouts import make_mvtec, pack
 
 SMALL = {
@@ -57,14 +60,14 @@ SMALL = {
 }
 
 
-def command(folder: Path, *arguments: str, **changes) -> list[str]:
+def command(folder: Path, *arguments: str, cores: int = 2, **changes) -> list[str]:
     """Return the call that runs the workflow with results in ``folder``."""
     config = SMALL | {"results": "results"} | changes
     file = folder / "config.yaml"
     file.write_text(yaml.safe_dump(config))
     return [
         *(sys.executable, "-m", "snakemake", "-s", str(ROOT / "workflow/Snakefile"), *arguments),
-        *("--directory", str(folder), "--cores", "2", "--resources", "gpu=1"),
+        *("--directory", str(folder), "--cores", str(cores), "--resources", "gpu=1"),
         *("--configfile", str(ROOT / "config/config.yaml"), str(file)),
     ]
 
@@ -76,6 +79,14 @@ def snakemake(
     variables = os.environ | {"OMP_NUM_THREADS": "1"} | (environment or {})
     call = command(folder, *arguments, **changes)
     return subprocess.run(call, capture_output=True, text=True, env=variables)
+
+
+@pytest.fixture(scope="module")
+def copied(finished, tmp_path_factory) -> Path:
+    """Results to damage, and to mend again."""
+    folder = tmp_path_factory.mktemp("copied")
+    shutil.copytree(finished, folder, dirs_exist_ok=True)
+    return folder / "results"
 
 
 @pytest.fixture(scope="module")
@@ -249,6 +260,113 @@ def test_batches_threads_and_memory_change_no_figure(finished, tmp_path):
         for folder in (finished, tmp_path)
     )
     np.testing.assert_allclose(part, whole.loc[part.index], rtol=1e-6, atol=1e-6)
+
+
+def test_other_cores_threads_and_order_give_the_same_bytes(finished, tmp_path):
+    """Byte for byte: more jobs at once, more threads in each, another job first."""
+    shutil.copytree(finished / "results/data", tmp_path / "results/data")
+    run = {"datasets": ["drawn"], "experiments": SMALL["run"]["experiments"][::-1]}
+    done = snakemake(tmp_path, cores=9, threads=9, run=run)
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, other = finished / "results", tmp_path / "results"
+    files = [path.relative_to(other) for path in other.rglob("*") if path.is_file()]
+    kinds = {"metrics": 4, "scores": 4, "models": 3, "features": 1, "pixels": 1, "manifests": 1}
+    for kind, count in kinds.items():
+        compared = [path for path in files if path.parts[0] == kind and len(path.parts) > 1]
+        compared = [path for path in compared if path.suffix != ".json"]
+        assert len(compared) == (2 if kind == "scores" else 1) * count
+        for path in compared:
+            assert (other / path).read_bytes() == (one / path).read_bytes(), path
+
+
+def test_the_run_says_what_it_comes_from(finished):
+    found = provenance.read(finished / "results/provenance.json")
+    assert len(found["runs"]) == 8
+    by_keys = {tuple(run["keys"].values()): run for run in found["runs"]}
+    run = by_keys["wood", "drawn", "PaDiM", 0]
+    made, features = run["made_with"], run["made_with"]["features_made_with"]
+    assert made["parameters"]["dimensions"] == 20
+    assert (made["parameters"]["seed"], made["device"]) == (0, "cpu")
+    assert {"torch", "numpy", "indad"} <= set(made["versions"])
+    digest = hashlib.sha256((finished / "results/metrics.csv").read_bytes()).hexdigest()
+    assert found["digests"]["metrics.csv"] == f"sha256:{digest}"
+    text = (finished / "results/tables/results.md").read_text().splitlines()[-1]
+    assert text.startswith("Provenance: indad ")
+    assert features["weights_sha256"][:12] in text
+
+
+def test_verify_finds_nothing_wrong_with_a_finished_run(finished, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["run.py", "verify", str(finished / "results")])
+    assert run_main() == 0
+    shown = capsys.readouterr().out
+    assert "All of it is as it was" in shown.replace("\n", " ")
+    assert "feature stores" in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [
+        ("manifests/drawn/wood.csv", "manifest", "is not the file the tables come from"),
+        ("pixels/drawn/wood/*.h5", "pixels", "damaged: its content does not match its seal"),
+        ("features/drawn/wood/*.h5", "features", "damaged: its content does not match its seal"),
+        ("models/drawn/wood/padim*/seed0.safetensors", "model", "does not match its seal"),
+        ("scores/drawn/wood/PaDiM/seed0/scores.csv", "scores", "is not the file the tables"),
+        ("scores/drawn/wood/PaDiM/seed0/maps.h5", "maps", "does not match its seal"),
+        ("scores/drawn/wood/PaDiM/seed0/calibration.json", "calibration", "is not the file"),
+        ("metrics/drawn/wood/PaDiM/seed0.h5", "resamples", "does not match its seal"),
+        ("metrics/drawn/wood/PaDiM/seed0.csv", "metrics", "is not the file the tables come from"),
+        ("metrics.csv", "table", "is not the file the tables come from"),
+        ("tables/results.md", "table", "is not the file the tables come from"),
+        ("data/drawn/wood/test/good/000.png", "data", "is not the file of the manifest"),
+        ("data/drawn/wood/ground_truth/*/000_mask.png", "data", "is not the file of the manif"),
+    ],
+)
+def test_verify_names_what_no_longer_matches(copied, name, kind, message):
+    path = next(copied.glob(name))
+    sound = path.read_bytes()
+    middle = len(sound) // 2
+    path.write_bytes(sound[:middle] + bytes([sound[middle] ^ 1]) + sound[middle + 1 :])
+    try:
+        report = verify(copied)
+        assert any(k == kind and str(path) in m and message in m for k, m in report.problems)
+        path.unlink()
+        assert any(k == kind and "is gone" in m for k, m in verify(copied).problems)
+    finally:
+        path.write_bytes(sound)
+    assert not verify(copied, data=False).problems
+
+
+def test_scores_that_do_not_give_the_metrics_are_noticed(copied):
+    """Even where every file is the one recorded: the figure has to follow from the scores."""
+    path = copied / "provenance.json"
+    sound = path.read_bytes()
+    found = provenance.read(path)
+    (padim,) = (run for run in found["runs"] if run["keys"]["experiment"] == "PaDiM"
+                and run["keys"]["dataset"] == "drawn")  # fmt: skip
+    other = next(run for run in found["runs"] if run["keys"]["dataset"] == "elpv")
+    padim["files"]["metrics"] = other["files"]["metrics"]
+    seal.write_json(path, found)
+    problems = [message for kind, message in verify(copied).problems if kind == "chain"]
+    path.write_bytes(sound)
+    assert any("image AUROC" in message and "give" in message for message in problems)
+
+
+def test_a_changed_result_never_reaches_the_tables(copied, finished):
+    """Metrics edited by hand, and scores that are not those of the maps, stop the run."""
+    folder = copied.parent
+    for name, product in (
+        ("metrics/drawn/wood/PaDiM/seed0.csv", "metrics.csv"),
+        ("scores/drawn/wood/PaDiM/seed0/scores.csv", "metrics/drawn/wood/PaDiM/seed0.csv"),
+    ):
+        path, made = copied / name, copied / product
+        sound, old = path.read_text(), made.read_bytes()
+        path.write_text(sound.replace("7", "6"))
+        made.unlink()
+        done = snakemake(folder, "--rerun-triggers", "input", *["--until", "tabulate"])
+        assert done.returncode != 0, name
+        assert f"{name}: not the " in done.stdout + done.stderr
+        path.write_text(sound)
+        made.write_bytes(old)
 
 
 def test_stages_without_torch_do_not_import_it(finished, tmp_path):

@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from indad import atomic
+from indad import seal
 from indad.errors import ConfigError, StoreError
 
 #: The layout of the file. A reader refuses any other.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 NAME = "calibration.json"
 #: False alarms among good images that a threshold allows unless asked otherwise.
 FALSE_ALARMS = 0.05
@@ -88,8 +88,8 @@ class Calibration:
     images: str = "test images"
 
     def write(self, path: Path) -> None:
-        """Write the calibration as JSON, atomically."""
-        atomic.write_json(path, {"schema_version": SCHEMA_VERSION, **asdict(self)})
+        """Write the calibration as JSON, sealed, atomically."""
+        seal.write_json(path, {"schema_version": SCHEMA_VERSION, **asdict(self)})
 
     # -- thresholds -------------------------------------------------------------------------
 
@@ -236,7 +236,7 @@ def read(path: Path) -> Calibration:
         StoreError: the file is missing, damaged or of another version.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = seal.read_json(path, "calibration")
         version = content.pop("schema_version")
         if version != SCHEMA_VERSION:
             raise StoreError(
@@ -252,8 +252,6 @@ def read(path: Path) -> Calibration:
             raise ValueError("the seed is no number, or the parameters are no mapping")
         if made.normal is not None and not math.isfinite(made.normal):
             raise ValueError("a value is not finite")
-    except FileNotFoundError:
-        raise StoreError(f"{path}: no such calibration") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StoreError(
             f"{path}: not a calibration of this project, or damaged ({error}); delete it and run "

@@ -309,5 +309,20 @@ def _stamp(archive: Path) -> dict[str, int]:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Read what `obtain` returned, as written to ``path``."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read what `obtain` returned, as written to ``path``.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        strings = [found["from"], found["path"], found["sha256"] or ""]
+        numbers = [found["size"], found["time"], 0] if found["sha256"] else [0]
+        sound = all(isinstance(each, str) for each in strings) and all(
+            isinstance(each, int) for each in [*numbers, found["verified"]]
+        )
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataError(f"{path}: damaged record ({error}); delete it and run again") from None
+    if not sound:
+        raise DataError(f"{path}: damaged record; delete it and run again")
+    return found

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,13 +99,40 @@ def own_tensors(model: nn.Module) -> Tensors:
     return {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
 
 
+def _check_archive(path: Path) -> None:
+    """Check what torch.load does not: that the tensors are as large and sound as the file says.
+
+    Raises:
+        WeightsError: the file unpacks to more than its own size, or a checksum does not match.
+    """
+    if not zipfile.is_zipfile(path):
+        return  # torch's older format, without checksums
+    with zipfile.ZipFile(path) as archive:
+        # torch stores tensors as they are; what is compressed is no file of torch's.
+        stated = sum(member.file_size for member in archive.infolist())
+        if stated > path.stat().st_size:
+            raise WeightsError(
+                f"weights file {path} unpacks to {stated} bytes, more than it has: it is damaged "
+                "or was not written by torch; save it anew with torch.save(model.state_dict(), "
+                "FILE)"
+            )
+        if bad := archive.testzip():
+            raise WeightsError(
+                f"weights file {path} is damaged: the checksum of {bad} in it does not match; get "
+                "the file anew"
+            )
+
+
 def _read(path: Path) -> Tensors:
     """Read a state dict; pickled objects other than tensors are refused, never run."""
     try:
         if path.suffix.lower() == ".safetensors":
             loaded: Any = load_file(path, device="cpu")
         else:
+            _check_archive(path)
             loaded = torch.load(path, weights_only=True, map_location="cpu")
+    except WeightsError:
+        raise
     except pickle.UnpicklingError as error:
         # torch's own text tells how to run the pickle after all: only its finding is passed on.
         found = re.search(r"(?i)(unsupported [^\n]*?)(?: was not| whose|\n|$)", str(error))
@@ -201,11 +229,14 @@ def fill(model: nn.Module, given: Tensors, part: frozenset[str], source: str) ->
     """
     own = own_tensors(model)
     both = [key for key in own if key in given]
+    fitting = [key for key in both if given[key].shape == own[key].shape]
     faults: dict[str, list[str]] = {
         "missing": [key for key in own if key not in given],
         "surplus": [key for key in given if key not in own],
         "of another shape": [key for key in both if given[key].shape != own[key].shape],
-        "not finite numbers (NaN or infinite)": [k for k in both if not _sound(given[k], own[k])],
+        "not finite numbers (NaN or infinite)": [
+            key for key in fitting if not _sound(given[key], own[key])
+        ],
     }
 
     def lines(inside: bool) -> list[str]:

@@ -17,12 +17,70 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from indad import catalogue, methods, published, sources
 from indad.errors import ConfigError, DataError
 from indad.images import Geometry
 from indad.manifest import find_categories
 from indad.reading import GOOD, Reading
 from indad.weights import RANDOM
+
+#: Most values of a configuration. A few lines of YAML whose aliases name each other ten times over
+#: stand for more than any memory holds.
+MOST_VALUES = 100_000
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a configuration file; an empty one is an empty configuration.
+
+    Raises:
+        ConfigError: the file is missing, is no YAML, or holds no mapping.
+    """
+    try:
+        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+        document = loader.get_single_node()
+        check_extent(document)  # before merge keys write the aliases out
+        loaded = None if document is None else loader.construct_document(document)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such configuration file") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: not a YAML configuration (nested too deeply)") from None
+    # Values such as dates, numbers and keys of impossible types raise errors of their own.
+    except (yaml.YAMLError, OSError, ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path}: not a YAML configuration ({error})") from None
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise ConfigError(
+            f"{path}: not a YAML configuration (it holds no keys, but {loaded!r:.40})"
+        )
+    return loaded
+
+
+def check_extent(config: Any) -> None:
+    """Refuse a configuration that is too much to go through, written out without aliases.
+
+    Args:
+        config: the configuration, or the YAML document it is to be made from.
+
+    Raises:
+        ConfigError: it holds more than ``MOST_VALUES`` values, or contains itself.
+    """
+    count, waiting = 0, [config]
+    while waiting:
+        count += 1
+        if count > MOST_VALUES:
+            raise ConfigError(f"more than {MOST_VALUES} values; do its aliases name each other?")
+        value = waiting.pop()
+        if isinstance(value, yaml.CollectionNode):
+            value = value.value
+        if isinstance(value, Mapping):
+            waiting += value.values()
+        elif isinstance(value, list | tuple):
+            waiting += value
 
 
 def check_schema(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
@@ -33,6 +91,7 @@ def check_schema(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
     """
     import jsonschema
 
+    check_extent(config)
     problems = jsonschema.Draft202012Validator(schema).iter_errors(config)
     lines = [line for problem in problems for line in _schema_lines(problem)]
     if lines:

@@ -189,9 +189,10 @@ def read(paths: Iterable[Path]) -> pd.DataFrame:
                 na_values={"value": [""], "ci_low": [""], "ci_high": [""]},
                 dtype={"dataset": str, "category": str, "experiment": str, "metric": str},
             )
-        except (OSError, ValueError) as error:
+            if list(frame) != list(COLUMNS):
+                raise StoreError(f"{path}: not a metrics table; delete it and run again")
+            numbers = {"seed": int, "value": float, "ci_low": float, "ci_high": float}
+            frames.append(frame.astype(numbers))
+        except (OSError, ValueError, OverflowError) as error:
             raise StoreError(f"{path}: not a readable metrics table ({error}); delete it") from None
-        if list(frame) != list(COLUMNS):
-            raise StoreError(f"{path}: not a metrics table; delete it and run again")
-        frames.append(frame.astype({"value": float, "ci_low": float, "ci_high": float}))
     return pd.concat(frames, ignore_index=True)

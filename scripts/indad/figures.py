@@ -56,7 +56,7 @@ def measure(name: str, table: Path, maps: Path, decoded: Path, rows: pd.DataFram
     Raises:
         StoreError: a product is damaged or of other images.
     """
-    read = scores.read_table(table)
+    read, mapped, _ = scores.read(table, maps)
     test = rows[rows["split"] == "test"]
     # A good image is marked by an empty mask; a defective one without a mask says nothing.
     known = np.asarray((test["label"] == 0) | test["mask"].astype(bool))
@@ -66,8 +66,7 @@ def measure(name: str, table: Path, maps: Path, decoded: Path, rows: pd.DataFram
         masks = pixels.mask()
     if not masks.any():
         return Measured(name, read, None)
-    names = read["image"][known].tolist()
-    curve = ScoreCurve.from_scores(scores.read_maps(maps, names), regions(masks[known]))
+    curve = ScoreCurve.from_scores(mapped[known], regions(masks[known]))
     return Measured(name, read, curve)
 
 

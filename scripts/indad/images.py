@@ -6,13 +6,14 @@ the centre is cropped. Everything here is PIL and NumPy, so that no stage needs 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps
 
 from indad.errors import DataError
 
@@ -28,10 +29,14 @@ UNREADABLE_SUFFIXES = (
 #: What is decoded, whatever the ending: no format that PIL hands to another program, or plays.
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP")
 
-#: Pixels that a resize may give: a thin line of an image would fill the memory.
-MOST_PIXELS = 1 << 27
-
 Size = tuple[int, int]
+
+#: Most pixels of an image, as it is in the file or after the resize: 0.5 GB as RGB. A file of a
+#: few bytes can state any size, and be decoded to it.
+MAX_PIXELS = 178_956_970
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+# Of those up to twice as large PIL only warns: `_opened` refuses them.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ class Geometry:
         """Say why an image of ``height`` x ``width`` cannot be used; "" if it can."""
         rows, columns = self.resized(height, width)
         become = f"{width} x {height} pixels become {columns} x {rows} by the resize"
-        if rows * columns > MOST_PIXELS:
+        if rows * columns > MAX_PIXELS:
             return f"{become}, too many; cut it to shape, or set 'resize: [height, width]'"
         if self.crop is not None and (self.crop[0] > rows or self.crop[1] > columns):
             return (
@@ -193,17 +198,24 @@ _SUBFILE_TYPE = 254
 def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path, formats=FORMATS) as image:
+            if not 0 < image.width * image.height <= MAX_PIXELS:
+                raise DataError(
+                    f"{path}: refused, it states {image.width} x {image.height} pixels; at most "
+                    f"{MAX_PIXELS / 1e6:.0f} megapixels are read: cut it into pieces"
+                )
             if (count := _frames(image)) > 1:
                 raise DataError(
                     f"{path}: holds {count} images (pages or frames); save each as a file, or "
                     "keep one"
                 )
             yield image
+    except DataError:
+        raise
     except FileNotFoundError:
         raise DataError(f"{path}: no such image file") from None
     except Image.DecompressionBombError as error:
         raise DataError(f"{path}: refused, {error}") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
+    except Exception as error:  # damaged files make PIL's readers raise errors of any kind
         reason = "not an image, or damaged" if "cannot identify" in str(error) else error
         raise DataError(f"{path}: cannot be decoded ({reason}); replace or remove it") from None
 
@@ -217,14 +229,17 @@ def to_rgb(image: Image.Image) -> Image.Image:
         ValueError: values lie outside of that, or PIL knows no way to RGB.
     """
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        values = np.asarray(image, dtype=np.float64)
+        deep = np.asarray(image)
         kind, white = ("floats", 1.0) if image.mode == "F" else ("whole numbers", 65535.0)
-        if not (values.min() >= 0 and values.max() <= white):
+        if not (deep.min() >= 0 and deep.max() <= white):  # NaN is neither
             raise ValueError(
-                f"its {kind} are {values.min():g} to {values.max():g}, not 0 to {white:g}; save it "
+                f"its {kind} are {deep.min():g} to {deep.max():g}, not 0 to {white:g}; save it "
                 "with 8 or 16 bits"
             )
-        image = Image.fromarray((values * (255.0 / white) + 0.5).astype(np.uint8))
+        grey = np.empty(deep.shape, np.uint8)
+        for row in range(len(deep)):  # by the row: eight bytes a pixel are much for a large image
+            grey[row] = deep[row] * (255.0 / white) + 0.5
+        image = Image.fromarray(grey)
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("RGB")

@@ -142,7 +142,7 @@ def _count(path: Path, category: Category) -> None:
 def _model(path: Path) -> Model:
     model = Model(str(path), bytes=path.stat().st_size)
     try:
-        header = methods.read_header(path)
+        header = methods.read_header(path, whole=False)
         parameters = dict(header["parameters"])
         model.method, model.seed = header["method"], parameters.pop("seed")
         model.backbone = header["features"].get("backbone", "")

@@ -46,6 +46,8 @@ logger = logging.getLogger("indad")
 
 #: Changing what a manifest holds is a new version, and re-indexes.
 VERSION = 2
+#: On disk every row also has the hash of the whole table, so that no row can change or go unseen.
+SEAL = "table_sha256"
 
 
 @dataclass(frozen=True)
@@ -672,14 +674,15 @@ def survey(
 def write(manifest: pd.DataFrame, path: Path) -> None:
     """Write a manifest as CSV, atomically."""
     with atomic.replacing(path) as temporary:
-        manifest.to_csv(temporary, index=False, lineterminator="\n")
+        sealed = manifest.assign(**{SEAL: content_hash(manifest)})
+        sealed.to_csv(temporary, index=False, lineterminator="\n")
 
 
 def read(path: Path) -> pd.DataFrame:
     """Read a manifest.
 
     Raises:
-        DataError: the file is missing or lacks a column.
+        DataError: the file is missing, lacks a column, or is not what ``write`` wrote.
     """
     try:
         # Only "" is missing, so that a folder named "NA" or "null" stays what it is.
@@ -687,11 +690,17 @@ def read(path: Path) -> pd.DataFrame:
             path, keep_default_na=False, dtype=str, encoding="utf-8", lineterminator="\n"
         )
         frame = frame.astype({"label": int, "width": int, "height": int})
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, OverflowError) as error:
         raise DataError(f"{path}: not a readable manifest ({error}); delete it") from None
-    missing = [column for column in COLUMNS if column not in frame]
+    missing = [column for column in (*COLUMNS, SEAL) if column not in frame]
     if missing:
         raise DataError(f"{path}: manifest lacks the columns {', '.join(missing)}; delete it")
+    seals = set(frame.pop(SEAL))
+    if seals != {content_hash(frame)}:
+        raise DataError(
+            f"{path}: manifest was damaged or edited, its content does not match the hash it "
+            "states; delete it and run again"
+        )
     return frame
 
 

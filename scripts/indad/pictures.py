@@ -92,10 +92,10 @@ def column(
         rows: the category's manifest.
         images: those to show.
     """
-    maps = scores.read_maps(experiment.maps)
+    maps = scores.read(experiment.table, experiment.maps).maps
     low, high = colour_range(maps, table["label"].to_numpy())
     index = {name: i for i, name in enumerate(table["image"])}
-    with Pixels(experiment.pixels) as pixels:
+    with Pixels(experiment.pixels, rows) as pixels:
         masks = read_masks(rows, pixels, images)
     chosen = {name: maps[index[name]] for name in images}
     return Column(experiment.name, table, cases.threshold(table), low, high, chosen, masks)
@@ -130,7 +130,7 @@ def sheets(
         column(experiment, table, rows, images)
         for experiment, table in zip(experiments, tables, strict=True)
     ]
-    with Pixels(experiments[0].pixels) as pixels:
+    with Pixels(experiments[0].pixels, rows) as pixels:
         number = {name: i for i, name in enumerate(pixels.images("test"))}
         photos = {name: pixels.read("test", number[name]) for name in images}
         masks = read_masks(rows, pixels, images)

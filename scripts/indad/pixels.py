@@ -3,30 +3,35 @@
 Groups ``train`` and ``test``, each with ``pixels (N, H, W, 3)`` uint8 and ``image``; ``test`` also
 with ``mask (N, H, W)``. Every extractor of the geometry and every picture reads this file, so that
 an image file is decoded once, however many backbones look at it. Nothing here needs torch.
+The file is sealed (``indad.seal``): damage is found before anything is read.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import h5py
 import numpy as np
 import pandas as pd
 
-from indad import atomic
+from indad import seal
 from indad.errors import DataError, StoreError
 from indad.features import Size
 from indad.images import Geometry, read_image, read_mask
 from indad.manifest import content_hash
 from indad.progress import Progress, ignore
+from indad.store import GroundTruth
 
 logger = logging.getLogger("indad")
 
 #: Raised when the pixels of the same files would come out differently.
-VERSION = 1
+VERSION = 2
+KIND = "pixels"
 SPLITS = ("train", "test")
 #: Images decoded per writing step: enough to keep all threads busy.
 STEP = 64
@@ -72,14 +77,14 @@ def decode(
         progress: called with images done and in all.
 
     Raises:
-        DataError: images cannot be decoded (all of them are named), or differ in size.
+        DataError: images cannot be decoded or are not those that were indexed (all of them are
+            named), or differ in size.
     """
     size = common_size(manifest, geometry)
     problems: list[str] = []
     done = 0
     with (
-        atomic.replacing(output) as temporary,
-        h5py.File(temporary, "w") as file,
+        seal.create_hdf5(output, KIND, VERSION) as file,
         ThreadPoolExecutor(threads) as pool,
     ):
         for split in SPLITS:
@@ -94,9 +99,8 @@ def decode(
             cut: list[str] = []
             for start in range(0, len(names), STEP):
                 part = rows.iloc[start : start + STEP]
-                paths = [(folder / r.image, folder / r.mask if r.mask else None, geometry)
-                         for r in part.itertuples()]  # fmt: skip
-                for i, (image, mask, problem) in enumerate(pool.map(_read, paths), start):
+                jobs = [(folder, row, geometry) for row in part.itertuples()]
+                for i, (image, mask, problem) in enumerate(pool.map(_read, jobs), start):
                     if problem:
                         problems.append(problem)
                         continue
@@ -118,22 +122,32 @@ def decode(
         if problems:
             listed = "\n".join(f"  - {problem}" for problem in problems)
             raise DataError(f"{folder}: {len(problems)} files cannot be used\n{listed}")
-        file.attrs["version"] = VERSION
         file.attrs["manifest_sha256"] = content_hash(manifest)
 
 
-def _read(
-    job: tuple[Path, Path | None, Geometry],
-) -> tuple[np.ndarray | None, np.ndarray | None, str]:
-    image, mask, geometry = job
+def _read(job: tuple[Path, Any, Geometry]) -> tuple[np.ndarray | None, np.ndarray | None, str]:
+    """Read the image and the mask of a manifest's row, or say what is wrong with them."""
+    folder, row, geometry = job
     try:
-        return (
-            read_image(image, geometry),
-            None if mask is None else read_mask(mask, geometry),
-            "",
-        )
+        image = read_image(folder / row.image, geometry)
+        mask = read_mask(folder / row.mask, geometry) if row.mask else None
+        _check_indexed(folder / row.image, row.sha256)
+        if row.mask:
+            _check_indexed(folder / row.mask, row.mask_sha256)
+        return image, mask, ""
     except DataError as error:
         return None, None, str(error)
+
+
+def _check_indexed(path: Path, sha256: str) -> None:
+    """Compare a file with the manifest: formats without checksums decode to whatever is there."""
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != sha256:
+        raise DataError(
+            f"{path}: is not the file that was indexed (sha256 {found[:12]}..., indexed "
+            f"{sha256[:12]}...): put that one back, or delete the manifest to index this one"
+        )
 
 
 class Pixels:
@@ -152,21 +166,11 @@ class Pixels:
 
     def __init__(self, path: Path, manifest: pd.DataFrame | None = None) -> None:
         self.path = path
-        try:
-            self._file = h5py.File(path, "r")
-        except FileNotFoundError:
-            raise StoreError(f"{path}: no such file of decoded images") from None
-        except OSError as error:
-            raise StoreError(
-                f"{path}: not a readable HDF5 file ({error}); delete it and run again"
-            ) from None
-        attributes = self._file.attrs
-        same = manifest is None or attributes.get("manifest_sha256") == content_hash(manifest)
-        if attributes.get("version") != VERSION or not same:
+        self._file = seal.open_hdf5(path, KIND, VERSION, "file of decoded images")
+        stated = self._file.attrs.get("manifest_sha256")
+        if manifest is not None and stated != content_hash(manifest):
             self.close()
-            raise StoreError(
-                f"{path}: decoded from other images or by another version; delete it and run again"
-            )
+            raise StoreError(f"{path}: decoded from other images; delete it and run again")
         height, width = self._file["train"]["pixels"].shape[1:3]
         self.size: Size = (height, width)
 
@@ -189,6 +193,25 @@ class Pixels:
             StoreError: the file is damaged.
         """
         return self._read(self._file["test"]["mask"], images)
+
+    def ground_truth(self, manifest: pd.DataFrame) -> GroundTruth:
+        """Return what is known of the test images: labels of the manifest, masks of this file.
+
+        Args:
+            manifest: the one the file was opened with.
+
+        Raises:
+            StoreError: the file is damaged.
+        """
+        rows = manifest[manifest["split"] == "test"]
+        label, mask = rows["label"].to_numpy(int), rows["mask"].to_numpy(str)
+        return GroundTruth(
+            image=rows["image"].to_numpy(object),
+            label=label,
+            defect=rows["defect"].to_numpy(object),
+            has_mask=(mask != "") | (label == 0),
+            mask=self.mask(),
+        )
 
     def _read(self, dataset: h5py.Dataset, index: slice | int) -> np.ndarray:
         try:

@@ -254,7 +254,7 @@ class Model:
             np.stack([result.map for result in results]),
             np.zeros(len(results), int),
         )
-        header = methods.read_header(self.path)
+        header = methods.read_header(self.path, whole=False)
         self.calibration = Calibration(
             experiment="", dataset="", category="", seed=header["parameters"]["seed"],
             model=self.path.name, model_identity=calibration.identity(header),
@@ -345,7 +345,7 @@ def load_model(
         ConfigError: the model has no such experiment.
     """
     model, chosen = choose(path, experiment)
-    header = methods.read_header(model)
+    header = methods.read_header(model, whole=False)
     made = header.get("features")
     if not isinstance(made, Mapping) or "backbone" not in made:
         raise StoreError(
@@ -391,13 +391,13 @@ def find(path: str | os.PathLike[str]) -> tuple[Path, list[Calibration]]:
     if path.suffix == ".json":
         one = calibration.read(path)
         model = Path(os.path.normpath(path.parent / one.model))
-        if calibration.identity(methods.read_header(model)) != one.model_identity:
+        if calibration.identity(methods.read_header(model, whole=False)) != one.model_identity:
             raise StoreError(
                 f"{path}: {model} was fitted anew since these scores were made; run the workflow "
                 "again"
             )
         return model, [one]
-    fingerprint = calibration.identity(methods.read_header(path))
+    fingerprint = calibration.identity(methods.read_header(path, whole=False))
     found = {}
     for file in _calibration_files(path.absolute()):
         one = calibration.read(file)
@@ -434,7 +434,7 @@ def choose(
         raise ConfigError(f"experiment {experiment!r}: not among those of {model}: {names}")
     if len(calibrations) < 2:
         return model, calibrations[0] if calibrations else None
-    own = methods.read_header(model)["parameters"]
+    own = methods.read_header(model, whole=False)["parameters"]
     same = [each for each in calibrations if each.parameters.items() <= own.items()]
     if not same:
         raise ConfigError(f"{model}: several experiments share this model; choose one of {names}")

@@ -9,11 +9,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from indad import atomic
+from indad import seal
 from indad.errors import StoreError
 
 #: The layout of the file. A reader refuses any other.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+KIND = "resamples"
 _TEXT = h5py.string_dtype("utf-8")
 
 
@@ -52,9 +53,8 @@ _ATTRIBUTES = tuple(
 
 
 def write(resamples: Resamples, path: Path) -> None:
-    """Write as HDF5, atomically."""
-    with atomic.replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs["schema_version"] = SCHEMA_VERSION
+    """Write as HDF5, sealed, atomically."""
+    with seal.create_hdf5(path, KIND, SCHEMA_VERSION) as file:
         for name in _ATTRIBUTES:
             file.attrs[name] = getattr(resamples, name)
         file.create_dataset("image", data=list(resamples.image), dtype=_TEXT)
@@ -72,9 +72,7 @@ def read(path: Path) -> Resamples:
         StoreError: the file is missing, damaged or of another version.
     """
     try:
-        with h5py.File(path, "r") as file:
-            if file.attrs["schema_version"] != SCHEMA_VERSION:
-                raise ValueError(f"schema version {file.attrs['schema_version']}")
+        with seal.open_hdf5(path, KIND, SCHEMA_VERSION, "file of resamples") as file:
             kinds = {each.name: each.type for each in fields(Resamples)}
             attributes = {
                 name: int(file.attrs[name]) if kinds[name] == "int" else str(file.attrs[name])

@@ -136,7 +136,7 @@ def _model_megabytes(job: Job) -> float:
     """Return what scoring needs: its share of the model, and the gallery a model links."""
     size = job["share"] * _megabytes(job["model"])
     if job["gallery"]:
-        with FeatureStore(job["gallery"]) as store:
+        with FeatureStore(job["gallery"], whole=False) as store:
             size += store.split("train").stored_bytes(job["layers"]) / 1e6
     return size
 

@@ -156,8 +156,18 @@ def fetch(
 
 
 def read_receipt(path: Path) -> dict[str, Any]:
-    """Read what ``fetch`` wrote."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read what ``fetch`` wrote.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: damaged receipt ({error}); delete it and run again") from None
+    if not isinstance(found, dict) or not {"source", "category", "files"} <= set(found):
+        raise DataError(f"{path}: damaged receipt; delete it and run again")
+    return found
 
 
 def make_drawn(

@@ -3,7 +3,7 @@
 Groups ``train`` and ``test``, each with one dataset per tapped layer ``(N, C, h, w)`` chunked by
 image, ``embedding (N, D)`` and ``image``; ``test`` also with ``label``, ``defect``, ``mask`` and
 ``has_mask``. The attributes say what the features were made with; a reader that asks for anything
-else is refused.
+else is refused. The file is sealed (``indad.seal``): damage is found before anything is read.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from typing import Any
 import h5py
 import numpy as np
 
-from indad import atomic
+from indad import seal
 from indad.errors import StoreError
 
 #: The layout of the file. A reader refuses any other.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+KIND = "features"
 SPLITS = ("train", "test")
 _TEXT = h5py.string_dtype("utf-8")
 #: The setting under which a store says what it was made with.
@@ -107,13 +108,12 @@ class StoreWriter:
 @contextmanager
 def create(path: Path, made_with: Mapping[str, Any], *, dtype: str) -> Iterator[StoreWriter]:
     """Write a store at ``path``, which appears only when the block ends without an error."""
-    with atomic.replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        with temporary.open("rb") as same:
+    with seal.create_hdf5(path, KIND, SCHEMA_VERSION) as file:
+        with Path(file.filename).open("rb") as same:
             yield StoreWriter(file, dtype, same.fileno())
         for layers in (file[split]["maps"] for split in SPLITS if split in file):
             if len({len(layer) for layer in layers.values()}) > 1:
                 raise StoreError(f"{path}: layers with different numbers of images")
-        file.attrs["schema_version"] = SCHEMA_VERSION
         file.attrs[_MADE_WITH] = json.dumps(made_with, sort_keys=True)
 
 
@@ -124,36 +124,29 @@ class FeatureStore:
         path: the HDF5 file.
         expected: settings the store must have been made with, as ``{name: value}``; a name with
             the value None is not compared.
+        whole: as in ``seal.open_hdf5``.
 
     Raises:
         StoreError: the file is missing or damaged, has another schema version, or was made with
             other settings than ``expected``; the message names each difference.
     """
 
-    def __init__(self, path: str | Path, expected: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        expected: Mapping[str, Any] | None = None,
+        *,
+        whole: bool = True,
+    ) -> None:
         self.path = Path(path)
+        self._file = seal.open_hdf5(self.path, KIND, SCHEMA_VERSION, "feature store", whole=whole)
         try:
-            self._file = h5py.File(self.path, "r")
-        except FileNotFoundError:
-            raise StoreError(f"{path}: no such feature store") from None
-        except OSError as error:
-            raise StoreError(
-                f"{path}: not a readable HDF5 file ({error}); delete it and run again"
-            ) from None
-        try:
-            version = int(self._file.attrs["schema_version"])
             self.made_with: dict[str, Any] = json.loads(self._file.attrs[_MADE_WITH])
         except (KeyError, ValueError, OSError) as error:
             self.close()
             raise StoreError(
                 f"{path}: not a feature store of this project, or damaged ({error})"
             ) from None
-        if version != SCHEMA_VERSION:
-            self.close()
-            raise StoreError(
-                f"{path}: schema version {version}, this library reads {SCHEMA_VERSION}; delete "
-                "the file and run again"
-            )
         self._refuse_differences(expected or {})
 
     def _refuse_differences(self, expected: Mapping[str, Any]) -> None:

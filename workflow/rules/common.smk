@@ -10,7 +10,20 @@ from snakemake.utils import validate
 
 sys.path.insert(0, str(Path(workflow.basedir).parent / "scripts"))
 
-from indad import bootstrap, manifest, methods, pixels, published, tables, weights
+from indad import (
+    bootstrap,
+    calibration,
+    manifest,
+    methods,
+    pixels,
+    provenance,
+    published,
+    resamples,
+    scores,
+    store,
+    tables,
+    weights,
+)
 from indad.config import Config, check_schema
 from indad.errors import IndadError
 from indad.extractor import EXTRACT_VERSION
@@ -105,6 +118,36 @@ def all_pixels(wildcards):
         for each in expand_categories(f"{RESULTS}/pixels/{CATEGORY}")
         for geometry in used
     ]
+
+
+def all_records(wildcards):
+    """What each of these metrics was made with, in the same order."""
+    return [str(Path(each).with_suffix(".json")) for each in all_metrics(wildcards)]
+
+
+def all_runs(wildcards):
+    """The product files of each of these metrics, below the results, and the images' folder."""
+    runs = []
+    for record in all_records(wildcards):
+        *_, dataset, category, experiment, seed = Path(record).with_suffix("").parts
+        settings = CONFIG.experiments[experiment]
+        where = f"{dataset}/{category}"
+        geometry = CONFIG.geometry(settings.extractor)
+        runs.append(
+            {
+                "folder": str(CONFIG.folder(dataset, category)),
+                "manifest": f"manifests/{where}.csv",
+                "pixels": f"pixels/{where}/{geometry}.h5",
+                "features": f"features/{where}/{settings.extractor}.h5",
+                "model": f"models/{where}/{settings.model}/{seed}.safetensors",
+                "scores": f"scores/{where}/{experiment}/{seed}/scores.csv",
+                "maps": f"scores/{where}/{experiment}/{seed}/maps.h5",
+                "calibration": f"scores/{where}/{experiment}/{seed}/calibration.json",
+                "metrics": f"metrics/{where}/{experiment}/{seed}.csv",
+                "resamples": f"metrics/{where}/{experiment}/{seed}.h5",
+            }
+        )
+    return runs
 
 
 def all_pictures(wildcards):

@@ -2,10 +2,15 @@ rule evaluate:
     input:
         table=f"{RESULTS}/scores/{RUN}/scores.csv",
         maps=f"{RESULTS}/scores/{RUN}/maps.h5",
-        features=store_of_experiment,
+        manifest=f"{RESULTS}/manifests/{CATEGORY}.csv",
+        # Labels and masks; the features would be a hundred times as much to read.
+        pixels=lambda wildcards: pixels_of(
+            wildcards, experiment_of(wildcards).extractor
+        ),
     output:
         metrics=f"{RESULTS}/metrics/{CATEGORY}/{{experiment}}/seed{{seed}}.csv",
         resamples=f"{RESULTS}/metrics/{CATEGORY}/{{experiment}}/seed{{seed}}.h5",
+        record=f"{RESULTS}/metrics/{CATEGORY}/{{experiment}}/seed{{seed}}.json",
     log:
         f"{LOGS}/evaluate/{RUN}.log",
     benchmark:
@@ -14,6 +19,6 @@ rule evaluate:
         ENVIRONMENT
     params:
         uncertainty=config["uncertainty"],
-        version=bootstrap.VERSION,
+        version=[bootstrap.VERSION, resamples.SCHEMA_VERSION, provenance.VERSION],
     script:
         "../../scripts/evaluate.py"

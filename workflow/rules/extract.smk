@@ -16,6 +16,6 @@ rule extract:
         gpu=GPU,
     params:
         extractor=lambda wildcards: CONFIG.extractor(wildcards.extractor),
-        version=EXTRACT_VERSION,
+        version=[EXTRACT_VERSION, store.SCHEMA_VERSION],
     script:
         "../../scripts/extract.py"

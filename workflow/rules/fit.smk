@@ -17,8 +17,9 @@ rule fit:
         extractor=lambda wildcards: CONFIG.extractor(
             CONFIG.models[wildcards.model]["extractor"]
         ),
-        version=lambda wildcards: methods.version(
-            CONFIG.models[wildcards.model]["method"]
-        ),
+        version=lambda wildcards: [
+            methods.version(CONFIG.models[wildcards.model]["method"]),
+            methods.SCHEMA_VERSION,
+        ],
     script:
         "../../scripts/fit.py"

@@ -20,5 +20,6 @@ rule score:
             experiment_of(wildcards).method, experiment_of(wildcards).parameters
         ),
         extractor=lambda wildcards: CONFIG.extractor(experiment_of(wildcards).extractor),
+        version=[scores.SCHEMA_VERSION, calibration.SCHEMA_VERSION],
     script:
         "../../scripts/score.py"

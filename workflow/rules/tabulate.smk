@@ -3,6 +3,7 @@ rule tabulate:
         metrics=all_metrics,
         manifests=all_manifests,
         pixels=all_pixels,
+        records=all_records,
     output:
         metrics=report(
             f"{RESULTS}/metrics.csv",
@@ -24,6 +25,7 @@ rule tabulate:
             labels={"table": "all tables"},
         ),
         summary=f"{RESULTS}/tables/summary.md",
+        provenance=f"{RESULTS}/provenance.json",
     log:
         f"{LOGS}/tabulate.log",
     benchmark:
@@ -33,6 +35,7 @@ rule tabulate:
     params:
         layout=CONFIG.layout,
         published=published.fingerprint(),
+        runs=all_runs,
     script:
         "../../scripts/write_tables.py"
 

@@ -9,9 +9,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from indad import seal
 from indad.errors import ConfigError, StoreError
 from indad.features import FeatureSource
-from indad.methods.base import Detector
+from indad.methods.base import SCHEMA_VERSION, Detector
 
 #: method name in the configuration -> module and class
 METHODS = {
@@ -19,6 +20,28 @@ METHODS = {
     "padim": "indad.methods.padim:PaDiM",
     "patchcore": "indad.methods.patchcore:PatchCore",
 }
+
+
+#: What a model's description holds.
+HEADER = {
+    "type": "object",
+    "required": ["schema_version", "indad", "method", "method_version", "parameters", "layers",
+                 "input_size", "features"],
+    "properties": {
+        "schema_version": {"type": "integer"},
+        "indad": {"type": "string"},
+        "method": {"enum": list(METHODS)},
+        "method_version": {"type": "integer"},
+        "parameters": {"type": "object"},
+        "layers": {"type": "array", "items": {"type": "string"}, "minItems": 1},
+        "input_size": {
+            "type": "array", "items": {"type": "integer", "minimum": 1},
+            "minItems": 2, "maxItems": 2,
+        },
+        "features": {"type": "object"},
+        "gallery": {"type": "object"},
+    },
+}  # fmt: skip
 
 
 def method_class(name: str) -> type[Detector]:
@@ -57,23 +80,43 @@ def score_parameters(name: str, parameters: Mapping[str, Any]) -> dict[str, Any]
     return {key: parameters[key] for key in method_class(name).score_parameters}
 
 
-def read_header(path: str | Path) -> dict[str, Any]:
-    """Read a model file's description without its arrays.
+def read_header(path: str | Path, *, whole: bool = True) -> dict[str, Any]:
+    """Compare a model file with its seal and return its description, without its arrays.
+
+    Args:
+        path: the model file.
+        whole: False leaves the comparison out, where models are only listed or told apart.
 
     Raises:
-        StoreError: the file is missing, damaged, or not a model of this project.
+        StoreError: the file is missing, damaged, not a model of this project, or of another
+            schema version.
     """
+    import jsonschema
     from safetensors import SafetensorError, safe_open
 
+    if whole:
+        seal.check(Path(path), "model")
+    elif not Path(path).is_file():
+        raise StoreError(f"{path}: no such model")
     try:
         with safe_open(str(path), framework="numpy") as file:
-            return json.loads(file.metadata()["indad"])
-    except FileNotFoundError:
-        raise StoreError(f"{path}: no such model") from None
+            header = json.loads(file.metadata()["indad"])
+        jsonschema.validate(header, HEADER)
     except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+        reason = f"{path}: not a model of this project ({error}); delete it and run again"
+        raise StoreError(reason) from None
+    except jsonschema.ValidationError as error:
+        where = ".".join(map(str, error.absolute_path)) or "header"
         raise StoreError(
-            f"{path}: not a model of this project, or damaged ({error}); delete it and run again"
+            f"{path}: not a model of this project ({where}: {error.message}); delete it and run "
+            "again"
         ) from None
+    if header["schema_version"] != SCHEMA_VERSION:
+        raise StoreError(
+            f"{path}: schema_version is {header['schema_version']}, this library reads "
+            f"{SCHEMA_VERSION}; delete the model and fit it again"
+        )
+    return header
 
 
 def load(
@@ -84,5 +127,7 @@ def load(
     parameters: Mapping[str, Any] | None = None,
 ) -> Detector:
     """Load a fitted detector of any method; arguments and errors as ``Detector.load``."""
-    cls = method_class(read_header(path)["method"])
-    return cls.load(path, gallery=gallery, device=device, parameters=parameters)
+    header = read_header(path)
+    return method_class(header["method"]).from_file(
+        path, header, gallery=gallery, device=device, parameters=parameters
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
-from indad import __version__, atomic
+from indad import __version__, atomic, seal
 from indad.errors import ConfigError, StoreError
 from indad.features import FeatureSource, select_layers
 from indad.gpu import smaller
@@ -21,7 +20,7 @@ from indad.progress import Progress, ignore
 if TYPE_CHECKING:
     import torch
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 #: Images scored at once: enough to fill matrix products, few enough to hold all their layers.
 SCORE_BATCH = 16
 #: Bytes below which searching in smaller blocks saves nothing that a GPU lacks.
@@ -223,14 +222,18 @@ class Detector(ABC):
         }
 
     def save(self, path: str | Path) -> None:
-        """Write the fitted model as safetensors, its description in the header."""
+        """Write the fitted model as safetensors, sealed, its description in the header."""
         from safetensors.torch import save_file
 
         path = Path(path)
         state = {name: value.contiguous().cpu() for name, value in self._state().items()}
         with atomic.replacing(path) as temporary:
-            header = json.dumps(self.header(path), sort_keys=True)
+            temporary.touch()
+            mode = temporary.stat().st_mode
+            header = seal.sealable(self.header(path))
             save_file(state, str(temporary), metadata={"indad": header})
+            temporary.chmod(mode)  # safetensors lets nobody but the owner read
+            seal.seal_safetensors(temporary)
 
     @classmethod
     def load(
@@ -253,20 +256,29 @@ class Detector(ABC):
             StoreError: the file is missing, damaged, of another method or version.
             ConfigError: ``parameters`` has one that only a new fit could change.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
         from indad.methods import read_header
 
         header = read_header(path)
-        for key, wanted in (
-            ("method", cls.method),
-            ("schema_version", SCHEMA_VERSION),
-            ("method_version", cls.version),
-        ):
-            if header.get(key) != wanted:
+        return cls.from_file(path, header, gallery=gallery, device=device, parameters=parameters)
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | Path,
+        header: Mapping[str, Any],
+        *,
+        gallery: FeatureSource | None = None,
+        device: str = "cpu",
+        parameters: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Do what `load` does, with the ``header`` that ``methods.read_header`` returned."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        for key, wanted in (("method", cls.method), ("method_version", cls.version)):
+            if header[key] != wanted:
                 raise StoreError(
-                    f"{path}: {key} is {header.get(key)!r}, this library reads {wanted!r}; delete "
+                    f"{path}: {key} is {header[key]!r}, this library reads {wanted!r}; delete "
                     "the model and fit it again"
                 )
         for name, value in (parameters or {}).items():
@@ -275,13 +287,16 @@ class Detector(ABC):
                     f"{name}: the model {path} was fitted with "
                     f"{header['parameters'].get(name)!r}, not {value!r}; fit it again"
                 )
-        detector = cls(**header["parameters"] | dict(parameters or {}))
+        try:
+            detector = cls(**header["parameters"] | dict(parameters or {}))
+        except TypeError as error:
+            raise StoreError(f"{path}: not a model of this library ({error}); delete it") from None
         detector.layers_ = tuple(header["layers"])
         detector.input_size_ = tuple(header["input_size"])
         detector.provenance = header["features"]
         detector.device = device
         try:
             detector._restore(load_file(str(path), device=device), gallery)
-        except (SafetensorError, KeyError) as error:
+        except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
             raise StoreError(f"{path}: damaged model ({error}); delete it") from None
         return detector
