@@ -130,7 +130,7 @@ def test_images_that_state_absurd_sizes_are_refused(tmp_path, suffix, monkeypatc
 def test_an_image_that_the_resize_would_blow_up_is_refused(tmp_path):
     path = save_image(tmp_path / "line.png", np.zeros((1, 60_000), np.uint8))
     for read in (read_image, read_mask):
-        with pytest.raises(DataError, match=r"line\.png: its 60000 x 1 pixels would be resized to"):
+        with pytest.raises(DataError, match=r"line\.png: 60000 x 1 pixels become .* too many"):
             read(path, Geometry.from_config(256, 224))
 
 
@@ -141,7 +141,7 @@ def test_pixels_that_are_no_numbers_are_refused(tmp_path, value):
     assert (read_image(path, Geometry.from_config(30, None)) == 128).all()
     pixels[3, 4] = value
     save_image(path, pixels)
-    with pytest.raises(DataError, match=r"float\.tif: it has pixels that are no finite numbers"):
+    with pytest.raises(DataError, match=r"float\.tif: its floats are .* to (nan|inf), not 0 to 1"):
         read_image(path, Geometry.from_config(30, None))
 
 
