@@ -31,6 +31,9 @@ rule readme:
         f"{LOGS}/readme.log",
     conda:
         ENVIRONMENT
+    resources:
+        mem_mb=memory(table_needs),
+        runtime=runtime(table_needs),
     params:
         readme=config["readme"],
         check=False,
