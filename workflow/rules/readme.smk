@@ -10,6 +10,9 @@ rule readme_tables:
         f"{BENCHMARKS}/readme_tables.tsv"
     conda:
         ENVIRONMENT
+    resources:
+        mem_mb=memory(table_needs),
+        runtime=runtime(table_needs),
     params:
         metrics=config["readme"]["metrics"],
         layout=CONFIG.layout,
