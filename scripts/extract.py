@@ -12,11 +12,13 @@ def main(job: stage.Job) -> None:
     device = stage.use_device(job.config, max(2, job.threads))
     from indad.extract import extract
 
+    file = job.input.get("weights")
     extract(
         manifest.read(Path(job.input.manifest)),
         Path(job.input.pixels),
         Path(job.output.features),
         extractor=job.params.extractor,
+        weights=Path(file) if file else None,
         device=device,
         batch_size=job.config["batch_size"],
         progress=LoggedProgress(f"extract {job.wildcards.category} {job.wildcards.extractor}"),

@@ -19,7 +19,7 @@ from indad import catalogue, methods, published, sources, tables
 def direct_dependencies() -> dict[str, Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    lists = [project["dependencies"], extras["quickstart"], extras["dev"]]
+    lists = [project["dependencies"], extras["quickstart"], extras["slurm"], extras["dev"]]
     parsed = [Requirement(text) for each in lists for text in each]
     return {canonicalize_name(each.name): each for each in parsed}
 

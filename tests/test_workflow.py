@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -73,11 +74,15 @@ def command(folder: Path, *arguments: str, cores: int = 2, **changes) -> list[st
 
 
 def snakemake(
-    folder: Path, *arguments: str, environment: dict[str, str] | None = None, **changes
+    folder: Path,
+    *arguments: str,
+    environment: dict[str, str] | None = None,
+    before: Sequence[str] = (),
+    **changes,
 ) -> subprocess.CompletedProcess[str]:
-    """Run the workflow with results in ``folder``."""
+    """Run the workflow with results in ``folder``; ``before`` comes first on the command line."""
     variables = os.environ | {"OMP_NUM_THREADS": "1"} | (environment or {})
-    call = command(folder, *arguments, **changes)
+    call = [*before, *command(folder, *arguments, **changes)]
     return subprocess.run(call, capture_output=True, text=True, env=variables)
 
 
@@ -193,6 +198,15 @@ def test_a_model_scores_images_as_the_workflow_does(finished):
         np.testing.assert_allclose([each.score for each in results], table["score"], rtol=1e-4)
         maps = scores.read_maps(folder / "maps.h5")
         np.testing.assert_allclose([each.map for each in results], maps, atol=1e-4 * maps.max())
+
+
+def test_no_job_takes_more_memory_than_it_asks_for(finished):
+    from scale import asked_and_measured
+
+    jobs = asked_and_measured(finished / "results", finished / "config.yaml", threads=1)
+    assert len(jobs) == 32  # all but those that run on the head
+    for job in jobs:
+        assert job["measured"] < job["asked"] < 4 * job["measured"], job
 
 
 def test_a_second_run_does_nothing(finished):
@@ -437,6 +451,43 @@ def test_configuration_errors_are_clear(tmp_path, changes, message):
     done = snakemake(tmp_path, "--dry-run", **changes)
     assert done.returncode != 0
     assert message in done.stdout + done.stderr
+
+
+HOLD = """if True:
+    import sys
+    from pathlib import Path
+    sys.path.insert(0, "SCRIPTS")
+    from indad import lock
+    lock.claim(Path(sys.argv[1]))
+    print("held", flush=True)
+    sys.stdin.read()
+""".replace("SCRIPTS", str(ROOT / "scripts"))
+
+
+def test_a_results_folder_has_one_run_at_a_time(finished, tmp_path):
+    """Snakemake's own lock is on the working directory; another one shares these results."""
+    results = str(finished / "results")
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    holder = [sys.executable, "-c", HOLD, results]
+    run = ("--forcerun", "tabulate")
+    with subprocess.Popen(
+        holder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=first, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        refused = snakemake(second, *run, results=results)
+        looked = snakemake(second, *run, "--dry-run", results=results)
+        other.kill()  # as a lost head node would end
+    assert refused.returncode != 0
+    message = refused.stdout + refused.stderr
+    assert f"indad: results: another run has the folder {results}" in message
+    assert f'"directory": "{first}"' in message
+    assert "Traceback" not in message
+    assert planned(looked)["tabulate"] == 1
+    again = snakemake(second, *run, results=results)
+    assert again.returncode == 0, again.stderr[-2000:]
 
 
 def test_a_demanded_gpu_is_not_replaced(finished, tmp_path):

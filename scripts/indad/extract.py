@@ -17,7 +17,7 @@ import torch
 
 from indad import __version__, store
 from indad.backbone import Backbone, load_backbone
-from indad.extractor import made_with
+from indad.extractor import AUTO_BATCH, made_with
 from indad.gpu import smaller
 from indad.manifest import content_hash
 from indad.pixels import Pixels
@@ -25,9 +25,6 @@ from indad.progress import Progress, ignore
 
 logger = logging.getLogger("indad")
 
-#: Images the backbone sees at once when the configuration says ``auto``. On a CPU the maps of a
-#: larger batch fall out of the cache; a GPU wants more to do.
-AUTO_BATCH = {"cpu": 8, "cuda": 64}
 #: Batches that may wait to be written while the backbone runs on.
 WAITING = 2
 
@@ -112,16 +109,25 @@ def features_of(
         return {layer: tapped[layer] for layer in layers}, tapped[embedding].mean(dim=(2, 3))
 
 
-def open_backbone(extractor: Mapping[str, Any], device: str) -> Backbone:
-    """Load an extractor's backbone, tapped at its layers and the embedding's."""
+def open_backbone(
+    extractor: Mapping[str, Any], device: str, downloaded: Path | None = None
+) -> Backbone:
+    """Load an extractor's backbone, tapped at its layers and the embedding's.
+
+    Args:
+        extractor: settings as ``Config.extractor`` returns them.
+        device: ``cpu`` or ``cuda``.
+        downloaded: timm's weights, where they were downloaded before and the extractor names none.
+    """
     tapped = dict.fromkeys([*extractor["layers"], extractor["embedding"]])
-    source = extractor["weights"] or "timm's weights, downloaded on first use"
+    source = extractor["weights"] or downloaded or "timm's weights, downloaded on first use"
     logger.info("extract: loading %s with %s", extractor["backbone"], source)
     backbone = load_backbone(
         extractor["backbone"],
         layers=list(tapped),
         weights=extractor["weights"],
         precision=extractor["precision"],
+        downloaded=downloaded,
     )
     for line in backbone.report:
         logger.info("weights: %s", line)
@@ -134,6 +140,7 @@ def extract(
     output: Path,
     *,
     extractor: Mapping[str, Any],
+    weights: Path | None = None,
     device: str = "cpu",
     batch_size: int | str = "auto",
     progress: Progress = ignore,
@@ -148,6 +155,8 @@ def extract(
         pixels: its decoded images (see ``indad.pixels``), of the extractor's geometry.
         output: the HDF5 file; it appears only when it is complete.
         extractor: settings as ``Config.extractor`` returns them.
+        weights: timm's, where they were downloaded before; not looked at if the extractor names its
+            own.
         device: ``cpu`` or ``cuda``.
         batch_size: images run at once; it changes features only by rounding. ``auto`` takes
             ``AUTO_BATCH``.
@@ -161,7 +170,7 @@ def extract(
     """
     if isinstance(batch_size, str):
         batch_size = AUTO_BATCH[device]
-    backbone = open_backbone(extractor, device)
+    backbone = open_backbone(extractor, device, weights)
     mean = extractor.get("mean") or list(backbone.mean)
     std = extractor.get("std") or list(backbone.std)
     prepare, to_host = Preprocessing(mean, std, device), _ToHost(device)

@@ -10,6 +10,9 @@ from indad.weights import weights_sha256_of
 
 #: Raised when features of the same settings would come out differently.
 EXTRACT_VERSION = 2
+#: Images the backbone sees at once when the configuration says ``auto``. On a CPU the maps of a
+#: larger batch fall out of the cache; a GPU wants more to do.
+AUTO_BATCH = {"cpu": 8, "cuda": 64}
 
 
 def made_with(extractor: Mapping[str, Any], weights_sha256: str | None) -> dict[str, Any]:

@@ -2,23 +2,28 @@
 
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
 import yaml
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 
-sys.path.insert(0, str(Path(workflow.basedir).parent / "scripts"))
+# Of this file, whatever workflow uses it as a module.
+ROOT = Path(str(workflow.current_basedir)).parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
 
 from indad import (
     bootstrap,
     calibration,
+    lock,
     manifest,
     methods,
     pixels,
     provenance,
     published,
     resamples,
+    resources,
     scores,
     store,
     tables,
@@ -27,8 +32,9 @@ from indad import (
 from indad.config import Config, check_schema
 from indad.errors import IndadError
 from indad.extractor import EXTRACT_VERSION
+from indad.images import Geometry
 
-SCHEMA = Path(workflow.basedir) / "schemas/config.schema.yaml"
+SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
 
 try:
     # First in words of ours, which name the key and what is allowed; then defaults are filled in.
@@ -38,7 +44,7 @@ try:
 except IndadError as error:
     raise WorkflowError(f"indad: configuration: {error}") from None
 
-ENVIRONMENT = str(Path(workflow.basedir).parent / "environment.yaml")
+ENVIRONMENT = str(ROOT / "environment.yaml")
 RESULTS = str(CONFIG.results)
 LOGS = f"{RESULTS}/logs"
 BENCHMARKS = f"{RESULTS}/benchmarks"
@@ -64,6 +70,7 @@ def require_writable(folder):
 wildcard_constraints:
     dataset="[^/]+",
     category="[^/]+",
+    backbone="[^/]+",
     extractor="[^/]+",
     geometry="[^/]+",
     model="[^/]+",
@@ -75,6 +82,14 @@ def datasets():
     """The categories of each data set to run; missing data is an error of the configuration."""
     try:
         return CONFIG.datasets
+    except IndadError as error:
+        raise WorkflowError(f"indad: {error}") from None
+
+
+def claim_results():
+    """Keep other runs out of the results folder, from other directories and hosts too."""
+    try:
+        lock.claim(CONFIG.results)
     except IndadError as error:
         raise WorkflowError(f"indad: {error}") from None
 
@@ -225,16 +240,23 @@ def shown_seed():
     return f"seed {first} of {1 + len(others)} seeds" if others else ""
 
 
-def weights_file(wildcards):
-    """The weights, when they are a file of the user's: a changed file is another extractor."""
-    named = CONFIG.extractor(wildcards.extractor)["weights"]
+@cache
+def weights_path(extractor):
+    """The file of an extractor's weights, if they are one of the user's or of a package."""
     try:
-        path = weights.resolve_weights_file(named)
+        return weights.resolve_weights_file(CONFIG.extractor(extractor)["weights"])
     except IndadError as error:
-        raise WorkflowError(
-            f"indad: extractors.{wildcards.extractor}.weights: {error}"
-        ) from None
-    return [] if path is None or named.startswith(weights.PACKAGE) else str(path)
+        raise WorkflowError(f"indad: extractors.{extractor}.weights: {error}") from None
+
+
+def weights_file(wildcards):
+    """The weights, when they are a file of the user's or timm's: another file, other features."""
+    settings = CONFIG.extractor(wildcards.extractor)
+    if settings["weights"] is None:
+        return f"{RESULTS}/weights/{settings['backbone']}.safetensors"
+    path = weights_path(wildcards.extractor)
+    packed = path is None or settings["weights"].startswith(weights.PACKAGE)
+    return [] if packed else str(path)
 
 
 def store_of_model(wildcards):
@@ -307,3 +329,103 @@ def fitted_models():
         name: (experiment.model, experiment.extractor)
         for name, experiment in CONFIG.experiments.items()
     }
+
+
+# What a job asks for, estimated from its input (see indad.resources). Where the input is not there
+# yet, Snakemake asks again once it is.
+
+
+def memory(needs):
+    """The memory of a job: `needs` returns it with the time; twice as much at each retry."""
+    return lambda wildcards, input, attempt, threads: resources.grown(
+        needs(wildcards, input, threads).mem_mb, attempt
+    )
+
+
+def runtime(needs):
+    """The time of a job, as `memory`."""
+    return lambda wildcards, input, attempt, threads: resources.grown(
+        needs(wildcards, input, threads).runtime, attempt
+    )
+
+
+def index_needs(wildcards, input, threads):
+    """What indexing a category needs."""
+    return resources.index()
+
+
+def decode_needs(wildcards, input, threads):
+    """What decoding a category needs; in a group with its index, what indexing does."""
+    try:
+        images = resources.images_of(input.manifest)
+    except FileNotFoundError:
+        return resources.index()
+    geometry = Geometry.from_config(**CONFIG.geometries[wildcards.geometry])
+    size = geometry.output(images.height, images.width)
+    return resources.decode(images, size, threads)
+
+
+def extract_needs(wildcards, input, threads):
+    """What extracting the features of a category needs."""
+    images = resources.images_of(input.manifest)
+    settings = CONFIG.extractor(wildcards.extractor)
+    geometry = Geometry.from_config(settings["resize"], settings["crop"])
+    file = input.get("weights") or weights_path(wildcards.extractor)
+    return resources.extract(
+        images,
+        geometry.output(images.height, images.width),
+        weights_mb=os.stat(file).st_size / 1e6 if file else resources.WEIGHTS_MB,
+        batch_size=config["batch_size"],
+        gpu=GPU > 0,
+        threads=threads,
+    )
+
+
+def fit_needs(wildcards, input, threads):
+    """What fitting a model needs."""
+    features = resources.features_of(input.features)
+    model = CONFIG.models[wildcards.model]
+    return resources.fit(
+        model["method"], model["parameters"], features, gpu=GPU > 0, threads=threads
+    )
+
+
+def score_needs(wildcards, input, threads):
+    """What scoring a category needs."""
+    features = resources.features_of(input.features)
+    experiment = experiment_of(wildcards)
+    return resources.score(
+        experiment.method,
+        resources.score_parameters(
+            experiment.parameters, CONFIG.models[experiment.model]["parameters"]
+        ),
+        features,
+        memory_mb=config["memory_mb"],
+        gpu=GPU > 0,
+        threads=threads,
+    )
+
+
+def evaluate_needs(wildcards, input, threads):
+    """What the metrics of an experiment need."""
+    return resources.evaluate(resources.features_of(input.features))
+
+
+def pictures_needs(wildcards, input, threads):
+    """What a sheet of pictures needs."""
+    return resources.pictures(len(CONFIG.experiments))
+
+
+def figures_needs(wildcards, input, threads):
+    """What the figures of a category need."""
+    images = resources.images_of(input.manifest)
+    sizes = (
+        Geometry.from_config(**each).output(images.height, images.width)
+        for each in CONFIG.geometries.values()
+    )
+    return resources.figures(images, max(sizes), len(CONFIG.experiments))
+
+
+def table_needs(wildcards, input, threads):
+    """What the tables need."""
+    return resources.tables(len(input))

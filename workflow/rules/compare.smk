@@ -20,6 +20,9 @@ rule count:
         f"{BENCHMARKS}/count.tsv"
     conda:
         ENVIRONMENT
+    resources:
+        mem_mb=memory(table_needs),
+        runtime=runtime(table_needs),
     script:
         "../../scripts/count.py"
 
@@ -60,6 +63,9 @@ rule compare:
         f"{BENCHMARKS}/compare.tsv"
     conda:
         ENVIRONMENT
+    resources:
+        mem_mb=memory(table_needs),
+        runtime=runtime(table_needs),
     params:
         experiments=list(CONFIG.experiments),
         level=config["uncertainty"]["level"],

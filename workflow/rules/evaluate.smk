@@ -15,8 +15,13 @@ rule evaluate:
         f"{LOGS}/evaluate/{RUN}.log",
     benchmark:
         f"{BENCHMARKS}/evaluate/{RUN}.tsv"
+    group:
+        "measure"
     conda:
         ENVIRONMENT
+    resources:
+        mem_mb=memory(evaluate_needs),
+        runtime=runtime(evaluate_needs),
     params:
         uncertainty=config["uncertainty"],
         version=[bootstrap.VERSION, resamples.SCHEMA_VERSION, provenance.VERSION],

@@ -13,6 +13,8 @@ rule extract:
         ENVIRONMENT
     threads: CONFIG.threads
     resources:
+        mem_mb=memory(extract_needs),
+        runtime=runtime(extract_needs),
         gpu=GPU,
     params:
         extractor=lambda wildcards: CONFIG.extractor(wildcards.extractor),

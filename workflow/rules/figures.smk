@@ -31,8 +31,13 @@ rule figures:
         f"{LOGS}/figures/{CATEGORY}.log",
     benchmark:
         f"{BENCHMARKS}/figures/{CATEGORY}.tsv"
+    group:
+        "measure"
     conda:
         ENVIRONMENT
+    resources:
+        mem_mb=memory(figures_needs),
+        runtime=runtime(figures_needs),
     params:
         experiments=list(CONFIG.experiments),
         remark=shown_seed(),
@@ -57,7 +62,14 @@ rule tradeoff:
         f"{BENCHMARKS}/tradeoff.tsv"
     conda:
         ENVIRONMENT
+    resources:
+        mem_mb=memory(table_needs),
+        runtime=runtime(table_needs),
     params:
         models=fitted_models(),
     script:
         "../../scripts/tradeoff.py"
+
+
+localrules:
+    tradeoff,

@@ -9,8 +9,13 @@ rule fit:
         f"{BENCHMARKS}/fit/{CATEGORY}/{{model}}/seed{{seed}}.tsv"
     conda:
         ENVIRONMENT
-    threads: CONFIG.threads
+    threads:
+        lambda wildcards: resources.threads(
+            CONFIG.models[wildcards.model]["method"], CONFIG.threads
+        )
     resources:
+        mem_mb=memory(fit_needs),
+        runtime=runtime(fit_needs),
         gpu=GPU,
     params:
         model=lambda wildcards: CONFIG.models[wildcards.model],

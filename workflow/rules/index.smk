@@ -7,9 +7,14 @@ rule index:
         f"{LOGS}/index/{CATEGORY}.log",
     benchmark:
         f"{BENCHMARKS}/index/{CATEGORY}.tsv"
+    group:
+        "prepare"
     conda:
         ENVIRONMENT
     threads: 4
+    resources:
+        mem_mb=memory(index_needs),
+        runtime=runtime(index_needs),
     params:
         folder=category_folder,
         reading=lambda wildcards: CONFIG.reading(wildcards.dataset).settings,

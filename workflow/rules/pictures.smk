@@ -23,8 +23,13 @@ rule pictures:
         f"{LOGS}/pictures/{CATEGORY}.log",
     benchmark:
         f"{BENCHMARKS}/pictures/{CATEGORY}.tsv"
+    group:
+        "measure"
     conda:
         ENVIRONMENT
+    resources:
+        mem_mb=memory(pictures_needs),
+        runtime=runtime(pictures_needs),
     params:
         experiments=list(CONFIG.experiments),
         remark=shown_seed(),

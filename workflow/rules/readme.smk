@@ -10,6 +10,9 @@ rule readme_tables:
         f"{BENCHMARKS}/readme_tables.tsv"
     conda:
         ENVIRONMENT
+    resources:
+        mem_mb=memory(table_needs),
+        runtime=runtime(table_needs),
     params:
         metrics=config["readme"]["metrics"],
         layout=CONFIG.layout,
@@ -31,6 +34,9 @@ rule readme:
         f"{LOGS}/readme.log",
     conda:
         ENVIRONMENT
+    resources:
+        mem_mb=memory(table_needs),
+        runtime=runtime(table_needs),
     params:
         readme=config["readme"],
         check=False,

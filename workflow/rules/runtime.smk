@@ -18,6 +18,9 @@ rule runtime:
         f"{BENCHMARKS}/runtime.tsv"
     conda:
         ENVIRONMENT
+    resources:
+        mem_mb=memory(table_needs),
+        runtime=runtime(table_needs),
     params:
         jobs=recorded_jobs,
         models=fitted_models(),

@@ -14,6 +14,8 @@ rule score:
         ENVIRONMENT
     threads: CONFIG.threads
     resources:
+        mem_mb=memory(score_needs),
+        runtime=runtime(score_needs),
         gpu=GPU,
     params:
         parameters=lambda wildcards: methods.score_parameters(

@@ -32,6 +32,9 @@ rule tabulate:
         f"{BENCHMARKS}/tabulate.tsv"
     conda:
         ENVIRONMENT
+    resources:
+        mem_mb=memory(table_needs),
+        runtime=runtime(table_needs),
     params:
         layout=CONFIG.layout,
         published=published.fingerprint(),
