@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
+import re
 import shutil
 import signal
 import subprocess
 import time
 from collections import Counter
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
-from indad.config import Config
-from run import load_config, merged
 from test_workflow import command, snakemake
 
 pytestmark = pytest.mark.slow
@@ -98,7 +97,7 @@ def said(done: subprocess.CompletedProcess[str]) -> str:
 
 def test_killed_at_random_moments(reference, tmp_path):
     """SIGKILL to the workflow and all its jobs, again and again, until a run gets through."""
-    moments = random.Random(0)
+    moments = Random(0)
     kept: dict[Path, int] = {}
     for attempt in range(40):
         running = subprocess.Popen(
@@ -126,14 +125,6 @@ def test_killed_at_random_moments(reference, tmp_path):
             for path, moment in kept.items():
                 assert finished[path] == moment, f"{path} was finished and made again"
             kept = finished
-        locked = snakemake(tmp_path, "--dry-run", **TINY)
-        assert locked.returncode == 0, said(locked)[-2000:]
-        if any((tmp_path / ".snakemake/locks").glob("*")):
-            refused = snakemake(tmp_path, **TINY) if attempt == 0 else None
-            if refused is not None:
-                assert refused.returncode != 0
-                assert "--unlock" in said(refused)
-            assert snakemake(tmp_path, "--unlock", **TINY).returncode == 0
     else:
         pytest.fail("no run got through")
     assert COUNTS["workflow and jobs killed (SIGKILL)"] >= 3
@@ -173,13 +164,13 @@ def test_two_workflows_in_one_folder(reference, tmp_path):
         command(tmp_path, **TINY), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     deadline = time.monotonic() + 60
-    while not any((tmp_path / ".snakemake/locks").glob("*")) and time.monotonic() < deadline:
+    while not (tmp_path / "results/.run.json").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     second = snakemake(tmp_path, **TINY)
     COUNTS["second workflow in the same folder"] += 1
     output, _ = first.communicate()
     assert second.returncode != 0
-    assert "cannot be locked" in said(second)
+    assert "another run has the folder" in said(second)
     assert first.returncode == 0, output[-2000:]
     assert figures(tmp_path) == figures(reference)
 
@@ -234,23 +225,74 @@ def test_a_read_only_folder_is_said(reference, tmp_path):
 
 # -- damaged files --------------------------------------------------------------------------------
 
+#: Products that a run reads again when the metrics are to be made anew, and what reads them.
+DAMAGED = (
+    "manifests/drawn/wood.csv",
+    "pixels/drawn/wood/64-64.h5",
+    "features/drawn/wood/lite0.h5",
+    "models/drawn/wood/*/seed0.safetensors",
+    "scores/drawn/wood/*/seed0/scores.csv",
+    "scores/drawn/wood/*/seed0/maps.h5",
+)
 
-@pytest.fixture(scope="module")
-def config() -> Config:
-    settings = merged(load_config(None), TINY | {"downloads": "", "device": "cpu"})
-    return Config(settings)
 
-
-def job(run: Path, name: str, **changes: Any) -> None:
-    """Run a stage script of the workflow in this process, on the files of ``run``."""
-    raise NotImplementedError
-
-
-def damage(path: Path, kind: str, seed: int) -> None:
-    content = bytearray(path.read_bytes())
-    rng = random.Random(seed)
+def damage(path: Path, kind: str, random: Random) -> None:
+    """Cut a file off, or flip one of its bits, as storage does: its time stays."""
+    content, status = bytearray(path.read_bytes()), path.stat()
     if kind == "truncated":
-        del content[rng.randrange(1, len(content)) :]
+        del content[random.randrange(1, len(content)) :]
     else:
-        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        content[random.randrange(len(content))] ^= 1 << random.randrange(8)
     path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.parametrize("kind", ["truncated", "bit flipped"])
+def test_damaged_products_are_named_and_made_again(reference, tmp_path, kind):
+    """Every product at once; then what the messages say is done, until a run gets through."""
+    run = tmp_path / "run"
+    shutil.copytree(reference, run)
+    results, random = run / "results", Random(1)
+    # Results that were made from whole files stay valid: take them away.
+    shutil.rmtree(results / "metrics")
+    for pattern in DAMAGED:
+        for path in results.glob(pattern):
+            damage(path, kind, random)
+            COUNTS[f"product {kind}"] += 1
+    named: set[str] = set()
+    for _ in range(8):
+        done = snakemake(run, "--keep-going", **TINY)
+        if done.returncode == 0:
+            break
+        assert not (results / "metrics.csv").exists() or figures(run) == figures(reference)
+        found = {
+            path
+            for line in said(done).splitlines()
+            if line.startswith("indad: ") and "delete" in line
+            for path in re.findall(r"results/\S+?\.(?:h5|csv|safetensors)\b", line)
+            if (run / path).exists()
+        }
+        assert found, said(done)[-3000:]
+        named |= found
+        for path in found:
+            (run / path).unlink()
+    assert done.returncode == 0
+    assert len(named) >= 6
+    assert figures(run) == figures(reference)
+
+
+def test_a_bit_flipped_in_an_image_is_noticed(reference, tmp_path):
+    """The file's time and size are as they were, so only its hash tells."""
+    run = tmp_path / "run"
+    shutil.copytree(reference, run)
+    image = run / "results/data/drawn/wood/train/good/000.png"
+    content, status = bytearray(image.read_bytes()), image.stat()
+    content[len(content) // 2] ^= 1
+    image.write_bytes(content)
+    os.utime(image, ns=(status.st_atime_ns, status.st_mtime_ns))
+    COUNTS["image bit flipped"] += 1
+    (run / "results/pixels/drawn/wood/64-64.h5").unlink()
+    failed = snakemake(run, "--forcerun", "decode", "--until", "decode", **TINY)
+    assert failed.returncode != 0
+    assert "train/good/000.png" in said(failed)
+    assert figures(run) == figures(reference)

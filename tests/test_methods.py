@@ -335,3 +335,19 @@ def test_one_training_image_is_enough(rng, detector):
     # The training image itself is as normal as can be.
     if not (isinstance(fitted, PatchCore) and fitted.coreset_ratio < 1):
         assert fitted.score(train).image[0] == pytest.approx(0, abs=1e-3)
+
+
+@pytest.mark.parametrize("detector", SMALL, ids=lambda d: d.method)
+def test_images_that_are_all_alike_give_finite_scores(detector):
+    """Constant images: no spread, and all patches equal."""
+    shapes = {"a": (5, 8, 8), "b": (7, 4, 4)}
+
+    def flat(count: int, value: float) -> ArrayFeatures:
+        maps = {name: np.full((count, *shape), value) for name, shape in shapes.items()}
+        return ArrayFeatures(maps, input_size=(32, 32))
+
+    detector.fit(flat(6, 0.5))
+    same, other = (detector.score(flat(2, value)) for value in (0.5, 0.9))
+    assert np.isfinite(same.maps).all()
+    np.testing.assert_allclose(same.image, 0, atol=1e-5)
+    assert (other.image > same.image + 0.01).all()

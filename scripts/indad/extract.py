@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -194,7 +195,9 @@ def extract(
             },
         }
         done = 0
-        with store.create(output, description, dtype=extractor["dtype"]) as writer:
+        numbers = len(manifest) * sum(map(math.prod, shapes.values()))
+        room = numbers * np.dtype(extractor["dtype"]).itemsize
+        with store.create(output, description, dtype=extractor["dtype"], room=room) as writer:
             for split in store.SPLITS:
                 rows = manifest[manifest["split"] == split]
                 writer.add_split(split, images.images(split), shapes, backbone.channels[pooled])

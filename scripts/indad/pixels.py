@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -84,7 +85,7 @@ def decode(
     problems: list[str] = []
     done = 0
     with (
-        seal.create_hdf5(output, KIND, VERSION) as file,
+        seal.create_hdf5(output, KIND, VERSION, room=3 * len(manifest) * math.prod(size)) as file,
         ThreadPoolExecutor(threads) as pool,
     ):
         for split in SPLITS:

@@ -68,7 +68,7 @@ def write(
     # Nine digits give a float32 back exactly.
     writer.writerows((name, label, defect, f"{score:.9g}") for name, label, defect, score in rows)
     text = lines.getvalue()
-    with seal.create_hdf5(maps, KIND, SCHEMA_VERSION) as file:
+    with seal.create_hdf5(maps, KIND, SCHEMA_VERSION, room=scores.maps.nbytes) as file:
         file.create_dataset("image", data=list(truth.image), dtype=h5py.string_dtype("utf-8"))
         file.create_dataset("map", data=scores.maps, chunks=(1, *scores.maps.shape[1:]))
         file.attrs["table_sha256"] = hashlib.sha256(text.encode()).hexdigest()

@@ -24,7 +24,7 @@ from typing import IO, Any
 import h5py
 import xxhash
 
-from indad import atomic
+from indad import atomic, disk
 from indad.errors import StoreError
 
 #: Bytes of the user block; HDF5 allows powers of two from 512.
@@ -143,14 +143,19 @@ def stated(path: Path) -> str:
 
 
 @contextmanager
-def create_hdf5(path: Path, kind: str, version: int) -> Iterator[h5py.File]:
+def create_hdf5(path: Path, kind: str, version: int, *, room: int = 0) -> Iterator[h5py.File]:
     """Write an HDF5 file that appears, sealed, only when the block ends without an error.
 
     Args:
         path: the file.
         kind: what it holds, in lower-case letters.
         version: of its layout, at least 1.
+        room: bytes that will be written.
+
+    Raises:
+        DiskError: they do not fit on the disk.
     """
+    disk.require_room(path, room)
     with atomic.replacing(path) as temporary:
         with h5py.File(temporary, "w", userblock_size=BLOCK) as file:
             yield file

@@ -106,9 +106,21 @@ class StoreWriter:
 
 
 @contextmanager
-def create(path: Path, made_with: Mapping[str, Any], *, dtype: str) -> Iterator[StoreWriter]:
-    """Write a store at ``path``, which appears only when the block ends without an error."""
-    with seal.create_hdf5(path, KIND, SCHEMA_VERSION) as file:
+def create(
+    path: Path, made_with: Mapping[str, Any], *, dtype: str, room: int = 0
+) -> Iterator[StoreWriter]:
+    """Write a store at ``path``, which appears only when the block ends without an error.
+
+    Args:
+        path: the HDF5 file.
+        made_with: settings that a reader may ask for.
+        dtype: number format of the maps.
+        room: bytes that will be written.
+
+    Raises:
+        DiskError: they do not fit on the disk.
+    """
+    with seal.create_hdf5(path, KIND, SCHEMA_VERSION, room=room) as file:
         with Path(file.filename).open("rb") as same:
             yield StoreWriter(file, dtype, same.fileno())
         for layers in (file[split]["maps"] for split in SPLITS if split in file):

@@ -9,13 +9,13 @@ import hashlib
 import logging
 import math
 import re
-import shutil
 import time
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any
 
+from indad import disk
 from indad.errors import DataError
 from indad.progress import Progress, ignore
 
@@ -66,12 +66,8 @@ def check_space(folder: Path, needed: int) -> None:
     Raises:
         DataError: they do not.
     """
-    free = shutil.disk_usage(folder).free
-    if needed + RESERVE > free:
-        raise DataError(
-            f"not enough disk space in {folder}: {needed / 1e9:.1f} GB needed, "
-            f"{max(0, free - RESERVE) / 1e9:.1f} GB free"
-        )
+    if said := disk.shortage(folder, needed, RESERVE):
+        raise DataError(said)
 
 
 def download(
