@@ -232,7 +232,9 @@ def large_store() -> str:
                     ("patchcore", patchcore),
                 )
             ),
-            resources.evaluate(features).mem_mb,
+            resources.evaluate(
+                resources.Images(IMAGES, TEST, *features.input_size), features.input_size
+            ).mem_mb,
         ]
         cells.append(
             [
@@ -335,7 +337,7 @@ def asked_of(results: Path, config: Config, path: Path, threads: int) -> resourc
             experiment.method, parameters, found, memory_mb=1024, gpu=False, threads=threads
         )
     assert rule == "evaluate"
-    return resources.evaluate(found)
+    return resources.evaluate(images, found.input_size)
 
 
 def asked_and_measured(results: Path, file: Path | None, threads: int) -> list[dict[str, Any]]:

@@ -16,13 +16,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import h5py
-
+from indad import seal
 from indad.extractor import AUTO_BATCH
 from indad.features import Size
 from indad.methods.base import SCORE_BATCH
 from indad.methods.patchcore import FIT_BATCH, OFFICIAL_DIMENSIONS
-from indad.store import SPLITS
 
 #: A process that has imported the libraries of a stage: those with torch, and those without.
 TORCH_MB, PLAIN_MB = 750, 150
@@ -133,18 +131,18 @@ def features_of(path: str) -> Features | None:
 
 @cache
 def _features(path: str, _time: int) -> Features | None:
+    # Not from the HDF5 data: a damaged file may end the process that parses it.
+    told = seal.told(Path(path))
     try:
-        with h5py.File(path, "r", locking=False) as file:
-            train, test = (file[split] for split in SPLITS)
-            height, width = test["mask"].shape[1:]
-            return Features(
-                train=len(train["image"]),
-                test=len(test["image"]),
-                layers={name: layer.shape[1:] for name, layer in train["maps"].items()},
-                embedding=train["embedding"].shape[1],
-                input_size=(height, width),
-            )
-    except (OSError, KeyError, RuntimeError):
+        height, width = told["input_size"]
+        return Features(
+            train=int(told["train"]),
+            test=int(told["test"]),
+            layers={name: (int(c), int(h), int(w)) for name, (c, h, w) in told["layers"].items()},
+            embedding=int(told["embedding"]),
+            input_size=(int(height), int(width)),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
         return None
 
 
@@ -164,11 +162,10 @@ def decode(images: Images, size: Size, threads: int) -> Needs:
     return _needs(mem, (images.train + images.test) * (0.1 + 1e-7 * pixels))
 
 
-def evaluate(features: Features | None) -> Needs:
+def evaluate(images: Images, size: Size) -> Needs:
     """Return what the metrics need: all pixels are sorted by their score."""
-    if features is None:
-        return _needs(LEAST_MB)
-    return _needs(PLAIN_MB + SAFETY * 60 * features.maps / 1e6, 5e-6 * features.maps)
+    maps = images.test * math.prod(size)
+    return _needs(PLAIN_MB + SAFETY * 60 * maps / 1e6, 5e-6 * maps)
 
 
 def pictures(experiments: int) -> Needs:

@@ -28,7 +28,7 @@ from indad import atomic, disk
 from indad.errors import StoreError
 
 #: Bytes of the user block; HDF5 allows powers of two from 512.
-BLOCK = 512
+BLOCK = 4096
 #: Bytes hashed at a time: what stays in a CPU's cache.
 PIECE = 4 << 20
 #: Hex digits of a digest, and what stands in their place while it is computed.
@@ -142,8 +142,32 @@ def stated(path: Path) -> str:
     return _stated(path, "product").digest
 
 
+def told(path: Path) -> dict[str, Any]:
+    """Return a sealed HDF5 file's summary, without looking at the rest of it; {} if it has none.
+
+    For estimates only: that the file is whole is not checked.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    with path.open("rb") as file:
+        first, _, rest = file.read(BLOCK).partition(b"\n")
+    try:
+        found = json.loads(rest.partition(b"\n")[0]) if _LINE.fullmatch(first + b"\n") else {}
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 @contextmanager
-def create_hdf5(path: Path, kind: str, version: int, *, room: int = 0) -> Iterator[h5py.File]:
+def create_hdf5(
+    path: Path,
+    kind: str,
+    version: int,
+    *,
+    room: int = 0,
+    summary: Callable[[h5py.File], dict[str, Any]] = lambda file: {},
+) -> Iterator[h5py.File]:
     """Write an HDF5 file that appears, sealed, only when the block ends without an error.
 
     Args:
@@ -151,6 +175,7 @@ def create_hdf5(path: Path, kind: str, version: int, *, room: int = 0) -> Iterat
         kind: what it holds, in lower-case letters.
         version: of its layout, at least 1.
         room: bytes that will be written.
+        summary: says what `told` is to return of the file, from the file when it is written.
 
     Raises:
         DiskError: they do not fit on the disk.
@@ -159,13 +184,15 @@ def create_hdf5(path: Path, kind: str, version: int, *, room: int = 0) -> Iterat
     with atomic.replacing(path) as temporary:
         with h5py.File(temporary, "w", userblock_size=BLOCK) as file:
             yield file
+            told = json.dumps(summary(file)).encode() + b"\n"
         size = temporary.stat().st_size
         line = b"indad-sealed %s %d %d %s\n" % (kind.encode(), version, size, _OPEN)
         match = _LINE.fullmatch(line)
         if match is None:
             raise ValueError(f"{kind!r}, {version}: not a kind and a version for a seal")
         with temporary.open("rb+") as block:
-            block.write(line)
+            # What has no room for its summary goes without: it is a convenience.
+            block.write(line + told if len(line + told) <= BLOCK else line)
         _put(temporary, match.start(4))
 
 

@@ -120,13 +120,28 @@ def create(
     Raises:
         DiskError: they do not fit on the disk.
     """
-    with seal.create_hdf5(path, KIND, SCHEMA_VERSION, room=room) as file:
+    with seal.create_hdf5(path, KIND, SCHEMA_VERSION, room=room, summary=_shapes) as file:
         with Path(file.filename).open("rb") as same:
             yield StoreWriter(file, dtype, same.fileno())
         for layers in (file[split]["maps"] for split in SPLITS if split in file):
             if len({len(layer) for layer in layers.values()}) > 1:
                 raise StoreError(f"{path}: layers with different numbers of images")
         file.attrs[_MADE_WITH] = json.dumps(made_with, sort_keys=True)
+
+
+def _shapes(file: h5py.File) -> dict[str, Any]:
+    """Say how many images and numbers a store holds, for estimates made without opening it."""
+    test = file.get("test")
+    if "train" not in file or test is None or "mask" not in test:
+        return {}
+    maps = file["train"]["maps"]
+    return {
+        "train": len(file["train"]["image"]),
+        "test": len(test["image"]),
+        "layers": {name: layer.shape[1:] for name, layer in maps.items()},
+        "embedding": file["train"]["embedding"].shape[1],
+        "input_size": test["mask"].shape[1:],
+    }
 
 
 class FeatureStore:

@@ -408,7 +408,10 @@ def score_needs(wildcards, input, threads):
 
 def evaluate_needs(wildcards, input, threads):
     """What the metrics of an experiment need."""
-    return resources.evaluate(resources.features_of(input.features))
+    images = resources.images_of(input.manifest)
+    settings = CONFIG.extractor(experiment_of(wildcards).extractor)
+    geometry = Geometry.from_config(settings["resize"], settings["crop"])
+    return resources.evaluate(images, geometry.output(images.height, images.width))
 
 
 def pictures_needs(wildcards, input, threads):
