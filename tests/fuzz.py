@@ -29,7 +29,17 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
 
 from conftest import make_features, save_image  # noqa: E402
-from indad import catalogue, evaluation, manifest, pixels, provenance, scores, store  # noqa: E402
+from indad import (  # noqa: E402
+    calibration,
+    catalogue,
+    evaluation,
+    manifest,
+    pixels,
+    provenance,
+    resamples,
+    scores,
+    store,
+)
 from indad.errors import IndadError  # noqa: E402
 from indad.images import Geometry, read_image, read_mask, size  # noqa: E402
 from indad.methods.base import Scores  # noqa: E402
@@ -222,6 +232,21 @@ def sealed(folder: Path) -> list[Reader]:
         with pixels.Pixels(folder / "p.h5", rows) as opened:
             return [(opened.images(s), opened.read(s, slice(None))) for s in pixels.SPLITS]
 
+    drawn = rng.random(20)
+    found = resamples.Resamples(
+        "d", "c", "e", 0, np.array(["a", "b"], object), np.array([0, 1]), drawn[:2],
+        {"image_auroc": drawn}, 0, 1, 1,
+    )  # fmt: skip
+    resamples.write(found, folder / "r.h5")
+    known = calibration.Known([0.1, 0.2], [1.5, 2.5])
+    calibration.Calibration("e", "d", "c", 0, "m", "ab", {"k": 1}, 0.5, known, known).write(
+        folder / "calibration.json"
+    )
+
+    def read_resamples() -> Any:
+        read = resamples.read(folder / "r.h5")
+        return [read.image, read.label, read.score, dict(read.values)]
+
     other_store = (folder / "other.h5").read_bytes()
     return [
         Reader("feature store", folder / "f.h5", lambda: _read_store(folder / "f.h5"), 1200,
@@ -229,6 +254,9 @@ def sealed(folder: Path) -> list[Reader]:
         Reader("decoded images", folder / "p.h5", read_pixels, 1200, sealed=True),
         Reader("anomaly maps", maps, lambda: scores.read(table, maps)[:2], 1000,
                sealed=True, foreign=other_maps.read_bytes()),
+        Reader("resamples", folder / "r.h5", read_resamples, 500, sealed=True),
+        Reader("calibration", folder / "calibration.json",
+               lambda: calibration.read(folder / "calibration.json"), 400, sealed=True),
         Reader("scores", table, lambda: scores.read(table, maps)[:2], 1000, sealed=True),
     ]  # fmt: skip
 

@@ -24,7 +24,7 @@ import score
 from commands import listing
 from commands import predict as command
 from conftest import save_image
-from indad import calibration, load_model, methods, overlay, photos, scores, stage
+from indad import calibration, load_model, methods, overlay, photos, scores, seal, stage
 from indad.calibration import Calibration, Known
 from indad.errors import ConfigError, DataError, StoreError, WeightsError
 from indad.images import Geometry
@@ -310,17 +310,21 @@ def test_a_calibration_is_read_back_and_a_damaged_one_refused(tmp_path):
     written = calibration_of([1.0, 0.1 + 0.2], [5.5])
     written.write(path)
     assert calibration.read(path) == written
-    whole = json.loads(path.read_text())
+    whole = seal.read_json(path)
     for change in (
         {"schema_version": 9}, {"good": {"scores": [1], "peaks": []}}, {"good": [1]},
         {"good": {"scores": ["x"], "peaks": [1]}}, {"seed": "0"}, {"model": None}, {"more": 1},
     ):  # fmt: skip
-        path.write_text(json.dumps(whole | change))
-        with pytest.raises(StoreError, match=r"calibration\.json"):
+        seal.write_json(path, whole | change)
+        with pytest.raises(StoreError, match=r"calibration\.json: (not a cal|schema version 9)"):
             calibration.read(path)
+    written.write(path)
+    path.write_text(path.read_text().replace("5.5", "6.5"))
+    with pytest.raises(StoreError, match=r"calibration\.json: damaged or edited"):
+        calibration.read(path)
     for text in ("", "[]", "{", path.read_text()[:-9], "NaN"):
         path.write_text(text)
-        with pytest.raises(StoreError, match="not a calibration"):
+        with pytest.raises(StoreError, match="damaged calibration"):
             calibration.read(path)
 
 
