@@ -14,6 +14,7 @@ from indad import bootstrap, manifest, methods, pixels, published, tables, weigh
 from indad.config import Config, check_schema
 from indad.errors import IndadError
 from indad.extractor import EXTRACT_VERSION
+from indad.report import VERSION as REPORT_VERSION
 
 SCHEMA = Path(workflow.basedir) / "schemas/config.schema.yaml"
 
