@@ -84,7 +84,8 @@ def parser() -> argparse.ArgumentParser:
               <data root>/<category>/test/<defect>/*.png       defective images, by kind
               <data root>/<category>/ground_truth/<defect>/*_mask.png     optional masks
 
-            Results lie below --results: metrics.csv, tables/results.md, pictures/,
+            Results lie below --results: report/index.html (all in one page), metrics.csv,
+            tables/results.md, pictures/,
             scores/<data set>/<category>/<experiment>/seed<k>/scores.csv.
             """
         ),
@@ -572,8 +573,9 @@ def main() -> int:
         console.print(f"Done in {took}.")
     place = results.resolve()
     console.print(
-        f"Tables: {place}/tables/   pictures: {place}/pictures/   "
-        f"metrics: {place}/metrics.csv   everything: {place}/\n"
+        f"Report: {place}/report/index.html   tables: {place}/tables/   "
+        f"metrics: {place}/metrics.csv   everything: {place}/
+"
         f"Models, to score new images with: python scripts/run.py list {results}",
         highlight=False,
         soft_wrap=True,

@@ -369,7 +369,8 @@ class Finding:
         title: its name within a sentence.
         best: experiments with the best value; several if they tie.
         value: in percent.
-        rivals: experiments that cannot be told from the best; None if nothing was tested.
+        others: how many other experiments were measured.
+        rivals: those of them that cannot be told from the best; None if nothing was tested.
         why: how that was judged.
     """
 
@@ -377,6 +378,7 @@ class Finding:
     title: str
     best: list[str]
     value: float
+    others: int
     rivals: list[str] | None
     why: str
 
@@ -409,7 +411,11 @@ def findings(
         rivals, why = _rivals(table, experiments, best[0], others, pairs)
         short = _SHORT[table.metric]
         title = short if short.isupper() else short[0].lower() + short[1:]
-        result.append(Finding(table.metric, title, best, cells[best[0]].value or 0.0, rivals, why))
+        result.append(
+            Finding(
+                table.metric, title, best, cells[best[0]].value or 0.0, len(others), rivals, why
+            )
+        )
     return result
 
 
