@@ -574,8 +574,7 @@ def main() -> int:
     place = results.resolve()
     console.print(
         f"Report: {place}/report/index.html   tables: {place}/tables/   "
-        f"metrics: {place}/metrics.csv   everything: {place}/
-"
+        f"metrics: {place}/metrics.csv   everything: {place}/\n"
         f"Models, to score new images with: python scripts/run.py list {results}",
         highlight=False,
         soft_wrap=True,

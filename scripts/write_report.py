@@ -30,6 +30,7 @@ def main(job: stage.Job) -> None:
             strict=True,
         )
     ]
+    record = job.input.get("provenance")
     sources = report.Sources(
         metrics=[Path(path) for path in job.input.metrics],
         categories=categories,
@@ -42,7 +43,7 @@ def main(job: stage.Job) -> None:
         ranks=Path(job.input.ranks),
         diagrams=sorted(Path(job.input.diagrams).glob("*.png")),
         runtime=Path(job.input.runtime),
-        provenance=Path(job.input.provenance),
+        provenance=None if record is None else Path(record),
         level=job.params.level,
     )
     report.write(sources, Path(job.output.page), threads=job.threads)

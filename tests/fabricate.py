@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFilter
 
-from indad import report, tables
+from indad import comparison, report, tables
 
 CATEGORIES = (
     "bottle", "cable", "capsule", "carpet", "grid", "hazelnut", "leather", "metal_nut", "pill",
@@ -162,46 +162,28 @@ def fabricate(
         pd.DataFrame(behind, columns=["dataset", "category", *columns]), folder / "counts.csv"
     )
     wide = tidy.pivot_table("value", ["metric", "category"], "experiment", sort=False)
-    compared, ranked = [], []
+    within = []
     for (metric, category), row in wide.iterrows():
         for a, b in itertools.combinations(experiments, 2):
             d = row[a] - row[b]
             p = float(np.exp(-120 * abs(d)))
-            compared.append(
+            within.append(
                 (dataset, category, metric, a, b, d, d - 0.02, d + 0.02, p, min(1, 3 * p),
-                 "DeLong" if metric == "image_auroc" else "paired bootstrap", 20, 63)
+                 "DeLong" if metric == "image_auroc" else "paired bootstrap", 20, 63, np.nan)
             )  # fmt: skip
-    for metric, values in wide.groupby("metric"):
-        if len(values) < 3:
-            continue
-        for a, b in itertools.combinations(experiments, 2):
-            d = float((values[a] - values[b]).median())
-            p = float(np.exp(-300 * abs(d)))
-            compared.append(
-                (dataset, "(all)", metric, a, b, d, d - 0.01, d + 0.01, p, min(1, 3 * p),
-                 "Wilcoxon signed-rank", 300, 945)
-            )  # fmt: skip
-    columns = [
-        "dataset", "category", "metric", "experiment_a", "experiment_b", "difference", "ci_low",
-        "ci_high", "p", "p_holm", "method", "n_good", "n_defective",
-    ]  # fmt: skip
-    tables.write(pd.DataFrame(compared, columns=columns), folder / "comparisons.csv")
+    over = comparison.over(tidy, {dataset: (300, 945)}, experiments, level=0.95)
+    columns = list(comparison.COMPARISON_COLUMNS)
+    tables.write(
+        pd.concat([pd.DataFrame(within, columns=columns), over], ignore_index=True),
+        folder / "comparisons.csv",
+    )
+    ranked = comparison.ranks(tidy, experiments, level=0.95)
+    tables.write(ranked, folder / "ranks.csv")
     diagrams = []
-    if len(categories) > 2:
-        for metric, values in wide.groupby("metric"):
-            mean = values.rank(axis=1, ascending=False).mean()
-            ranked += [
-                (dataset, metric, name, mean[name], len(categories), 1e-6, 2.7)
-                for name in experiments
-            ]
-            if metric in tables.SUMMARY:
-                name = f"figures/critical_difference/{dataset}_{metric}.png"
-                diagrams.append(picture(folder / name, (1200, 300), rng))
-    columns = [
-        "dataset", "metric", "experiment", "mean_rank", "n_categories", "friedman_p",
-        "critical_difference",
-    ]  # fmt: skip
-    tables.write(pd.DataFrame(ranked, columns=columns), folder / "ranks.csv")
+    if len(categories) >= comparison.FEWEST:
+        for metric in tables.SUMMARY[: 3 if masks else 1]:
+            name = f"figures/critical_difference/{dataset}_{metric}.png"
+            diagrams.append(picture(folder / name, (1200, 300), rng))
     jobs = []
     for name in categories:
         jobs.append(("extract", dataset, name, "wrn50", None, 30, 28, 1800, 292, 26.1, None))

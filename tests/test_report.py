@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fabricate import CATEGORIES, EXPERIMENTS, ODD, fabricate, picture
-from indad import charts, embed, report
+from indad import charts, comparison, embed, report
 from indad.errors import StoreError
 
 VOID = {"meta", "link", "img", "input", "br"}
@@ -268,6 +268,10 @@ def test_without_intervals_nothing_is_claimed():
     (found,) = report.findings([table], ["A", "B"], None, 0.95)
     assert found.rivals is None
     assert found.title == "AUPRO"
+
+
+def test_comparisons_over_categories_are_known_by_one_name():
+    assert report.OVER_CATEGORIES == comparison.OVER_CATEGORIES
 
 
 def test_a_matrix_is_antisymmetric():

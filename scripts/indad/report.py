@@ -101,8 +101,14 @@ def write(sources: Sources, output: Path, *, budget: int = BUDGET, threads: int 
     content = gather(sources)
     # What the page takes without its pictures is not theirs to take.
     pictures = [path for each in sources.categories for path in each.pictures.values()]
+    pictures += [
+        compared["diagram"]
+        for dataset in content["datasets"]
+        for compared in dataset["comparisons"]
+        if compared["diagram"]
+    ]
     room = budget - len(render(content, None))
-    embedded = embed.embed([*sources.diagrams, *pictures], room, threads)
+    embedded = embed.embed(pictures, room, threads)
     atomic.write_text(output, render(content, embedded))
 
 
@@ -211,6 +217,7 @@ def gather(sources: Sources) -> dict[str, Any]:
     runtime = None if sources.runtime is None else read(sources.runtime, _RUNTIME)
     images = None if sources.images is None else read(sources.images, _IMAGES)
     counts = None if sources.counts is None else read(sources.counts, _COUNTS)
+    diagrams = {path.stem: path for path in sources.diagrams}
     datasets = []
     for name in dict.fromkeys(each.dataset for each in sources.categories):
         mine = measured[measured["dataset"] == name]
@@ -230,16 +237,13 @@ def gather(sources: Sources) -> dict[str, Any]:
                 "leaders": leaders(found_best),
                 "spreads": [spread(t, experiments) for t in found if t.metric in tables.SUMMARY],
                 "images": image_counts(_of(images, name), _of(counts, name), number),
-                "comparisons": comparisons(_of(compared, name), experiments, sources.level),
+                "comparisons": [
+                    each | {"diagram": diagrams.get(f"{name}_{each['metric']}")}
+                    for each in comparisons(_of(compared, name), experiments, sources.level)
+                ],
                 "ranks": rank_tables(_of(ranks, name)),
                 "costs": costs,
                 "tradeoffs": tradeoffs(found, costs, experiments),
-                "diagrams": [
-                    (_SHORT[metric], path)
-                    for metric in tables.TITLES
-                    for path in sources.diagrams
-                    if path.stem == f"{name}_{metric}"
-                ],
             }
         )
     return {
@@ -381,6 +385,11 @@ class Finding:
     others: int
     rivals: list[str] | None
     why: str
+
+    @property
+    def open(self) -> bool:
+        """Whether every other experiment may be as good."""
+        return self.rivals is not None and 0 < self.others == len(self.rivals)
 
 
 def findings(
@@ -713,6 +722,7 @@ def comparisons(
             rows.append(row)
         result.append(
             {
+                "metric": metric,
                 "title": _SHORT[metric],
                 "rows": rows,
                 "methods": pairs.methods(),
@@ -724,13 +734,13 @@ def comparisons(
 
 
 def rank_tables(ranks: pd.DataFrame | None) -> list[dict[str, Any]]:
-    """Return mean ranks of experiments over the categories of one data set."""
+    """Return mean ranks of experiments over the categories of one data set, where tested."""
     if ranks is None:
         return []
     result = []
     for metric in tables.SUMMARY:
         chosen = ranks[ranks["metric"] == metric]
-        if chosen["mean_rank"].notna().any():
+        if chosen["critical_difference"].notna().any():
             mean = chosen.set_index("experiment")["mean_rank"]
             result.append(
                 {
