@@ -95,7 +95,8 @@ def parser() -> argparse.ArgumentParser:
             other names, a list instead of folders, or no good test images: options of a data
             set, described in config/README.md
 
-            Results lie below --results: metrics.csv, tables/results.md, pictures/,
+            Results lie below --results: report/index.html (all in one page), metrics.csv,
+            tables/results.md, pictures/,
             scores/<data set>/<category>/<experiment>/seed<k>/scores.csv.
             """
         ),
@@ -628,7 +629,7 @@ def main() -> int:
         console.print(f"Done in {took}.")
     place = results.resolve()
     console.print(
-        f"Tables: {place}/tables/   pictures: {place}/pictures/   "
+        f"Report: {place}/report/index.html   tables: {place}/tables/   "
         f"metrics: {place}/metrics.csv   everything: {place}/\n"
         f"Models, to score new images with: python scripts/run.py list {results}",
         highlight=False,

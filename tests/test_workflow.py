@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -176,6 +177,23 @@ def test_tables_pictures_logs_and_benchmarks(finished):
     assert not [path for path in results.rglob("*") if ".tmp" in path.name]
 
 
+def test_the_report_holds_every_category(finished):
+    text = (finished / "results/report/index.html").read_text(encoding="utf-8")
+    assert [name for name in ("mono", "wood") if f">{name}</option>" not in text] == []
+    assert text.count('src="data:image/webp;base64,') == 2 * 4
+    assert "elpv has no ground truth masks" in text
+    assert "coreset_ratio: 0.01" in text  # the configuration, to run it again
+
+
+def test_snakemakes_own_report_holds_every_product(finished):
+    done = snakemake(finished, "--report", "report.zip")
+    assert done.returncode == 0, done.stderr[-2000:]
+    with zipfile.ZipFile(finished / "report.zip") as archive:
+        assert archive.testzip() is None
+        held = {Path(name).name for name in archive.namelist()}
+    assert {"report.html", "index.html", "metrics.csv", "wood.png", "curves.png"} <= held
+
+
 def test_coresets_share_one_fit(finished):
     models = list((finished / "results/models/drawn/wood").iterdir())
     assert sorted(path.name.split("-")[0] for path in models) == ["padim", "patchcore", "spade"]
@@ -236,25 +254,25 @@ def test_only_what_a_change_touches_runs_again(finished):
     done = snakemake(finished, "--dry-run", experiments=rescored)
     assert planned(done) == {
         "score": 2, "evaluate": 2, "pictures": 2, "figures": 2, "tradeoff": 1, "runtime": 1,
-        "tabulate": 1, "compare": 1, "count": 1, "all": 1,
+        "tabulate": 1, "compare": 1, "count": 1, "html_report": 1, "all": 1,
     }  # fmt: skip
     refitted = SMALL["experiments"] | {"PaDiM": SMALL["experiments"]["PaDiM"] | {"dimensions": 9}}
     done = snakemake(finished, "--dry-run", experiments=refitted)
     assert planned(done) == {
         "fit": 2, "score": 2, "evaluate": 2, "pictures": 2, "figures": 2, "tradeoff": 1,
-        "runtime": 1, "tabulate": 1, "compare": 1, "all": 1,
+        "runtime": 1, "tabulate": 1, "compare": 1, "html_report": 1, "all": 1,
     }  # fmt: skip
     done = snakemake(finished, "--dry-run", uncertainty={"resamples": 0})
     assert planned(done) == {
         "evaluate": 8, "tabulate": 1, "compare": 1, "count": 1, "tradeoff": 1, "runtime": 1,
-        "all": 1,
+        "html_report": 1, "all": 1,
     }  # fmt: skip
     more = SMALL["experiments"] | {"SPADE-2": SMALL["experiments"]["SPADE"] | {"k_image": 2}}
     run = SMALL["run"] | {"experiments": [*SMALL["run"]["experiments"], "SPADE-2"]}
     done = snakemake(finished, "--dry-run", experiments=more, run=run)
     assert planned(done) == {
         "score": 2, "evaluate": 2, "pictures": 2, "figures": 2, "tradeoff": 1, "runtime": 1,
-        "tabulate": 1, "compare": 1, "all": 1,
+        "tabulate": 1, "compare": 1, "html_report": 1, "all": 1,
     }  # fmt: skip
     assert planned(snakemake(finished, "--dry-run", batch_size=3, device="auto")) == {}
 

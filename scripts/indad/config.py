@@ -421,6 +421,31 @@ class Config:
         return ""
 
     @cached_property
+    def described(self) -> dict[str, dict[str, Any]]:
+        """What a reader is told of each experiment, and where its jobs are found."""
+        return {
+            name: {
+                "method": each.method,
+                "backbone": self.extractor(each.extractor)["backbone"],
+                "parameters": each.parameters,
+                "extractor": each.extractor,
+                "model": each.model,
+            }
+            for name, each in self.experiments.items()
+        }
+
+    @cached_property
+    def used(self) -> dict[str, Any]:
+        """What of the configuration decides the results: enough to get them again."""
+        extractors = dict.fromkeys(each.extractor for each in self.experiments.values())
+        return {
+            "run": dict(self.run),
+            "datasets": {name: self._datasets[name] for name in self.run["datasets"]},
+            "extractors": {name: self._extractors[name] for name in extractors},
+            "experiments": {name: self._experiments[name] for name in self.experiments},
+        }
+
+    @cached_property
     def notes(self) -> dict[str, str]:
         """What a reader of the tables must not miss about an experiment."""
         return {

@@ -33,6 +33,7 @@ from indad.config import Config, check_schema
 from indad.errors import IndadError
 from indad.extractor import EXTRACT_VERSION
 from indad.images import Geometry
+from indad.report import VERSION as REPORT_VERSION
 
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
 

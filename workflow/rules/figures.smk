@@ -54,7 +54,8 @@ rule tradeoff:
             f"{RESULTS}/figures/tradeoff.png",
             caption="../report/tradeoff.rst",
             category="Figures",
-            labels={"category": "all", "figure": "accuracy against time"},
+            subcategory="all data sets",
+            labels={"figure": "accuracy against time"},
         ),
     log:
         f"{LOGS}/tradeoff.log",

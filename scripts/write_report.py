@@ -1,0 +1,53 @@
+"""Put all results into one HTML page that needs nothing else."""
+
+from pathlib import Path
+
+import yaml
+
+from indad import report, stage
+
+
+def main(job: stage.Job) -> None:
+    categories = [
+        report.Category(
+            dataset,
+            name,
+            {
+                "Typical images": Path(typical),
+                "Clear, hard and wrong": Path(cases),
+                "Curves": Path(curves),
+                "Scores": Path(scores),
+            },
+            Path(defects),
+        )
+        for (dataset, name), typical, cases, curves, scores, defects in zip(
+            job.params.categories,
+            job.input.typical,
+            job.input.cases,
+            job.input.curves,
+            job.input.scores,
+            job.input.defects,
+            strict=True,
+        )
+    ]
+    record = job.input.get("provenance")
+    sources = report.Sources(
+        metrics=[Path(path) for path in job.input.metrics],
+        categories=categories,
+        described=job.params.described,
+        notes=job.params.notes,
+        config=yaml.safe_dump(job.params.config, sort_keys=False, allow_unicode=True),
+        images=Path(job.input.images),
+        counts=Path(job.input.counts),
+        comparisons=Path(job.input.comparisons),
+        ranks=Path(job.input.ranks),
+        diagrams=sorted(Path(job.input.diagrams).glob("*.png")),
+        runtime=Path(job.input.runtime),
+        provenance=None if record is None else Path(record),
+        level=job.params.level,
+    )
+    report.write(sources, Path(job.output.page), threads=job.threads)
+
+
+if __name__ == "__main__":
+    stage.run(main, globals().get("snakemake"))

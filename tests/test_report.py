@@ -1,0 +1,338 @@
+"""The report is whole by itself, says what the tables say, and trusts no name."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fabricate import CATEGORIES, EXPERIMENTS, ODD, fabricate, picture
+from indad import charts, comparison, embed, report
+from indad.errors import StoreError
+
+VOID = {"meta", "link", "img", "input", "br"}
+
+
+class Page(HTMLParser):
+    """What a page holds: tags with their attributes, and the text of tables."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.tables: dict[str, list[list[str]]] = {}
+        self._open: list[str] = []
+        self._rows: list[list[str]] = []
+        self.feed(text)
+        assert not self._open, f"not closed: {self._open}"
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+        if tag == "table":
+            self._rows = self.tables.setdefault(dict(attrs).get("id") or "", [])
+        elif tag == "tr":
+            self._rows.append([])
+        elif tag in ("td", "th"):
+            self._rows[-1].append("")
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+        if {"td", "th"} & set(self._open):
+            self._rows[-1][-1] += data
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory) -> tuple[report.Sources, str, Page]:
+    """A page of 15 categories and 8 experiments, some with odd names."""
+    folder = tmp_path_factory.mktemp("large")
+    categories = [*CATEGORIES[: 15 - len(ODD)], *ODD]
+    experiments = [*EXPERIMENTS[:7], ODD[0]]
+    sources = fabricate(folder, categories, experiments, height=200)
+    report.write(sources, folder / "report/index.html")
+    text = (folder / "report/index.html").read_text(encoding="utf-8")
+    return sources, text, Page(text)
+
+
+def test_nothing_is_loaded_from_anywhere(large):
+    _, text, page = large
+    for tag, attributes in page.tags:
+        for name in ("src", "href", "action", "srcset", "data", "poster", "xlink:href"):
+            target = attributes.get(name)
+            if target is not None:
+                assert target.startswith(("data:", "#")), (tag, target[:80])
+    style = re.search(r"<style>(.*?)</style>", text, re.S).group(1)
+    assert "url(" not in style
+    assert "@import" not in style
+    assert not re.search(r"https?://", re.sub(r"data:[^\"]*", "", text))
+
+
+def test_links_within_the_page_lead_somewhere(large):
+    page = large[2]
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for _, attributes in page.tags:
+        for name in ("href", "aria-controls", "aria-labelledby", "for", "data-copy"):
+            target = (attributes.get(name) or "").removeprefix("#")
+            assert not target or target == "data:," or target in ids, (name, target)
+
+
+def test_no_name_is_markup(large):
+    _, text, page = large
+    assert "<script>alert" not in text
+    assert "<i>" not in text
+    assert sum(tag == "script" for tag, _ in page.tags) == 1
+    for name in ODD:
+        assert name in page.texts
+    assert all(not key.startswith("on") for _, attributes in page.tags for key in attributes)
+
+
+def test_only_the_page_s_own_script_may_run(large):
+    _, text, page = large
+    script = re.search(r"<script>(.*?)</script>", text, re.S).group(1)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = next(
+        attributes["content"]
+        for tag, attributes in page.tags
+        if tag == "meta" and attributes.get("http-equiv") == "Content-Security-Policy"
+    )
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert "default-src 'none'" in policy
+
+
+def test_tables_say_what_was_measured(large):
+    sources, _, page = large
+    measured = pd.read_csv(sources.metrics[0], keep_default_na=False, na_values=[""])
+    rows = page.tables["table-0-image_auroc"]
+    assert rows[0][1:] == list(sources.described)
+    assert [row[0] for row in rows[1:16]] == [each.name for each in sources.categories]
+    assert rows[16][0] == "textures (4)"
+    assert rows[17][0] == "average"
+    for row, (_, group) in zip(rows[1:], measured.groupby(["scope", "category"], sort=False),
+                               strict=True):  # fmt: skip
+        shown = [float(re.match(r"[\d.]+", cell).group()) for cell in row[1:]]
+        np.testing.assert_allclose(shown, group["percent"], atol=0.0501)
+    first = measured.iloc[0]
+    assert f"[{first['ci_low']:.1f}, {first['ci_high']:.1f}]" in rows[1][1]
+    assert "paper" in rows[1][3]
+    assert re.search(r"paper 100\.0 \N{MINUS SIGN}\d", rows[1][3])
+
+
+def test_every_category_has_its_panel_and_pictures(large):
+    sources, _, page = large
+    tags = page.tags
+    panels = [a["id"] for tag, a in tags if tag == "article"]
+    assert panels == [f"category-{i}" for i in range(15)]
+    pictures = [a for tag, a in tags if tag == "img" and "src" in a]
+    assert len(pictures) == 15 * 4 + len(sources.diagrams)
+    assert all(a["src"].startswith("data:image/webp;base64,") and a["alt"] for a in pictures)
+
+
+def test_the_same_products_give_the_same_page(tmp_path):
+    sources = fabricate(tmp_path, CATEGORIES[:2], EXPERIMENTS[:2], height=60)
+    pages = []
+    for name in ("a", "b"):
+        report.write(sources, tmp_path / name, threads=2)
+        pages.append((tmp_path / name).read_bytes())
+    assert pages[0] == pages[1]
+
+
+def test_what_was_not_made_is_left_out(tmp_path):
+    bare = fabricate(tmp_path, ["a"], ["One"], masks=False, bare=True)
+    report.write(bare, tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "mvtec_ad has no ground truth masks: image level only." in text
+    assert "Pixel AUROC</button>" not in text
+    assert 'id="comparisons"' not in text
+    assert 'id="cost"' not in text
+    assert "may be chance" not in text
+    Page(text)
+
+
+def test_means_over_seeds_say_so(tmp_path):
+    sources = fabricate(tmp_path, ["a", "b"], ["One", "Two"], seeds=(0, 1, 2), bare=True)
+    report.write(sources, tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Figures are means over 3 seeds" in text
+    assert re.search(r"\d\d\.\d</b> ± \d\.\d", text)
+
+
+def test_notes_cannot_be_missed(large):
+    sources, text, _ = large
+    assert list(sources.notes.values()) == ["random backbone weights, not pretrained"]
+    head = text[: text.index('<section id="results">')]
+    assert "random backbone weights, not pretrained" in head
+
+
+# -- size -------------------------------------------------------------------------------------
+
+
+def test_pictures_shrink_to_the_budget(tmp_path):
+    sources = fabricate(tmp_path, CATEGORIES[:1], EXPERIMENTS[:2], height=300)
+    report.write(sources, tmp_path / "large.html")
+    large = (tmp_path / "large.html").read_text(encoding="utf-8")
+    assert "Pictures are reduced" not in large
+    budget = int(0.75 * len(large))
+    report.write(sources, tmp_path / "small.html", budget=budget)
+    small = (tmp_path / "small.html").read_text(encoding="utf-8")
+    assert len(small) <= budget
+    assert "Pictures are reduced to " in small
+    assert small.count("data:image/webp") == large.count("data:image/webp")
+
+
+def test_line_art_stays_exact_and_photos_do_not_grow(tmp_path, rng):
+    from io import BytesIO
+
+    from PIL import Image, ImageDraw
+
+    art = Image.new("RGB", (600, 300), "white")
+    ImageDraw.Draw(art).line((10, 10, 590, 280), fill="black", width=3)
+    art.save(tmp_path / "art.png")
+    picture(tmp_path / "photo.png", (600, 300), rng)
+    found = embed.embed([tmp_path / "art.png", tmp_path / "photo.png"], 10**6).pictures
+    data = base64.b64decode(found[tmp_path / "art.png"].uri.partition(",")[2])
+    assert (np.asarray(Image.open(BytesIO(data)).convert("RGB")) == np.asarray(art)).all()
+    assert len(found[tmp_path / "photo.png"].uri) < (tmp_path / "photo.png").stat().st_size / 2
+
+
+# -- findings ---------------------------------------------------------------------------------
+
+
+def single(intervals: dict[str, tuple[float, float, float]]) -> report.Table:
+    best = max(value for value, _, _ in intervals.values())
+    cells = [report.Cell(v, v == best, low, high) for v, low, high in intervals.values()]
+    return report.Table("image_auroc", "Image AUROC", [report.Row("c", "category", 0, cells)])
+
+
+def pairs(rows) -> pd.DataFrame:
+    return pd.DataFrame(
+        [("image_auroc", c, a, b, d, np.nan, np.nan, p, "test") for c, a, b, d, p in rows],
+        columns=["metric", "category", "experiment_a", "experiment_b", "difference", "ci_low",
+                 "ci_high", "p_holm", "method"],
+    )  # fmt: skip
+
+
+def test_overlapping_intervals_are_told():
+    table = single({"A": (90, 85, 95), "B": (88, 80, 92), "C": (60, 50, 70)})
+    (found,) = report.findings([table], ["A", "B", "C"], None, 0.95)
+    assert (found.best, found.rivals) == (["A"], ["B"])
+    assert found.title == "image AUROC"
+
+
+def test_paired_tests_come_before_intervals():
+    table = single({"A": (90, 85, 95), "B": (88, 80, 92), "C": (60, 50, 70)})
+    compared = pairs([("c", "A", "B", 0.02, 0.01), ("c", "C", "A", -0.3, 0.2)])
+    (found,) = report.findings([table], ["A", "B", "C"], compared, 0.95)
+    assert found.rivals == ["C"]
+    assert "paired tests" in found.why
+
+
+def test_over_categories_their_test_decides():
+    cells = [[report.Cell(90, True), report.Cell(80)], [report.Cell(70, True), report.Cell(60)]]
+    rows = [report.Row(f"c{i}", "category", i, each) for i, each in enumerate(cells)]
+    rows.append(report.Row("average", "average", None, [report.Cell(80, True), report.Cell(70)]))
+    table = report.Table("image_auroc", "Image AUROC", rows)
+    within = [("c0", "A", "B", 0.1, 0.001), ("c1", "A", "B", 0.1, 0.001)]
+    (found,) = report.findings([table], ["A", "B"], pairs(within), 0.95)
+    assert found.rivals == []
+    over = [*within, (report.OVER_CATEGORIES, "A", "B", 0.1, 0.5)]
+    (found,) = report.findings([table], ["A", "B"], pairs(over), 0.95)
+    assert found.rivals == ["B"]
+    mixed = [("c0", "A", "B", 0.1, 0.001), ("c1", "A", "B", -0.1, 0.001)]
+    (found,) = report.findings([table], ["A", "B"], pairs(mixed), 0.95)
+    assert found.rivals == ["B"]
+
+
+def test_without_intervals_nothing_is_claimed():
+    table = report.Table(
+        "aupro",
+        "AUPRO (up to 30 % false positives)",
+        [report.Row("c", "category", 0, [report.Cell(90, True), report.Cell(80)])],
+    )
+    (found,) = report.findings([table], ["A", "B"], None, 0.95)
+    assert found.rivals is None
+    assert found.title == "AUPRO"
+
+
+def test_comparisons_over_categories_are_known_by_one_name():
+    assert report.OVER_CATEGORIES == comparison.OVER_CATEGORIES
+
+
+def test_a_matrix_is_antisymmetric():
+    compared = pairs([("c", "A", "B", 0.02, 0.01)])
+    compared[["ci_low", "ci_high"]] = [0.01, 0.03]
+    (matrix,) = report.comparisons(compared, ["A", "B"], 0.95)
+    (_, (ab, better, worse)), ((ba, *other), _) = matrix["rows"]
+    assert (ab.difference, ab.low, ab.high) == pytest.approx((2, 1, 3))
+    assert (ba.difference, ba.low, ba.high) == pytest.approx((-2, -3, -1))
+    assert (better, worse) == (1, 0)
+    assert other == [0, 1]
+    assert ab.significant
+    assert ba.significant
+
+
+# -- damaged products -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("damage", ["text", "column", "picture", "record"])
+def test_damaged_products_are_named(tmp_path, damage):
+    sources = fabricate(tmp_path, ["a", "b", "c"], ["One", "Two"], height=40)
+    path: Path = {
+        "text": sources.metrics[0],
+        "column": sources.runtime,
+        "picture": sources.categories[0].pictures["Curves"],
+        "record": sources.provenance,
+    }[damage]
+    path.write_text({"text": "", "column": "a,b\n1,2\n"}.get(damage, "{}"))
+    with pytest.raises(StoreError, match=re.escape(str(path))):
+        report.write(sources, tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
+
+
+# -- drawings ---------------------------------------------------------------------------------
+
+
+@given(st.floats(-1e3, 1e3), st.floats(1e-3, 1e3))
+def test_linear_ticks_are_few_round_and_inside(low, span):
+    ticks = charts.linear_ticks(low, low + span)
+    assert 1 <= len(ticks) <= 7
+    assert all(low - 1e-6 <= tick <= low + span + 1e-6 for tick in ticks)
+    assert all(b > a for a, b in pairwise(ticks))
+
+
+@given(st.lists(st.floats(0, 300), min_size=1, max_size=12))
+def test_labels_are_moved_apart_in_order(places):
+    moved = charts.apart(places, 15, 0, 300)
+    order = sorted(range(len(places)), key=lambda i: (places[i], i))
+    for a, b in pairwise(order):
+        assert moved[b] - moved[a] >= 15 - 0.11
+    assert all(-0.1 <= place <= 300.1 for place in moved)
+
+
+def test_labels_that_have_room_stay():
+    assert charts.apart([10, 50, 90], 15, 0, 100) == [10, 50, 90]
+
+
+def test_axes_place_their_ends():
+    axis = charts.seconds_axis([0.1, 0.1], 0, 100)
+    assert axis(0.1) == 50
+    assert charts.percent_axis([99.9], 0, 100).high == 100
+    assert [label for _, label in charts.Axis(0.01, 1, 0, 1, logarithmic=True).ticks] == [
+        "0.01", "0.02", "0.05", "0.1", "0.2", "0.5", "1",
+    ]  # fmt: skip
