@@ -36,6 +36,9 @@ rule html_report:
     conda:
         ENVIRONMENT
     threads: 4
+    resources:
+        mem_mb=memory(table_needs),
+        runtime=runtime(table_needs),
     params:
         categories=lambda wildcards: [
             (dataset, category)
