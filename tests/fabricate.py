@@ -203,7 +203,7 @@ def fabricate(
     manifests = {f"manifests/{dataset}/{name}.csv": f"/data/{name}" for name in categories}
     record = {
         "revision": "0123456789abcdef",
-        "processor": "A processor <of> 2.8 GHz",
+        "machine": "A processor <of> 2.8 GHz, 2 cores",
         "platform": "Linux",
         "software": {"indad": "0.1.0", "torch": "2.15.0", "timm": "1.0.31"},
         "digests": dict.fromkeys(manifests, "xxh3_128:0123456789abcdef"),

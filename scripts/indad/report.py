@@ -835,7 +835,7 @@ def provenance(path: Path | None, categories: Sequence[Category]) -> dict[str, A
         return {
             "software": dict(record["software"]),
             "revision": record["revision"],
-            "processor": record["processor"],
+            "machine": record["machine"],
             "platform": record["platform"],
             "devices": devices,
             "weights": [{"sha256": key, **value} for key, value in record["weights"].items()],
