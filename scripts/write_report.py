@@ -30,7 +30,6 @@ def main(job: stage.Job) -> None:
             strict=True,
         )
     ]
-    record = job.input.get("provenance")
     sources = report.Sources(
         metrics=[Path(path) for path in job.input.metrics],
         categories=categories,
@@ -43,7 +42,7 @@ def main(job: stage.Job) -> None:
         ranks=Path(job.input.ranks),
         diagrams=sorted(Path(job.input.diagrams).glob("*.png")),
         runtime=Path(job.input.runtime),
-        provenance=None if record is None else Path(record),
+        provenance=Path(job.input.provenance),
         level=job.params.level,
     )
     report.write(sources, Path(job.output.page), threads=job.threads)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFilter
 
-from indad import comparison, report, tables
+from indad import comparison, provenance, report, seal, tables
 
 CATEGORIES = (
     "bottle", "cable", "capsule", "carpet", "grid", "hazelnut", "leather", "metal_nut", "pill",
@@ -201,17 +200,19 @@ def fabricate(
     ]  # fmt: skip
     tables.write(pd.DataFrame(jobs, columns=columns), folder / "runtime.csv")
     manifests = {f"manifests/{dataset}/{name}.csv": f"/data/{name}" for name in categories}
+    made = {"device": "cpu", "hardware": "A processor <of> 2.8 GHz, 2 cores"}
     record = {
+        "version": provenance.VERSION,
         "revision": "0123456789abcdef",
-        "processor": "A processor <of> 2.8 GHz",
+        "machine": made["hardware"],
         "platform": "Linux",
-        "software": {"indad": "0.1.0", "torch": "2.15.0", "timm": "1.0.31"},
-        "digests": dict.fromkeys(manifests, "xxh3_128:0123456789abcdef"),
+        "software": provenance.software(),
+        "digests": dict.fromkeys(manifests, "sha256:0123456789abcdef"),
         "data": manifests,
         "weights": {"ab" * 32: {"backbone": "wide_resnet50_2.tv_in1k", "weights": None}},
-        "runs": [{"made_with": {"device": "cpu", "hardware": "2 threads"}}],
+        "runs": [{"made_with": {**made, "features_made_with": made}}],
     }
-    (folder / "provenance.json").write_text(json.dumps(record), encoding="utf-8")
+    seal.write_json(folder / "provenance.json", record)
     return report.Sources(
         metrics=found,
         categories=shown,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from indad import atomic, charts, embed, tables
+from indad import atomic, charts, embed, provenance, tables
 from indad.errors import StoreError
 
 #: Counts up when the same products would give another page.
@@ -286,7 +285,7 @@ def gather(sources: Sources) -> dict[str, Any]:
         "alpha": f"{100 * (1 - sources.level):.2g}",
         "seeds": int(measured["seeds"].max()) if len(measured) else 0,
         "config": sources.config,
-        "provenance": provenance(sources.provenance, sources.categories),
+        "provenance": origins(sources.provenance),
         "budget_mb": BUDGET // 1_000_000,
     }
 
@@ -818,34 +817,28 @@ def defects(path: Path | None, experiments: Sequence[str]) -> list[dict[str, Any
 # -- provenance -------------------------------------------------------------------------------
 
 
-def provenance(path: Path | None, categories: Sequence[Category]) -> dict[str, Any] | None:
+def origins(path: Path | None) -> dict[str, Any] | None:
     """Return what is told of how the results were made.
 
     Raises:
-        StoreError: the record is damaged.
+        StoreError: the record is missing, damaged or edited.
     """
     if path is None:
         return None
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        devices = sorted(
-            {f"{run['made_with']['device']} ({run['made_with']['hardware']})"
-             for run in record["runs"]}
-        )  # fmt: skip
-        return {
-            "software": dict(record["software"]),
-            "revision": record["revision"],
-            "processor": record["processor"],
-            "platform": record["platform"],
-            "devices": devices,
-            "weights": [{"sha256": key, **value} for key, value in record["weights"].items()],
-            "data": [
-                {"manifest": manifest, "folder": folder, "digest": record["digests"][manifest]}
-                for manifest, folder in record["data"].items()
-            ],
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StoreError(f"{path}: damaged record ({error!r}); delete it and run again") from None
+    record = provenance.read(path)
+    made = [run["made_with"] for run in record["runs"]]
+    made += [each["features_made_with"] for each in made]
+    return {
+        "software": record["software"],
+        "revision": record["revision"],
+        "devices": sorted({f"{each['device']} ({each['hardware']})" for each in made}),
+        "platform": record["platform"],
+        "weights": [{"sha256": key, **value} for key, value in record["weights"].items()],
+        "data": [
+            {"manifest": manifest, "folder": folder, "digest": record["digests"][manifest]}
+            for manifest, folder in record["data"].items()
+        ],
+    }
 
 
 # -- rendering --------------------------------------------------------------------------------

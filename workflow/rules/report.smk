@@ -7,6 +7,7 @@ rule html_report:
         ranks=f"{RESULTS}/ranks.csv",
         diagrams=f"{RESULTS}/figures/critical_difference",
         runtime=f"{RESULTS}/runtime.csv",
+        provenance=f"{RESULTS}/provenance.json",
         typical=lambda wildcards: expand_categories(
             f"{RESULTS}/pictures/{CATEGORY}.png"
         ),
