@@ -638,6 +638,7 @@ def test_a_folder_of_ones_own_by_a_list_and_with_one_class(category, tmp_path):
         text = (tmp_path / "results/tables" / table).read_text()
         assert "- mine, widget: 1 of 3 defective images have no mask: pixel-level" in text
         assert "- mine, gadget: all test images are good: image-level figures are not" in text
+    assert verify(tmp_path / "results").problems == []
     log = (tmp_path / "results/logs/index/mine/widget.log").read_text()
     assert "holdout: 2 of 5 good training images are held out to test with" in log
     assert "1 of 3 images of 'flaw' have no mask" in log
