@@ -124,11 +124,12 @@ def test_no_image_is_forgotten_and_nothing_but_names_matters(tree, root):
                 assert drawn in (stem, f"{stem}_mask")
                 assert Path(row.mask).parts[1:-1] == Path(row.image).parts[1:-1]
 
-        file = Path(place) / "m.csv"
-        manifest.write(table, file)
-        again = manifest.read(file)
-        assert again.to_dict("list") == table.to_dict("list")
-        assert manifest.content_hash(again) == manifest.content_hash(table)
+        if len(table):  # one without images is refused, so none is ever written
+            file = Path(place) / "m.csv"
+            manifest.write(table, file)
+            again = manifest.read(file)
+            assert again.to_dict("list") == table.to_dict("list")
+            assert manifest.content_hash(again) == manifest.content_hash(table)
 
         # Neither where the folder lies, nor the order in which its files are listed.
         other = Path(place) / "elsewhere"
