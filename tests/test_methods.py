@@ -351,3 +351,41 @@ def test_images_that_are_all_alike_give_finite_scores(detector):
     assert np.isfinite(same.maps).all()
     np.testing.assert_allclose(same.image, 0, atol=1e-5)
     assert (other.image > same.image + 0.01).all()
+
+
+THREADS = """
+import sys
+sys.path[:0] = ["scripts", "tests"]
+import numpy as np
+from indad import stage
+stage.use_device({"device": "cpu", "tf32": False}, 1)
+import torch
+from conftest import make_features
+from indad import methods
+rng = np.random.default_rng(0)
+shapes = {"a": (64, 28, 28), "b": (96, 14, 14)}
+train, test = make_features(rng, 24, shapes=shapes), make_features(rng, 17, shapes=shapes)
+for name, parameters in (
+    ("spade", {"k_pixel": 5}),
+    ("padim", {"dimensions": 60}),  # low rank
+    ("padim", {"dimensions": 40}),  # Cholesky
+    ("patchcore", {"embedding": "concat", "coreset_ratio": 0.05}),
+):
+    found = set()
+    for threads in (1, 2, 3, 5, 8):
+        torch.set_num_threads(threads)
+        detector = methods.create(name, parameters, seed=0).fit(train)
+        scores = detector.score(test)
+        state = [value.numpy().tobytes() for value in detector._state().values()]
+        found.add((*state, scores.image.tobytes(), scores.maps.tobytes()))
+    print(name, len(found))
+"""
+
+
+@pytest.mark.slow
+def test_up_to_eight_threads_give_the_same_bits():
+    """In a process of its own: MKL takes its setting only before it is loaded."""
+    done = subprocess.run(
+        [sys.executable, "-c", THREADS], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.split() == ["spade", "1", "padim", "1", "padim", "1", "patchcore", "1"]

@@ -166,7 +166,7 @@ def machine() -> str:
 
 
 def _mkl_branch() -> str:
-    """Return the setting by which MKL rounds alike in any number of threads.
+    """Return the setting by which MKL rounds alike in any number of threads, eight at least.
 
     Left to itself it cuts some matrix products differently in eight threads than in two, and the
     figures of ``--cores 2`` are not quite those of ``--cores 8``. It has to be set before MKL is

@@ -190,7 +190,9 @@ class PaDiM(Detector):
         x = self._embed(layers)
         squared = torch.empty(x.shape[0], x.shape[2], device=self.device)
         for at in chunks(len(x), SCORE_POSITIONS):
-            delta = x[at] - self.mean_[at, :, None]
+            # In order in memory: MKL rounds products of transposed matrices otherwise in twelve
+            # threads than in two.
+            delta = x[at].contiguous().sub_(self.mean_[at, :, None])
             if self.low_rank_:
                 explained = (self.factor_[at] @ delta).square_().sum(dim=1)
                 squared[at] = delta.square_().sum(dim=1).sub_(explained).div_(self.epsilon)
