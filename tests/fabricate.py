@@ -210,7 +210,7 @@ def fabricate(
         "digests": dict.fromkeys(manifests, "sha256:0123456789abcdef"),
         "data": manifests,
         "weights": {"ab" * 32: {"backbone": "wide_resnet50_2.tv_in1k", "weights": None}},
-        "runs": [{"made_with": {**made, "features_made_with": made}}],
+        "runs": [{"made_with": {**made, "features_made_with": {"device": "cpu"}}}],
     }
     seal.write_json(folder / "provenance.json", record)
     return report.Sources(

@@ -827,7 +827,6 @@ def origins(path: Path | None) -> dict[str, Any] | None:
         return None
     record = provenance.read(path)
     made = [run["made_with"] for run in record["runs"]]
-    made += [each["features_made_with"] for each in made]
     return {
         "software": record["software"],
         "revision": record["revision"],
