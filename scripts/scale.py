@@ -84,7 +84,7 @@ def snakemake(folder: Path, config: dict[str, Any], *arguments: str) -> dict[str
     done = subprocess.run([sys.executable, "-c", child, *command], capture_output=True, text=True)
     result = json.loads(done.stdout)
     if result["code"]:
-        raise SystemExit(f"snakemake failed\n{result['output'][-3000:]}")
+        raise SystemExit(f"snakemake {' '.join(arguments)}: failed\n{result['output'][-3000:]}")
     return result | {"jobs": sum(job_counts(result["output"]).values())}
 
 
@@ -118,12 +118,12 @@ def finished_run(config: dict[str, Any], what: str) -> dict[str, Any]:
         )
         for row in table:
             path = folder / (row["output_file"] or "")
-            if path.suffix in (".csv", ".h5", ".md", ".png", ".safetensors", ".json"):
+            if path.suffix:  # folders have none
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.touch()
             else:
                 path.mkdir(parents=True, exist_ok=True)
-        touched = snakemake(folder, config, "--touch", "--quiet", "all", "--force-use-threads")
+        touched = snakemake(folder, config, "--touch")
         done = snakemake(folder, config)
         if "Nothing to be done" not in done["output"]:
             raise SystemExit(f"not a finished run\n{done['output'][-3000:]}")
@@ -135,7 +135,7 @@ def plan_table(rows: list[dict[str, Any]]) -> str:
     cells = [
         [
             row["what"],
-            f"{row['jobs']:,}" if row["jobs"] else "none to run",
+            f"{row['jobs']:,}",
             f"{row['cpu']:.1f}",
             f"{row['mb']:,.0f}",
         ]
