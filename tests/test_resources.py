@@ -157,3 +157,14 @@ def test_scale_is_measured_and_written(tmp_path):
     assert int(jobs) >= 15 * 11
     assert re.search(r"all made before +\| \d+ ", text)
     assert "fit PatchCore, 1 %" in text
+
+
+def test_the_documents_table_holds_what_it_is_for():
+    rows = [
+        [cell.strip().replace(",", "") for cell in line.strip("|").split("|")]
+        for line in (ROOT / "docs/resources.md").read_text().splitlines()
+        if line.startswith("| ") and "/" in line
+    ]
+    assert {row[0].partition("/")[0] for row in rows} >= {"extract", "fit", "score", "evaluate"}
+    for name, asked, measured, *_ in rows:
+        assert float(measured) <= float(asked) <= 4 * float(measured), name
