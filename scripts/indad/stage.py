@@ -187,6 +187,9 @@ def use_device(config: Mapping[str, Any], threads: int) -> str:
     """
     started = time.perf_counter()
     os.environ.setdefault("MKL_CBWR", _mkl_branch())
+    # Threads that wait for each other go to sleep: spinning, they take the cores of the jobs beside
+    # them, and with more threads than free cores everything slows down several times.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
     from indad.errors import DeviceError

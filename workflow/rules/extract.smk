@@ -11,7 +11,9 @@ rule extract:
         f"{BENCHMARKS}/extract/{CATEGORY}/{{extractor}}.tsv"
     conda:
         ENVIRONMENT
-    threads: CONFIG.threads
+    # One thread computes some convolutions by another library, with other last digits (see the
+    # script): two are the least, and are counted here.
+    threads: max(2, CONFIG.threads)
     resources:
         mem_mb=memory(extract_needs),
         runtime=runtime(extract_needs),
