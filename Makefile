@@ -34,7 +34,7 @@ quickstart: $(VENV)/.ready  ## run all three methods on real photos and drawn te
 
 test: $(VENV)/.ready  ## run every check: lint, all tests, a real small workflow
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(CORES) --dist loadfile
 
 test-fast: $(VENV)/.ready  ## run the quick tests only
 	$(BIN)/python -m pytest -m "not slow"

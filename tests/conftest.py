@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from indad.features import ArrayFeatures
+# Test files run side by side: threads that wait must not spin. Before torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+from indad.features import ArrayFeatures  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 
