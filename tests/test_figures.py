@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -298,7 +297,7 @@ def test_figures_of_a_category(products, tmp_path, read):
     assert not read
     scores_of_others = experiments[0].table.with_name("other.csv")
     scores_of_others.write_text("image,label,defect,score\na.png,0,good,1\nb.png,1,cut,2\n")
-    with pytest.raises(StoreError, match=r"other\.csv: the scores are not of"):
+    with pytest.raises(StoreError, match=r"other\.csv: not the scores that were written with"):
         figures.measure("X", scores_of_others, experiments[0].maps, experiments[0].pixels, rows)
 
 
@@ -320,10 +319,13 @@ def test_images_of_one_kind_are_shown_but_not_judged(products, tmp_path, read, k
     assert len(made) == (0 if kind == "good" else 4)
     figures.draw_defects(made, tmp_path / "defects.png", title=TITLE)
     for each, part in zip(experiments, tables, strict=True):
-        part.to_csv(each.table, index=False)
         maps = scores.read_maps(each.maps, part["image"].tolist())
-        with h5py.File(each.maps, "w") as file:
-            file["image"], file["map"] = part["image"].tolist(), maps
+        truth = GroundTruth(
+            part["image"].to_numpy(), part["label"].to_numpy(), part["defect"].to_numpy(),
+            np.ones(len(part), bool), np.zeros(maps.shape, bool),
+        )  # fmt: skip
+        made = Scores(part["score"].to_numpy(np.float32), maps)
+        scores.write(made, truth, each.table, each.maps)
     pictures.sheets(rows, experiments, tmp_path / "a.png", tmp_path / "b.png", title=TITLE)
     assert not read
     assert Image.open(tmp_path / "b.png").height > 100
