@@ -22,7 +22,7 @@ from indad.style import plt
 ROOT = Path(__file__).resolve().parent.parent
 #: Colour and name of each stage, and its rules; any other rule presents results.
 STAGES = {
-    "data": ("#0072B2", ("archive", "download", "index", "decode")),
+    "data": ("#0072B2", ("archive", "download", "index", "decode", "weights")),
     "features": ("#009E73", ("extract",)),
     "models and scores": ("#B34A00", ("fit", "score")),
     "results": ("#7A4B8C", ()),
@@ -67,6 +67,10 @@ def columns(graph: Graph) -> list[list[str]]:
 
     for rule in graph:
         deep(rule)
+    for rule in (rule for rule, needs in graph.items() if not needs):
+        # What begins a line stands just before the first that goes on from it.
+        users = [depth[other] for other, needs in graph.items() if rule in needs]
+        depth[rule] = max(0, min(users, default=1) - 1)
     placed: list[list[str]] = []
     height: dict[str, float] = {}
     for level in range(max(depth.values()) + 1):
@@ -100,7 +104,7 @@ def draw(graph: Graph, outputs: Iterable[Path]) -> None:
     most = max(map(len, placed))
     # Tenths of an inch, as in the schematics.
     pitch = 10 * style.WIDTH / len(placed)
-    width, tall, line = min(9.0, pitch - 1.7), 3.2, 5.0
+    width, tall, line = min(9.0, pitch - 1.0), 3.2, 5.0
     height = line * most + 5.5
     spot = {}
     for across, rules in enumerate(placed):
