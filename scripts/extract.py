@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from indad import manifest, stage
+from indad.cache import FeatureCache
 from indad.progress import LoggedProgress
 
 
@@ -10,19 +11,35 @@ def main(job: stage.Job) -> None:
     # With a single thread torch computes 1 x 1 convolutions by another library, which rounds
     # otherwise: never one, so that the features of `--cores 1` are those of any other number.
     device = stage.use_device(job.config, max(2, job.threads))
+    images, features = manifest.read(Path(job.input.manifest)), Path(job.output.features)
+    file = job.input.get("weights")
+    weights = Path(file) if file else None
+    cache = None
+    if folder := job.config.get("cache"):
+        cache = FeatureCache(
+            Path(folder),
+            images,
+            job.params.extractor,
+            weights,
+            device=device,
+            tf32=job.config["tf32"],
+        )
+        if cache.take(features):
+            return
     from indad.extract import extract
 
-    file = job.input.get("weights")
     extract(
-        manifest.read(Path(job.input.manifest)),
+        images,
         Path(job.input.pixels),
-        Path(job.output.features),
+        features,
         extractor=job.params.extractor,
-        weights=Path(file) if file else None,
+        weights=weights,
         device=device,
         batch_size=job.config["batch_size"],
         progress=LoggedProgress(f"extract {job.wildcards.category} {job.wildcards.extractor}"),
     )
+    if cache:
+        cache.keep(features)
 
 
 if __name__ == "__main__":

@@ -385,7 +385,7 @@ def test_time_and_size_of_an_experiment(tmp_path, read):
     jobs["images"] = [40, 60, 10, 20, 10]
     jobs["compute_seconds"] = [4.0, 4.0, 3.0, 6.0, np.nan]
     jobs["model_mb"] = [np.nan, np.nan, 6.0, 8.0, 1.0]
-    jobs["dataset"] = "d"
+    jobs["dataset"], jobs["cached"] = "d", False
     jobs.to_csv(tmp_path / "runtime.csv", index=False)
     metrics = pd.DataFrame(
         [("d", each, "image_auroc", value) for each, value in (("SPADE", 0.9), ("PaDiM", 0.8))],

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from indad import runtime, store
+from indad import report, runtime, store
+from indad.cache import TAKEN
 from indad.tables import Layout
 
 IMAGES = pd.DataFrame(
@@ -107,6 +108,29 @@ def test_experiments_cost_their_shared_fit_and_features(tmp_path):
     text = runtime.document(collect(tmp_path, jobs), MODELS, Layout(list(MODELS)))
     assert "A-0.1 and B share one fit." in text
     assert "Machine: Abacus, 2 cores." in text
+
+
+def test_copied_features_count_for_no_extraction(tmp_path):
+    jobs = [job("extract", "r"), job("score", "B", 0)]
+    for each in jobs:
+        leave(tmp_path, each, 4.0, done=3.0)
+    log = runtime.record(tmp_path / "logs", jobs[0], ".log")
+    log.write_text(f"2026-01-01 00:00:10,001 {TAKEN}: kept.h5\n{log.read_text()}")
+    table, models = collect(tmp_path, jobs), {"B": ("m", "r")}
+    assert table["cached"].tolist() == [True, False]
+    assert np.isnan(table["images_per_second"][0])
+    (cost,) = runtime.experiments(table, models).itertuples()
+    assert np.isnan(cost.with_backbone)
+    assert cost.seconds_per_image == pytest.approx(3 / 5)
+    text = runtime.document(table, models, Layout(["B"]))
+    assert "1 of 1 were copied from a cache" in text
+    assert "| r           |            - |          - |" in text
+    table.to_csv(tmp_path / "runtime.csv", index=False)
+    again = runtime.read(tmp_path / "runtime.csv")
+    assert np.isnan(runtime.experiments(again, models)["with_backbone"][0])
+    (told,) = report.costs_of(again, {"B": {"extractor": "r", "model": "m"}})
+    assert (told["backbone"], told["seconds"]) == (None, None)
+    assert told["method"] == pytest.approx(3 / 5)
 
 
 def test_the_papers_times_stand_beside_ours_on_their_data_set(tmp_path):

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from indad import __version__, store
+from indad import store
 from indad.backbone import Backbone, load_backbone
+from indad.cache import provenance
 from indad.extractor import AUTO_BATCH, made_with
 from indad.gpu import smaller
-from indad.manifest import content_hash
 from indad.pixels import Pixels
 from indad.progress import Progress, ignore
 
@@ -186,13 +185,7 @@ def extract(
             "std": list(std),
             "input_size": list(size),
             "weights_source": backbone.weights_source,
-            "manifest_sha256": content_hash(manifest),
-            "device": device,
-            "tf32": device != "cpu" and torch.backends.cudnn.allow_tf32,
-            "versions": {
-                "indad": __version__,
-                **{package: version(package) for package in ("torch", "timm", "pillow", "numpy")},
-            },
+            **provenance(manifest, device, torch.backends.cudnn.allow_tf32),
         }
         done = 0
         numbers = len(manifest) * sum(map(math.prod, shapes.values()))

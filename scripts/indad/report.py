@@ -517,7 +517,7 @@ def spread(table: Table, experiments: Sequence[str]) -> dict[str, Any]:
 
 _RUNTIME = (
     "stage", "dataset", "category", "name", "seed", "seconds", "max_rss_mb", "images",
-    "compute_seconds", "model_mb",
+    "compute_seconds", "model_mb", "cached",
 )  # fmt: skip
 
 
@@ -544,7 +544,9 @@ def costs_of(
     found = []
     for number, (name, settings) in enumerate(described.items()):
         fit, score = jobs("fit", settings["model"]), jobs("score", name)
-        backbone = per_image(jobs("extract", settings["extractor"]))
+        extracted = jobs("extract", settings["extractor"])
+        # Copies of kept features took no extraction's time.
+        backbone = per_image(extracted[~extracted["cached"].astype(bool)])
         method = per_image(score)
         if method is None:
             continue
@@ -554,7 +556,7 @@ def costs_of(
                 "number": number,
                 "backbone": backbone,
                 "method": method,
-                "seconds": method + (backbone or 0.0),
+                "seconds": None if backbone is None else method + backbone,
                 "fit": _known(fit["compute_seconds"].mean()),
                 "memory": _known(pd.concat([fit, score])["max_rss_mb"].max()),
                 "model": _known(score["model_mb"].mean()),
@@ -573,7 +575,7 @@ def tradeoffs(
         if table.metric not in ("image_auroc", "aupro"):
             continue
         cells = overall(table).cells
-        points = [(each, cells[each["number"]]) for each in costs]
+        points = [(each, cells[each["number"]]) for each in costs if each["seconds"] is not None]
         points = [(each, cell.value) for each, cell in points if cell.value is not None]
         if not points:
             continue

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from indad import published
+from indad.cache import TAKEN
 from indad.errors import StoreError
 from indad.store import FeatureStore
 from indad.tables import Layout, markdown
@@ -35,8 +36,10 @@ STAGES: dict[str, tuple[str, ...]] = {
 COLUMNS = (
     "stage", "dataset", "category", "name", "seed", "seconds", "cpu_seconds", "max_rss_mb",
     "images", "images_per_second", "compute_seconds", "load_seconds", "model_mb", "product_mb",
-    "device", "machine", "finished",
+    "device", "machine", "finished", "cached",
 )  # fmt: skip
+#: Raised when the same records make another table.
+VERSION = 2
 #: A pause between jobs that is longer lies between two runs.
 PAUSE = 60.0
 
@@ -56,9 +59,11 @@ def collect(
 ) -> pd.DataFrame:
     """Return one row a job, ``COLUMNS``; what has no record is missing, not left out.
 
-    ``seconds`` is the job's wall time; ``compute_seconds`` its own work, ``load_seconds`` what
-    loading torch took, the rest went into starting Python. ``images_per_second`` goes by the own
-    work. ``model_mb`` is what scoring with an experiment needs.
+    ``cached`` says that features were copied from a cache: their times are those of a copy, and no
+    extraction's. ``seconds`` is the job's wall time; ``compute_seconds`` its own work,
+    ``load_seconds`` what loading torch took, the rest went into starting Python.
+    ``images_per_second`` goes by the own work. ``model_mb`` is what scoring with an experiment
+    needs.
 
     Args:
         jobs: ``stage``, ``dataset``, ``category``, ``name`` (of the geometry, extractor, model or
@@ -77,7 +82,8 @@ def collect(
         row = {key: job[key] for key in ("stage", "dataset", "category", "name", "seed")}
         row |= _measured(record(benchmarks, job, ".tsv")) | _told(record(logs, job, ".log"))
         own = row["compute_seconds"]
-        row |= {"images": count, "images_per_second": count / own if own > 0 else np.nan}
+        rate = count / own if own > 0 and not row["cached"] else np.nan
+        row |= {"images": count, "images_per_second": rate}
         row["product_mb"] = _megabytes(job["product"]) if job.get("product") else np.nan
         row["model_mb"] = _model_megabytes(job) if job.get("model") else np.nan
         found.append(row)
@@ -125,6 +131,7 @@ def _told(path: Path) -> dict[str, Any]:
         "device": loaded[1] if loaded else "",
         "machine": where[1] if where else "",
         "finished": done[1] if done else "",
+        "cached": f" {TAKEN}: " in text,
     }
 
 
@@ -183,7 +190,7 @@ def experiments(table: pd.DataFrame, models: Mapping[str, tuple[str, str]]) -> p
         fit = _jobs(table, "fit", model)
         score = _jobs(table, "score", experiment)
         each = score["compute_seconds"].sum() / _known(score)
-        features = _jobs(table, "extract", extractor)
+        features = _measured_jobs(_jobs(table, "extract", extractor))
         found.append(
             {
                 "experiment": experiment,
@@ -201,6 +208,11 @@ def experiments(table: pd.DataFrame, models: Mapping[str, tuple[str, str]]) -> p
 
 def _jobs(table: pd.DataFrame, stage: str, name: str) -> pd.DataFrame:
     return table[(table["stage"] == stage) & (table["name"] == name)]
+
+
+def _measured_jobs(jobs: pd.DataFrame) -> pd.DataFrame:
+    """Leave out features that were copied from a cache."""
+    return jobs[~jobs["cached"].astype(bool)]
 
 
 def _known(jobs: pd.DataFrame) -> float:
@@ -249,12 +261,16 @@ def _extractors(table: pd.DataFrame) -> str:
     grid = []
     extracted = table[table["stage"] == "extract"]
     for name, jobs in extracted.groupby("name", sort=False):
-        rate = _known(jobs) / jobs["compute_seconds"].sum()
-        seconds, size = jobs["compute_seconds"].mean(), jobs["product_mb"].mean()
-        memory = jobs["max_rss_mb"].max()
+        size, made = jobs["product_mb"].mean(), _measured_jobs(jobs)
+        rate = _known(made) / made["compute_seconds"].sum()
+        seconds, memory = made["compute_seconds"].mean(), made["max_rss_mb"].max()
         grid.append([str(name), _text(seconds), _text(rate), _text(memory, 0), _text(size, 0)])
     header = ["extractor", "extract, s", "images/s", "peak memory, MB", "features, MB"]
-    return markdown(header, grid)
+    copied = int(extracted["cached"].sum())
+    told = (
+        f"\n\n{copied} of {len(extracted)} were copied from a cache, and count for their size only."
+    )
+    return markdown(header, grid) + (told if copied else "")
 
 
 def _papers(costs: pd.DataFrame, layout: Layout) -> str:

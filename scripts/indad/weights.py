@@ -92,8 +92,15 @@ def weights_sha256_of(weights: str | None) -> str | None:
         WeightsError: as `resolve_weights_file`, or the file cannot be read.
     """
     path = resolve_weights_file(weights)
-    if path is None:
-        return None
+    return None if path is None else sha256_of_file(path)
+
+
+def sha256_of_file(path: Path) -> str:
+    """Return the SHA-256 (hex) of a weights file's bytes.
+
+    Raises:
+        WeightsError: it cannot be read.
+    """
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

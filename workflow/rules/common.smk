@@ -34,6 +34,7 @@ from indad.errors import IndadError
 from indad.extractor import EXTRACT_VERSION
 from indad.images import Geometry
 from indad.report import VERSION as REPORT_VERSION
+from indad.runtime import VERSION as RUNTIME_VERSION
 
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
 

@@ -28,6 +28,7 @@ rule runtime:
         logs=LOGS,
         layout=CONFIG.layout,
         published=published.fingerprint(),
+        version=RUNTIME_VERSION,
     script:
         "../../scripts/collect_runtime.py"
 
