@@ -1,10 +1,12 @@
-# indad with the pins of requirements.lock. Not built where it was written: there was no Docker.
+# indad with the pins of requirements.lock; what follows the image's name is run.py's.
 #   docker build -t indad .
-#   docker run --rm -v $PWD:/work -v /data:/data indad snakemake -s /indad/workflow/Snakefile --cores 8
+#   docker run --rm -v $PWD:/work -v /data:/data indad all --configfile mine.yaml --cores 8
 FROM python:3.11-slim-bookworm
 COPY requirements.lock /tmp/
 RUN pip install --no-cache-dir uv==0.13.9 \
-    && uv pip install --system --no-cache --compile-bytecode -r /tmp/requirements.lock
+    && uv pip install --system --system-certs --no-cache --compile-bytecode \
+        -r /tmp/requirements.lock
 COPY . /indad
 WORKDIR /work
-CMD ["snakemake", "-s", "/indad/workflow/Snakefile", "--help"]
+ENTRYPOINT ["python", "/indad/scripts/run.py"]
+CMD ["--help"]
