@@ -185,47 +185,50 @@ def test_two_workflows_in_one_folder(reference, tmp_path):
     assert figures(tmp_path) == figures(reference)
 
 
-def on_host(name: str, folder: Path, *, apart: bool = False) -> list[str]:
-    """Return how a command starts on a host of another name; ``apart``, where locks do not reach.
+def on_host(name: str, *, over: Path | None = None, other: Path | None = None) -> list[str]:
+    """Return how a command starts on a host of that name, with a network of its own.
 
-    A lock is on a file, so there another one lies over it, as each client of a network file system
-    without locks has its own.
+    ``other`` lies ``over`` a file there: a lock on it is seen on no other host, as on a network
+    file system without locks.
     """
     script = f"hostname {name}"
-    if apart:
-        (folder / "lock").touch()
-        script += f" && mount --bind {folder}/lock {folder}/results/.lock"
+    if over and other:
+        other.touch()
+        script += f" && mount --bind {other} {over}"
     return ["unshare", "--uts", "--net", "--mount", "sh", "-c", f'{script} && exec "$@"', "sh"]
 
 
 def test_two_hosts_whose_locks_do_not_meet(reference, tmp_path):
     """One host is refused while the other runs, and gets through once that one is dead."""
-    here, there = on_host("indad-a", tmp_path), on_host("indad-b", tmp_path, apart=True)
+    here = on_host("indad-a")
+    there = on_host("indad-b", over=tmp_path / "run/results/.lock", other=tmp_path / "lock")
     if subprocess.run([*here, "true"], capture_output=True).returncode:
         pytest.skip("no namespaces can be made here (not root?)")
+    run = tmp_path / "run"
+    shutil.copytree(reference, run)
+    forget(run, "scores", *RESULTS)
     first = subprocess.Popen(
-        [*here, *command(tmp_path, **TINY)],
+        [*here, *command(run, **TINY)],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
-    beat = tmp_path / "results/.run.indad-a.json"
+    beat = run / "results/.run.indad-a.json"
     deadline = time.monotonic() + 60
     while not beat.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    refused = snakemake(tmp_path, before=there, **TINY)
+    refused = snakemake(run, before=there, **TINY)
     assert first.poll() is None
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     COUNTS["second workflow on another host, without locks"] += 1
-    early = snakemake(tmp_path, before=there, **TINY)
-    for each in (refused, early):
-        assert each.returncode != 0
-        assert f"another run has the folder {tmp_path / 'results'}" in said(each)
-        assert '"host": "indad-a"' in said(each)
-        assert f"or delete {beat}" in said(each)
-    os.utime(beat, (0, 0))  # it has been silent for long
-    assert (done := snakemake(tmp_path, before=there, **TINY)).returncode == 0, said(done)
-    assert figures(tmp_path) == figures(reference)
-    assert list(tmp_path.glob("results/.run.*")) == [beat]
+    assert refused.returncode != 0
+    assert f"another run has the folder {run / 'results'}" in said(refused)
+    assert '"host": "indad-a"' in said(refused)
+    assert f"or delete {beat}" in said(refused)
+    os.utime(beat, (0, 0))  # silent for long
+    done = snakemake(run, "results/metrics.csv", before=there, **TINY)
+    assert done.returncode == 0, said(done)
+    assert figures(run) == figures(reference)
+    assert list(run.glob("results/.run.*")) == [beat]
 
 
 # -- disks ----------------------------------------------------------------------------------------

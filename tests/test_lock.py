@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import filelock
 import pytest
@@ -104,6 +105,21 @@ def test_of_two_that_start_at_once_one_is_refused(claim_as, monkeypatch):
     first = claim_as("alpha")
     assert '"host": "alpha"' in refused[0]
     assert list(first.parent.glob(".run.*")) == [first]
+
+
+def test_a_host_whose_file_cannot_be_read_is_taken_to_live(claim_as, monkeypatch):
+    """A network file system may list a file and still remember that it was missing."""
+    first = claim_as("alpha")
+    opened = Path.open
+
+    def remembered(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path == first:
+            raise FileNotFoundError(path)
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", remembered)
+    with pytest.raises(ConfigError, match=r"by \.run\.alpha\.json"):
+        claim_as("beta")
 
 
 def test_a_run_shows_life_and_does_not_bring_back_what_was_removed(claim_as, monkeypatch):

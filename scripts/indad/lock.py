@@ -16,6 +16,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import logging
+import math
 import os
 import threading
 import time
@@ -98,9 +99,14 @@ def _runs(results: Path) -> dict[Path, tuple[float, str]]:
     """Return each host's file with when it was last written, and what it says."""
     found = {}
     for path in results.glob(".run.*.json"):
-        # Opened, it is asked for anew where a network file system remembers what it was.
-        with contextlib.suppress(OSError), path.open(encoding="utf-8") as file:
-            found[path] = os.fstat(file.fileno()).st_mtime, file.read()
+        try:
+            # Opened, it is asked for anew where a network file system remembers what it was.
+            with path.open(encoding="utf-8") as file:
+                found[path] = os.fstat(file.fileno()).st_mtime, file.read()
+        except OSError:
+            # In the folder and not there: it went this moment, or this host remembers a time
+            # before it came (seen with sshfs). When in doubt it lives.
+            found[path] = math.inf, path.name
     return found
 
 
