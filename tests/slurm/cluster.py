@@ -19,10 +19,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue")
 #: Debian puts daemons where a user's PATH may not reach.
@@ -76,13 +77,18 @@ class Node:
     address: str = "127.0.0.1"
     namespace: str = ""
 
-    def start(self, program: str) -> list[str]:
-        """Return the command that starts a program on the node."""
+    def start(self, *command: str, first: str = "true") -> list[str]:
+        """Return how a command starts on the node, after a ``first`` one for the shell.
+
+        What the latter mounts is there for the command only.
+        """
         if not self.namespace:
-            return [program]
+            return [*command]
         # `ip netns exec` would hide the control groups of /sys.
-        inside = ["nsenter", f"--net=/run/netns/{self.namespace}", "unshare", "--uts", "sh", "-c"]
-        return [*inside, f"hostname {self.name} && exec {program}"]
+        return [
+            *("nsenter", f"--net=/run/netns/{self.namespace}", "unshare", "--uts", "--mount"),
+            *("sh", "-c", f'hostname {self.name} && {first} && exec "$@"', "sh", *command),
+        ]
 
 
 def missing() -> str:
@@ -119,7 +125,7 @@ def _ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)
 
 
-def _connect(folder: Path) -> tuple[str, list[Node]]:
+def connect(folder: Path) -> tuple[str, list[Node]]:
     """Make two namespaces on a bridge; return the bridge's address and the nodes.
 
     Raises:
@@ -153,8 +159,8 @@ def _connect(folder: Path) -> tuple[str, list[Node]]:
     return f"{network}.1", nodes
 
 
-def _disconnect(folder: Path) -> None:
-    """Take away what ``_connect`` made, and what still runs in it."""
+def disconnect(folder: Path) -> None:
+    """Take away what ``connect`` made, and what still runs in it."""
     with suppress(OSError, subprocess.CalledProcessError):
         bridge = (folder / "bridge").read_text()
         for letter in "ab":
@@ -183,11 +189,18 @@ def nodes(folder: Path) -> list[str]:
     return sorted(done.stdout.split())
 
 
-def start(folder: Path, *, cpus: int = 10, memory: int = 12000) -> None:
+def start(
+    folder: Path,
+    *,
+    cpus: int = 10,
+    memory: int = 12000,
+    prepare: Callable[[str], str] = lambda address: "true",
+) -> None:
     """Start the daemons with all their files in ``folder``.
 
     ``cpus`` and ``memory`` (MB) are shared out between the nodes. The GPU is the first's, and jobs
-    that do not ask for it go to the second as long as it has room.
+    that do not ask for it go to the second as long as it has room. ``prepare`` is called with the
+    address of what is no node, and returns what the shell does on each node first.
 
     Raises:
         RuntimeError: a node does not come up; with what the logs say.
@@ -207,14 +220,13 @@ def start(folder: Path, *, cpus: int = 10, memory: int = 12000) -> None:
     key.write_bytes(os.urandom(128))
     key.chmod(0o600)
     try:
-        address, nodes = _connect(folder)
-        first, second = nodes
+        address, nodes = connect(folder)
         described = [
-            f"{_described(first, cpus * 2 // 5, memory * 2 // 3)} Gres=gpu:1 Weight=2",
-            f"{_described(second, cpus * 3 // 5, memory // 3)} Weight=1",
+            f"{_described(nodes[0], cpus * 2 // 5, memory * 2 // 3)} Gres=gpu:1 Weight=2",
+            f"{_described(nodes[1], cpus * 3 // 5, memory // 3)} Weight=1",
         ]
     except (OSError, subprocess.CalledProcessError):
-        _disconnect(folder)
+        disconnect(folder)
         address, nodes = "127.0.0.1", [Node(host)]
         described = [f"{_described(nodes[0], cpus, memory)} Gres=gpu:1"]
     (folder / "slurm.conf").write_text(
@@ -231,7 +243,9 @@ def start(folder: Path, *, cpus: int = 10, memory: int = 12000) -> None:
     (folder / "gres.conf").write_text(f"NodeName={nodes[0].name} Name=gpu File=/dev/zero\n")
     munged = ["munged", "--force", f"--key-file={key}", f"--socket={folder}/munge.socket"]
     munged += [f"--{name}-file={folder}/munge.{name}" for name in ("pid", "log", "seed")]
-    for command in (munged, ["slurmctld"], *(node.start("slurmd") for node in nodes)):
+    first = prepare(address)
+    slurmd = [node.start("slurmd", first=first) for node in nodes]
+    for command in (munged, ["slurmctld"], *slurmd):
         done = subprocess.run(command, env=variables, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"{command[0]}: {done.stderr}{_logs(folder)}")
@@ -274,14 +288,14 @@ def stop(folder: Path) -> None:
                 os.kill(process, 0)
                 time.sleep(0.1)
             os.kill(process, signal.SIGTERM)
-    _disconnect(folder)
+    disconnect(folder)
 
 
 @contextmanager
-def running(folder: Path, **size: int) -> Iterator[dict[str, str]]:
+def running(folder: Path, **options: Any) -> Iterator[dict[str, str]]:
     """Give the environment of a cluster that lives as long as the block."""
     try:
-        start(folder, **size)
+        start(folder, **options)
         yield environment(folder)
     finally:
         stop(folder)
