@@ -41,6 +41,7 @@ AuthorizedKeysFile {folder}/keys/user.pub
 PidFile {folder}/keys/pid
 PermitRootLogin yes
 StrictModes no
+ClientAliveInterval 5
 Subsystem sftp internal-sftp
 """
 
