@@ -1,4 +1,4 @@
-"""The real workflow through a real Slurm of one node, which kills jobs and loses its head."""
+"""The real workflow through a real Slurm of two nodes, which kills jobs and loses its head."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REASON = cluster.missing()
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(REASON), reason=REASON)]
 
 CHANGES = {
-    "device": "auto",  # claims the GPU that the node says it has
+    "device": "auto",  # claims the GPU that one node says it has
     "run": {"datasets": ["drawn"], "experiments": ["PaDiM", "PatchCore-10"]},
 }
 #: Where Slurm keeps no accounting database. Jobs here take seconds, so they are asked after soon.
@@ -147,6 +147,7 @@ def story(slurm, tmp_path_factory) -> dict:
         "patient": (waiting, patient.log, timed),
         "jobs": cluster.finished(slurm),
         "environment": environment,
+        "slurm": slurm,
     }
 
 
@@ -166,6 +167,16 @@ def test_metrics_are_those_of_the_local_run(story):
     for name in names:
         local, remote = (story[where] / "results" / name for where in ("local", "remote"))
         assert remote.read_text() == local.read_text(), name
+
+
+def test_both_nodes_worked_on_it(story):
+    nodes = cluster.nodes(story["slurm"])
+    if len(nodes) < 2:
+        pytest.skip("one node only: no network namespaces can be made here")
+    assert {job["NodeList"] for job in of_run(story)} == set(nodes) == {"indad-a", "indad-b"}
+    # What one node writes, the other reads, and back.
+    assert {job["NodeList"] for job in of_run(story, "prepare", "measure")} == {"indad-b"}
+    assert {job["NodeList"] for job in of_run(story, "extract", "fit", "score")} == {"indad-a"}
 
 
 def test_a_cancelled_job_is_tried_again(story):

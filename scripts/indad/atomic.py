@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-_HOST = re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())[:40] or "host"
+#: This machine's name, as it stands in names of files: how hosts tell what is theirs.
+HOST = re.sub(r"[^A-Za-z0-9.-]", "_", socket.gethostname())[:40] or "host"
 #: Seconds after which another host's temporary file is taken for left over.
 _FORGOTTEN = 7 * 24 * 3600
 
@@ -33,7 +34,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path)
     temporary = path.with_name(
-        f".{path.stem}.{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp{path.suffix}"
+        f".{path.stem}.{HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp{path.suffix}"
     )
     try:
         yield temporary
@@ -60,7 +61,7 @@ def _remove_leftovers(path: Path) -> None:
         if not (match := pattern.fullmatch(left.name)):
             continue
         with contextlib.suppress(FileNotFoundError):
-            if match[1] == _HOST:
+            if match[1] == HOST:
                 gone = not _alive(int(match[2]))
             else:
                 gone = time.time() - left.stat().st_mtime > _FORGOTTEN
