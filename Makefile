@@ -54,14 +54,14 @@ readme: $(VENV)/.ready  ## rewrite the README's quickstart tables from its resul
 	$(BIN)/snakemake readme --configfile $(QUICKSTART) --cores $(CORES)
 
 figures: $(VENV)/.ready  ## redraw the schematics and pictures in docs/ (maps: from finished runs)
-	$(BIN)/python scripts/schematics.py
-	$(BIN)/python scripts/rulegraph.py
-	$(BIN)/python scripts/example_maps.py $(if $(RUNS),--run $(RUNS))
+	$(BIN)/python scripts/dev/schematics.py
+	$(BIN)/python scripts/dev/rulegraph.py
+	$(BIN)/python scripts/dev/example_maps.py $(if $(RUNS),--run $(RUNS))
 
 benchmark: $(VENV)/.ready  ## measure speed and memory beside other implementations
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --system-certs -c requirements.lock \
 		"anomalib==2.7.*" faiss-cpu || echo "peers not installed: measuring without them"
-	$(BIN)/python scripts/benchmark.py $(BENCHMARK)
+	$(BIN)/python scripts/dev/benchmark.py $(BENCHMARK)
 
 lock: $(VENV)/.ready  ## resolve pyproject.toml into requirements.lock anew
 	$(BIN)/uv pip compile --universal --python-version 3.11 --system-certs --no-emit-index-url \

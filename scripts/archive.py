@@ -3,12 +3,14 @@
 import sys
 from pathlib import Path
 
-from indad import atomic, catalogue, stage
-from indad.config import Config
-from indad.progress import LoggedProgress
+from indad.core import atomic
+from indad.core.progress import LoggedProgress
+from indad.data.public import catalogue
+from indad.pipeline.config import Config
+from indad.pipeline.job import Job, run
 
 
-def main(job: stage.Job) -> None:
+def main(job: Job) -> None:
     dataset = job.wildcards.dataset
     # From the whole configuration and not from parameters: another mirror is no reason to fetch
     # again what is there.
@@ -27,4 +29,4 @@ def main(job: stage.Job) -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main, globals().get("snakemake"))
+    run(main, globals().get("snakemake"))

@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
-from indad import atomic, manifest, runtime, stage, tables
+from indad.core import atomic
+from indad.data import manifest
+from indad.pipeline.job import Job, run
+from indad.reporting import runtime, tables
 
 
-def main(job: stage.Job) -> None:
+def main(job: Job) -> None:
     manifests = {
         (path.parent.name, path.stem): manifest.read(path)
         for path in map(Path, job.input.manifests)
@@ -20,4 +23,4 @@ def main(job: stage.Job) -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main, globals().get("snakemake"))
+    run(main, globals().get("snakemake"))

@@ -5,12 +5,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from indad import atomic, comparison, diagrams, evaluation, resamples, stage, tables
+from indad.core import atomic
+from indad.evaluation import comparison, evaluate, resamples
+from indad.pipeline.job import Job, run
+from indad.reporting import diagrams, tables
 
 
-def main(job: stage.Job) -> None:
+def main(job: Job) -> None:
     # What is not defined, where all test images are of one kind, cannot be compared.
-    metrics = evaluation.read([Path(job.input.metrics)]).dropna(subset="value")
+    metrics = evaluate.read([Path(job.input.metrics)]).dropna(subset="value")
     experiments, level = job.params.experiments, job.params.level
     runs = defaultdict(list)
     for path in job.input.resamples:
@@ -27,8 +30,8 @@ def main(job: stage.Job) -> None:
     filled = [part for part in parts if not part.empty]
     pairs = pd.concat(filled, ignore_index=True) if filled else parts[-1]
     ranked = comparison.ranks(metrics, experiments, level=level)
-    evaluation.write(pairs, Path(job.output.comparisons))
-    evaluation.write(ranked, Path(job.output.ranks))
+    evaluate.write(pairs, Path(job.output.comparisons))
+    evaluate.write(ranked, Path(job.output.ranks))
 
     with atomic.replacing(job.output.figures) as folder:
         folder.mkdir()
@@ -52,4 +55,4 @@ def main(job: stage.Job) -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main, globals().get("snakemake"))
+    run(main, globals().get("snakemake"))

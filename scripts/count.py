@@ -4,16 +4,18 @@ from pathlib import Path
 
 import pandas as pd
 
-from indad import counts, evaluation, manifest, resamples, stage
+from indad.data import manifest
+from indad.evaluation import counts, evaluate, resamples
+from indad.pipeline.job import Job, run
 
 
-def main(job: stage.Job) -> None:
+def main(job: Job) -> None:
     rows = [
         counts.row(resamples.read(Path(run)), manifest.read(Path(listed)))
         for run, listed in zip(job.input.resamples, job.input.manifests, strict=True)
     ]
-    evaluation.write(pd.DataFrame(rows, columns=list(counts.COLUMNS)), Path(job.output.counts))
+    evaluate.write(pd.DataFrame(rows, columns=list(counts.COLUMNS)), Path(job.output.counts))
 
 
 if __name__ == "__main__":
-    stage.run(main, globals().get("snakemake"))
+    run(main, globals().get("snakemake"))

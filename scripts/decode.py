@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
-from indad import manifest, pixels, stage
-from indad.images import Geometry
-from indad.progress import LoggedProgress
+from indad.core.progress import LoggedProgress
+from indad.data import decode, manifest
+from indad.data.images import Geometry
+from indad.pipeline.job import Job, run
 
 
-def main(job: stage.Job) -> None:
-    pixels.decode(
+def main(job: Job) -> None:
+    decode.decode(
         manifest.read(Path(job.input.manifest)),
         Path(job.params.folder),
         Path(job.output.pixels),
@@ -19,4 +20,4 @@ def main(job: stage.Job) -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main, globals().get("snakemake"))
+    run(main, globals().get("snakemake"))

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from indad import sources, stage
-from indad.config import Config
-from indad.progress import LoggedProgress
+from indad.core.progress import LoggedProgress
+from indad.data.public import sources
+from indad.pipeline.config import Config
+from indad.pipeline.job import Job, run
 
 
-def main(job: stage.Job) -> None:
+def main(job: Job) -> None:
     dataset, category = job.wildcards.dataset, job.wildcards.category
     receipt = Path(job.output.receipt)
     download = None
@@ -35,4 +36,4 @@ def main(job: stage.Job) -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main, globals().get("snakemake"))
+    run(main, globals().get("snakemake"))

@@ -2,28 +2,31 @@
 
 from pathlib import Path
 
-from indad import evaluation, manifest, metrics, provenance, resamples, scores, stage
-from indad.pixels import Pixels
+from indad.core import provenance
+from indad.data import manifest
+from indad.data.decode import Pixels
+from indad.evaluation import evaluate, metrics, resamples, scores
+from indad.pipeline.job import Job, run
 
 
-def main(job: stage.Job) -> None:
+def main(job: Job) -> None:
     settings = job.params.uncertainty
     run = {name: job.wildcards[name] for name in provenance.KEYS}
     run["seed"] = int(run["seed"])
     images = manifest.read(Path(job.input.manifest))
     scored = scores.read(Path(job.input.table), Path(job.input.maps))
-    provenance.check_images(scored.made_with, images, Path(job.input.maps))
+    scores.check_images(scored.made_with, images, Path(job.input.maps))
     with Pixels(Path(job.input.pixels), images) as pixels:
         truth = pixels.ground_truth(images)
     table, maps = scored.table, scored.maps
-    values = evaluation.evaluate(table, maps, truth)
+    values = evaluate.evaluate(table, maps, truth)
     drawn, bounds = {}, None
     image_scores = table["score"].to_numpy()
     if settings["resamples"]:
-        drawn = evaluation.resample(
+        drawn = evaluate.resample(
             table, maps, truth, resamples=settings["resamples"], seed=settings["seed"]
         )
-        bounds = evaluation.intervals(values, drawn, image_scores, truth, level=settings["level"])
+        bounds = evaluate.intervals(values, drawn, image_scores, truth, level=settings["level"])
     regions = metrics.regions(truth.mask)
     resamples.write(
         resamples.Resamples(
@@ -38,7 +41,7 @@ def main(job: stage.Job) -> None:
         ),
         Path(job.output.resamples),
     )
-    evaluation.write(evaluation.tidy(values, bounds, **run), Path(job.output.metrics))
+    evaluate.write(evaluate.tidy(values, bounds, **run), Path(job.output.metrics))
     used = {
         "manifest": job.input.manifest,
         "pixels": job.input.pixels,
@@ -56,4 +59,4 @@ def main(job: stage.Job) -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main, globals().get("snakemake"))
+    run(main, globals().get("snakemake"))

@@ -2,15 +2,17 @@
 
 from pathlib import Path
 
-from indad import manifest, stage
-from indad.cache import FeatureCache
-from indad.progress import LoggedProgress
+from indad.core.device import use_device
+from indad.core.progress import LoggedProgress
+from indad.data import manifest
+from indad.features.cache import FeatureCache
+from indad.pipeline.job import Job, run
 
 
-def main(job: stage.Job) -> None:
+def main(job: Job) -> None:
     # With a single thread torch computes 1 x 1 convolutions by another library, which rounds
     # otherwise: never one, so that the features of `--cores 1` are those of any other number.
-    device = stage.use_device(job.config, max(2, job.threads))
+    device = use_device(job.config, max(2, job.threads))
     images, features = manifest.read(Path(job.input.manifest)), Path(job.output.features)
     file = job.input.get("weights")
     weights = Path(file) if file else None
@@ -26,7 +28,7 @@ def main(job: stage.Job) -> None:
         )
         if cache.take(features):
             return
-    from indad.extract import extract
+    from indad.features.extract import extract
 
     extract(
         images,
@@ -43,4 +45,4 @@ def main(job: stage.Job) -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main, globals().get("snakemake"))
+    run(main, globals().get("snakemake"))

@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
-from indad import atomic, figures, manifest, stage
+from indad.core import atomic
+from indad.data import manifest
+from indad.pipeline.job import Job, run
+from indad.reporting import figures
 
 
-def main(job: stage.Job) -> None:
+def main(job: Job) -> None:
     rows = manifest.read(Path(job.input.manifest))
     measured = [
         figures.measure(name, Path(table), Path(maps), Path(pixels), rows)
@@ -25,4 +28,4 @@ def main(job: stage.Job) -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main, globals().get("snakemake"))
+    run(main, globals().get("snakemake"))

@@ -2,14 +2,16 @@
 
 from pathlib import Path
 
-from indad import methods, stage
-from indad.extractor import expected_store
-from indad.progress import LoggedProgress
-from indad.store import FeatureStore
+from indad import methods
+from indad.core.device import use_device
+from indad.core.progress import LoggedProgress
+from indad.features.settings import expected_store
+from indad.features.store import FeatureStore
+from indad.pipeline.job import Job, run
 
 
-def main(job: stage.Job) -> None:
-    device = stage.use_device(job.config, job.threads)
+def main(job: Job) -> None:
+    device = use_device(job.config, job.threads)
     model = job.params.model
     with FeatureStore(job.input.features, expected_store(job.params.extractor)) as store:
         detector = methods.create(
@@ -26,4 +28,4 @@ def main(job: stage.Job) -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main, globals().get("snakemake"))
+    run(main, globals().get("snakemake"))

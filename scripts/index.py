@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from indad import manifest, stage
-from indad.progress import LoggedProgress
-from indad.reading import Reading
+from indad.core.progress import LoggedProgress
+from indad.data import manifest
+from indad.data.folder_layout import Reading
+from indad.pipeline.job import Job, run
 
 
-def main(job: stage.Job) -> None:
+def main(job: Job) -> None:
     table = manifest.build(
         Path(job.params.folder),
         Reading.from_config(job.params.get("reading", {})),
@@ -18,4 +19,4 @@ def main(job: stage.Job) -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main, globals().get("snakemake"))
+    run(main, globals().get("snakemake"))

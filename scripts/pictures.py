@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
-from indad import manifest, pictures, stage
+from indad.data import manifest
+from indad.pipeline.job import Job, run
+from indad.reporting import pictures
 
 
-def main(job: stage.Job) -> None:
+def main(job: Job) -> None:
     experiments = [
         pictures.Experiment(name, Path(table), Path(maps), Path(pixels))
         for name, table, maps, pixels in zip(
@@ -25,4 +27,4 @@ def main(job: stage.Job) -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main, globals().get("snakemake"))
+    run(main, globals().get("snakemake"))

@@ -2,15 +2,18 @@
 
 from pathlib import Path
 
-from indad import atomic, evaluation, stage, tables
+from indad.core import atomic
+from indad.evaluation import evaluate
+from indad.pipeline.job import Job, run
+from indad.reporting import tables
 
 
-def main(job: stage.Job) -> None:
+def main(job: Job) -> None:
     layout = tables.Layout(**job.params.layout)
-    measured = tables.summarise(evaluation.read([Path(job.input.metrics)]), layout)
+    measured = tables.summarise(evaluate.read([Path(job.input.metrics)]), layout)
     text = tables.document(measured, layout, selected=job.params.metrics, heading="####")
     atomic.write_text(job.output.rendered, text)
 
 
 if __name__ == "__main__":
-    stage.run(main, globals().get("snakemake"))
+    run(main, globals().get("snakemake"))

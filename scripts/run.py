@@ -37,21 +37,21 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from indad.check import Report
+    from indad.data.check import Report
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from commands import COMMANDS  # noqa: E402
 from commands import plain as _plain  # noqa: E402
-from indad import catalogue  # noqa: E402
-from indad.config import check_schema, read_yaml  # noqa: E402
-from indad.errors import IndadError  # noqa: E402
-from indad.manifest import find_categories, is_category  # noqa: E402
+from indad.core.disk import explain_disk_errors  # noqa: E402
+from indad.core.errors import IndadError  # noqa: E402
+from indad.core.progress import duration  # noqa: E402
+from indad.data.folder_layout import GOOD, Reading  # noqa: E402
+from indad.data.manifest import find_categories, is_category  # noqa: E402
+from indad.data.public import catalogue  # noqa: E402
 from indad.methods import METHODS  # noqa: E402
-from indad.progress import duration  # noqa: E402
-from indad.reading import GOOD, Reading  # noqa: E402
-from indad.stage import said_plainly  # noqa: E402
+from indad.pipeline.config import check_schema, read_yaml  # noqa: E402
 
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
 
@@ -477,9 +477,9 @@ def check_data(arguments: argparse.Namespace, console: Console) -> int:
     Raises:
         IndadError: no such folder, or nothing in it.
     """
-    from indad.check import check
-    from indad.config import check_schema
-    from indad.images import Geometry
+    from indad.data.check import check
+    from indad.data.images import Geometry
+    from indad.pipeline.config import check_schema
 
     if not console.is_terminal:
         console = Console(width=120)
@@ -587,7 +587,7 @@ def main() -> int:
     given = sys.argv[1:]
     try:
         if given and given[0] in COMMANDS:
-            with said_plainly():
+            with explain_disk_errors():
                 return import_module(COMMANDS[given[0]]).main(given[1:], console)
         arguments = parser().parse_args(given)
         if arguments.method in COMMANDS:

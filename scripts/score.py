@@ -3,14 +3,18 @@
 import os
 from pathlib import Path
 
-from indad import calibration, methods, provenance, scores, stage
-from indad.extractor import expected_store
-from indad.progress import LoggedProgress
-from indad.store import FeatureStore
+from indad import methods
+from indad.core import provenance
+from indad.core.device import use_device
+from indad.core.progress import LoggedProgress
+from indad.evaluation import calibration, scores
+from indad.features.settings import expected_store
+from indad.features.store import FeatureStore
+from indad.pipeline.job import Job, run
 
 
-def main(job: stage.Job) -> None:
-    device = stage.use_device(job.config, job.threads)
+def main(job: Job) -> None:
+    device = use_device(job.config, job.threads)
     with FeatureStore(job.input.features, expected_store(job.params.extractor)) as store:
         detector = methods.load(
             job.input.model,
@@ -33,7 +37,7 @@ def main(job: stage.Job) -> None:
             category=job.wildcards.category,
             seed=int(job.wildcards.seed),
             model=os.path.relpath(job.input.model, target.parent),
-            model_identity=calibration.identity(methods.read_header(job.input.model, whole=False)),
+            model_identity=calibration.identity(methods.read_header(job.input.model, verify=False)),
             parameters=dict(job.params.parameters),
             normal=normal,
             good=good,
@@ -49,7 +53,7 @@ def main(job: stage.Job) -> None:
                 "method_version": detector.version,
                 "parameters": detector.parameters,
                 **{
-                    kind: provenance.stated_digest(kind, Path(path))
+                    kind: provenance.recorded_digest(kind, Path(path))
                     for kind, path in (
                         ("features", job.input.features),
                         ("model", job.input.model),
@@ -63,4 +67,4 @@ def main(job: stage.Job) -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main, globals().get("snakemake"))
+    run(main, globals().get("snakemake"))

@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
-from indad import evaluation, runtime, stage, tradeoff
+from indad.evaluation import evaluate
+from indad.pipeline.job import Job, run
+from indad.reporting import runtime, tradeoff
 
 
-def main(job: stage.Job) -> None:
+def main(job: Job) -> None:
     table = tradeoff.gather(
-        evaluation.read([Path(job.input.metrics)]),
+        evaluate.read([Path(job.input.metrics)]),
         runtime.read(Path(job.input.times)),
         job.params.models,
     )
@@ -15,4 +17,4 @@ def main(job: stage.Job) -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main, globals().get("snakemake"))
+    run(main, globals().get("snakemake"))

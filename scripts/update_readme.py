@@ -4,11 +4,12 @@ that they are up to date and change nothing.
 
 from pathlib import Path
 
-from indad import pictures, readme, stage
-from indad.errors import DataError
+from indad.core.errors import DataError
+from indad.pipeline.job import Job, run
+from indad.reporting import pictures, readme
 
 
-def main(job: stage.Job) -> None:
+def main(job: Job) -> None:
     settings = job.params.readme
     document, block = Path(settings["file"]), settings["block"]
     rendered = Path(job.input.rendered).read_text(encoding="utf-8")
@@ -27,4 +28,4 @@ def main(job: stage.Job) -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main, globals().get("snakemake"))
+    run(main, globals().get("snakemake"))

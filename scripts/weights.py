@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from indad import stage
+from indad.pipeline.job import Job, run
 
 
-def main(job: stage.Job) -> None:
-    from indad.backbone import download_weights
+def main(job: Job) -> None:
+    from indad.features.backbone import download_weights
 
     download_weights(job.wildcards.backbone, Path(job.output.weights))
 
 
 if __name__ == "__main__":
-    stage.run(main, globals().get("snakemake"))
+    run(main, globals().get("snakemake"))

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import yaml
 
-from indad import report, stage
+from indad.pipeline.job import Job, run
+from indad.reporting import report
 
 
-def main(job: stage.Job) -> None:
+def main(job: Job) -> None:
     categories = [
         report.Category(
             dataset,
@@ -49,4 +50,4 @@ def main(job: stage.Job) -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main, globals().get("snakemake"))
+    run(main, globals().get("snakemake"))

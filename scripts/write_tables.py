@@ -5,18 +5,22 @@ Not called tabulate.py: that would hide the package of that name from every scri
 
 from pathlib import Path
 
-from indad import atomic, evaluation, manifest, provenance, stage, tables
-from indad.pixels import Pixels
-from indad.remarks import remarks
+from indad.core import atomic, provenance
+from indad.data import manifest
+from indad.data.decode import Pixels
+from indad.data.remarks import remarks
+from indad.evaluation import evaluate
+from indad.pipeline.job import Job, run
+from indad.reporting import tables
 
 
-def main(job: stage.Job) -> None:
+def main(job: Job) -> None:
     records = [
         provenance.read_record(Path(record), Path(metrics))
         for record, metrics in zip(job.input.records, job.input.metrics, strict=True)
     ]
-    metrics = evaluation.read(map(Path, job.input.metrics))
-    evaluation.write(metrics, Path(job.output.metrics))
+    metrics = evaluate.read(map(Path, job.input.metrics))
+    evaluate.write(metrics, Path(job.output.metrics))
     layout = tables.Layout(**job.params.layout)
     measured = tables.summarise(metrics, layout)
     for metric, page, text, data in zip(
@@ -47,4 +51,4 @@ def main(job: stage.Job) -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main, globals().get("snakemake"))
+    run(main, globals().get("snakemake"))

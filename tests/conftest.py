@@ -12,7 +12,7 @@ from PIL import Image
 # Test files run side by side: threads that wait must not spin. Before torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from indad.features import ArrayFeatures
+from indad.features.source import ArrayFeatures
 
 ROOT = Path(__file__).resolve().parent.parent
 

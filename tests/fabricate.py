@@ -16,7 +16,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFilter
 
-from indad import comparison, provenance, report, seal, tables
+from indad.core import checksum, provenance
+from indad.evaluation import comparison
+from indad.reporting import report, tables
 
 CATEGORIES = (
     "bottle", "cable", "capsule", "carpet", "grid", "hazelnut", "leather", "metal_nut", "pill",
@@ -213,7 +215,7 @@ def fabricate(
         "weights": {"ab" * 32: {"backbone": "wide_resnet50_2.tv_in1k", "weights": None}},
         "runs": [{"made_with": {**made, "features_made_with": {"device": "cpu"}}}],
     }
-    seal.write_json(folder / "provenance.json", record)
+    checksum.write_json(folder / "provenance.json", record)
     return report.Sources(
         metrics=found,
         categories=shown,

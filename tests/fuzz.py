@@ -29,19 +29,13 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
 
 from conftest import make_features, save_image  # noqa: E402
-from indad import (  # noqa: E402
-    calibration,
-    catalogue,
-    evaluation,
-    manifest,
-    pixels,
-    provenance,
-    resamples,
-    scores,
-    store,
-)
-from indad.errors import IndadError  # noqa: E402
-from indad.images import Geometry, read_image, read_mask, size  # noqa: E402
+from indad.core import provenance  # noqa: E402
+from indad.core.errors import IndadError  # noqa: E402
+from indad.data import decode, manifest  # noqa: E402
+from indad.data.images import Geometry, read_image, read_mask, size  # noqa: E402
+from indad.data.public import catalogue  # noqa: E402
+from indad.evaluation import calibration, evaluate, resamples, scores  # noqa: E402
+from indad.features import store  # noqa: E402
 from indad.methods.base import Scores  # noqa: E402
 
 GEOMETRY = Geometry.from_config(24, 16)
@@ -221,7 +215,7 @@ def sealed(folder: Path) -> list[Reader]:
     rng = np.random.default_rng(0)
     images = category(folder / "widget", rng)
     rows = manifest.build(images)
-    pixels.decode(rows, images, folder / "p.h5", geometry=GEOMETRY)
+    decode.decode(rows, images, folder / "p.h5", geometry=GEOMETRY)
     _store(folder / "f.h5", 0)
     _store(folder / "other.h5", 1)
     (folder / "other").mkdir()
@@ -229,8 +223,8 @@ def sealed(folder: Path) -> list[Reader]:
     table, maps = _scores(folder, 0)
 
     def read_pixels() -> Any:
-        with pixels.Pixels(folder / "p.h5", rows) as opened:
-            return [(opened.images(s), opened.read(s, slice(None))) for s in pixels.SPLITS]
+        with decode.Pixels(folder / "p.h5", rows) as opened:
+            return [(opened.images(s), opened.read(s, slice(None))) for s in decode.SPLITS]
 
     drawn = rng.random(20)
     found = resamples.Resamples(
@@ -291,8 +285,8 @@ def weights(folder: Path) -> list[Reader]:
     from safetensors.torch import save_file
     from torch import nn
 
-    from indad.checkpoint import digest_of, fill, read_tensors
-    from indad.weights import weights_sha256_of
+    from indad.features.checkpoint import digest_of, fill, read_tensors
+    from indad.features.weights import weights_sha256_of
 
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 5, 1))
@@ -344,7 +338,7 @@ def images(folder: Path) -> list[Reader]:
             found = (read_mask if mask else read_image)(path, GEOMETRY)
             return [size(path), found]
 
-        return Reader(name, path, read, cases, lambda: pixels._read((root, row, GEOMETRY))[2] != "")
+        return Reader(name, path, read, cases, lambda: decode._read((root, row, GEOMETRY))[2] != "")
 
     for suffix, options in kinds.items():
         path = root / f"train/good/{suffix}.{suffix}"
@@ -365,9 +359,9 @@ def tables(folder: Path) -> list[Reader]:
     _, maps = _scores(folder, 0)
     (folder / "pixels.h5").write_bytes(maps.read_bytes())
     keys = {"dataset": "d", "category": "c", "experiment": "e", "seed": 0}
-    frame = evaluation.tidy({"image_auroc": 0.912345678, "image_ap": 1 / 3}, **keys)
+    frame = evaluate.tidy({"image_auroc": 0.912345678, "image_ap": 1 / 3}, **keys)
     metrics, record = folder / "seed0.csv", folder / "seed0.json"
-    evaluation.write(frame, metrics)
+    evaluate.write(frame, metrics)
     provenance.write_record(
         record,
         keys,
@@ -380,7 +374,7 @@ def tables(folder: Path) -> list[Reader]:
 
     def read_metrics() -> Any:
         found = provenance.read_record(record, metrics)
-        return [evaluation.read([metrics]), found]
+        return [evaluate.read([metrics]), found]
 
     return [
         Reader("manifest", folder / "m.csv", lambda: manifest.read(folder / "m.csv"), 700),
@@ -394,7 +388,7 @@ def tables(folder: Path) -> list[Reader]:
 
 def config(folder: Path) -> list[Reader]:
     """A configuration: what is still valid is another one, whose results say so."""
-    from indad.config import Config, check_schema, read_yaml
+    from indad.pipeline.config import Config, check_schema, read_yaml
     from run import SCHEMA, merged
 
     base, schema = read_yaml(ROOT / "config/config.yaml"), read_yaml(SCHEMA)

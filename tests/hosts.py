@@ -26,7 +26,7 @@ from typing import Any
 
 import yaml
 
-from indad import lock
+from indad.pipeline import lock
 from slurm import cluster
 from test_faults import figures
 from test_slurm import CHANGES, Head

@@ -8,7 +8,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch.nn.functional import interpolate
 
-from indad.anomaly_map import anomaly_maps
+from indad.methods.anomaly_map import anomaly_maps
 
 
 @pytest.mark.parametrize("grid", [(56, 56), (28, 28), (14, 20), (7, 7), (1, 1), (2, 1)])

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indad import archives
-from indad.errors import DataError
+from indad.core.errors import DataError
+from indad.data.public import unpack as unpacking
 
 FILES = {
     "top/one/train/good/0.png": b"a" * 1000,
@@ -50,7 +50,7 @@ def unpack(archive: Path, folder: Path, *categories: str) -> list[str]:
     folders = {category: folder / category for category in categories}
     for each in folders.values():
         each.mkdir(parents=True)
-    archives.unpack(archive, folders, lambda category, parts: category in parts[:-1])
+    unpacking.unpack(archive, folders, lambda category, parts: category in parts[:-1])
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
 
 
@@ -100,7 +100,7 @@ def test_links_in_a_zip_are_refused(tmp_path):
 
 
 def test_a_bomb_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(archives, "ALWAYS", 1000)
+    monkeypatch.setattr(unpacking, "ALWAYS", 1000)
     archive = make(tmp_path / "a.zip", {"one/zeros.png": bytes(10_000_000)})
     with pytest.raises(DataError, match="unpacks to more than .* bytes: refused"):
         unpack(archive, tmp_path / "out", "one")

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from conftest import ROOT
-from indad import atomic
+from indad.core import atomic
 
 
 def test_a_file_appears_at_the_end_only(tmp_path):

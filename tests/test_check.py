@@ -18,9 +18,10 @@ from rich.console import Console
 
 import run
 from conftest import ROOT, save_image
-from indad import manifest, pixels
-from indad.check import check
-from indad.images import Geometry, decode, read_image
+from indad.data import decode as decoding
+from indad.data import manifest
+from indad.data.check import check
+from indad.data.images import Geometry, decode, read_image
 
 WHOLE = Geometry(40, None)
 
@@ -114,8 +115,8 @@ def test_every_kind_of_file_and_name_is_read(category, name):
     assert report.counts["train"] == 4
     assert report.masks == 4
     table = manifest.build(category)
-    pixels.decode(table, category, category.parent / "p.h5", geometry=WHOLE)
-    with pixels.Pixels(category.parent / "p.h5", table) as decoded:
+    decoding.decode(table, category, category.parent / "p.h5", geometry=WHOLE)
+    with decoding.Pixels(category.parent / "p.h5", table) as decoded:
         at = decoded.images("train").index(f"train/good/{name}")
         seen = decoded.read("train", at)
     if mode in ("L", "I;16", "F"):

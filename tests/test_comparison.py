@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from indad import bootstrap, comparison, counts, diagrams, evaluation, metrics, tables
-from indad.errors import StoreError
-from indad.resamples import Resamples
+from indad.core.errors import StoreError
+from indad.evaluation import bootstrap, comparison, counts, evaluate, metrics
+from indad.evaluation.resamples import Resamples
+from indad.reporting import diagrams, tables
 from test_uncertainty import slow_delong
 
 # Demsar, JMLR 7 (2006), table 6: AUC of C4.5 and three variants on 14 data sets. Where it prints
@@ -40,7 +41,7 @@ def tidy(values: np.ndarray, names=NAMES, metric="image_auroc", dataset="d") -> 
     """Metrics of categories (rows) by experiments (columns)."""
     return pd.concat(
         [
-            evaluation.tidy(
+            evaluate.tidy(
                 {metric: value}, dataset=dataset, category=f"c{i}", experiment=name, seed=0
             )
             for i, row in enumerate(values)
@@ -117,7 +118,7 @@ def run(scores, labels, experiment="a", seed=0, **changes) -> tuple[Resamples, p
     }  # fmt: skip
     values = metrics.image_metrics(labels, scores)
     keys = {"dataset": "d", "category": "c", "experiment": experiment, "seed": seed}
-    return Resamples(**fields | changes), evaluation.tidy(values, **keys)
+    return Resamples(**fields | changes), evaluate.tidy(values, **keys)
 
 
 def compared(*each, names=("a", "b")):

@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from conftest import ROOT
-from indad.config import Config, check_schema, read_yaml
-from indad.errors import ConfigError, DataError
-from indad.extractor import expected_store, made_with
+from indad.core.errors import ConfigError, DataError
+from indad.features.settings import expected_store, made_with
+from indad.pipeline.config import Config, check_schema, read_yaml
 
 BASE = {
     "results": "results",

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indad.coreset import greedy_k_center, random_projection
+from indad.methods.coreset import greedy_k_center, random_projection
 
 
 def gaussian(size, dimensions, seed):

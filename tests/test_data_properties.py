@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from conftest import ROOT
-from indad import manifest, reading
-from indad.config import Config, check_schema
-from indad.errors import IndadError
-from indad.images import SUFFIXES, Geometry, mask_pixels, read_image, read_mask
-from indad.manifest import _printable
-from indad.reading import Reading
+from indad.core.errors import IndadError
+from indad.data import folder_layout, manifest
+from indad.data.folder_layout import Reading
+from indad.data.images import SUFFIXES, Geometry, mask_pixels, read_image, read_mask
+from indad.data.manifest import _printable
+from indad.pipeline.config import Config, check_schema
 from run import load_config
 
 EASY = {"deadline": None, "suppress_health_check": list(HealthCheck)}
@@ -135,7 +135,7 @@ def test_no_image_is_forgotten_and_nothing_but_names_matters(tree, root):
         other = Path(place) / "elsewhere"
         plant(other, tree)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(reading.os, "scandir", Shuffled)
+            patch.setattr(folder_layout.os, "scandir", Shuffled)
             moved = manifest.survey(other, Reading(allow_one_class=True), threads=2)
         assert moved.table.to_dict("list") == table.to_dict("list")
         here, there = _printable(str(folder)), str(other)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.ndimage import label
 
-from indad import drawn
-from indad.errors import ConfigError
+from indad.core.errors import ConfigError
+from indad.data import synthetic
 
-DEFECTS = [(name, defect) for name, m in drawn.MATERIALS.items() for defect in m.defects]
+DEFECTS = [(name, defect) for name, m in synthetic.MATERIALS.items() for defect in m.defects]
 
 
 def files(folder):
@@ -18,10 +18,10 @@ def files(folder):
 
 def test_same_seed_same_bytes_and_more_images_change_nothing(tmp_path):
     asked = {"train": 3, "good": 2, "per_defect": 2, "size": 64}
-    drawn.draw_category(tmp_path / "a", "metal", **asked)
-    drawn.draw_category(tmp_path / "b", "metal", **asked)
-    drawn.draw_category(tmp_path / "more", "metal", train=5, good=3, per_defect=4, size=64)
-    drawn.draw_category(tmp_path / "other", "metal", **asked, seed=1)
+    synthetic.draw_category(tmp_path / "a", "metal", **asked)
+    synthetic.draw_category(tmp_path / "b", "metal", **asked)
+    synthetic.draw_category(tmp_path / "more", "metal", train=5, good=3, per_defect=4, size=64)
+    synthetic.draw_category(tmp_path / "other", "metal", **asked, seed=1)
     a, more, other = (files(tmp_path / name) for name in ("a", "more", "other"))
     assert a == files(tmp_path / "b")
     assert all(more[name] == content for name, content in a.items())
@@ -30,8 +30,8 @@ def test_same_seed_same_bytes_and_more_images_change_nothing(tmp_path):
 
 
 def test_layout(tmp_path):
-    drawn.draw_category(tmp_path, "tile", train=2, good=1, per_defect=1, size=64)
-    defects = set(drawn.MATERIALS["tile"].defects)
+    synthetic.draw_category(tmp_path, "tile", train=2, good=1, per_defect=1, size=64)
+    defects = set(synthetic.MATERIALS["tile"].defects)
     assert {p.name for p in (tmp_path / "test").iterdir()} == {"good", *defects}
     assert {p.name for p in (tmp_path / "ground_truth").iterdir()} == defects
     assert (tmp_path / "ground_truth/crack/000_mask.png").exists()
@@ -42,8 +42,8 @@ def test_layout(tmp_path):
 def test_masks_are_exactly_what_changed(material, defect):
     areas = []
     for seed in range(4):
-        good = drawn.draw_good(material, np.random.default_rng(seed), 128)
-        image, mask = drawn.draw_defect(material, defect, np.random.default_rng(seed), 128)
+        good = synthetic.draw_good(material, np.random.default_rng(seed), 128)
+        image, mask = synthetic.draw_defect(material, defect, np.random.default_rng(seed), 128)
         difference = np.abs(image.astype(int) - good).max(axis=2)
         assert not difference[~mask].any()
         assert np.median(difference[mask]) >= 3  # visible where the mask says so
@@ -52,9 +52,9 @@ def test_masks_are_exactly_what_changed(material, defect):
     assert 0.0002 < np.mean(areas) < 0.15
 
 
-@pytest.mark.parametrize("material", drawn.MATERIALS)
+@pytest.mark.parametrize("material", synthetic.MATERIALS)
 def test_good_images_differ_and_use_the_range(material):
-    one, two = (drawn.draw_good(material, np.random.default_rng(s), 96) for s in (0, 1))
+    one, two = (synthetic.draw_good(material, np.random.default_rng(s), 96) for s in (0, 1))
     assert one.shape == (96, 96, 3)
     assert np.abs(one.astype(int) - two).mean() > 3
     assert one.std() > 8
@@ -64,6 +64,6 @@ def test_good_images_differ_and_use_the_range(material):
 def test_unknown_names_are_refused():
     rng = np.random.default_rng(0)
     with pytest.raises(ConfigError, match="'glass' is unknown; choose one of wood, fabric"):
-        drawn.draw_good("glass", rng)
+        synthetic.draw_good("glass", rng)
     with pytest.raises(ConfigError, match="'knot' is unknown; tile has crack"):
-        drawn.draw_defect("tile", "knot", rng)
+        synthetic.draw_defect("tile", "knot", rng)

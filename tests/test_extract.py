@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 
 from conftest import save_image
-from indad import manifest, pixels
-from indad.errors import DataError, DeviceError, StoreError
-from indad.extract import _Beside, extract
-from indad.images import Geometry, read_image, read_mask
-from indad.pixels import Pixels
-from indad.store import FeatureStore
+from indad.core.errors import DataError, DeviceError, StoreError
+from indad.data import decode, manifest
+from indad.data.decode import Pixels
+from indad.data.images import Geometry, read_image, read_mask
+from indad.features.extract import _Beside, extract
+from indad.features.store import FeatureStore
 
 GEOMETRY = Geometry.from_config(40, 32)
 SMALL = "test_resnet"
@@ -39,7 +39,7 @@ def table(category):
 
 @pytest.fixture
 def decoded(category, table, tmp_path):
-    pixels.decode(table, category, tmp_path / "p.h5", geometry=GEOMETRY, threads=2)
+    decode.decode(table, category, tmp_path / "p.h5", geometry=GEOMETRY, threads=2)
     return tmp_path / "p.h5"
 
 
@@ -72,7 +72,7 @@ def test_all_undecodable_files_are_named_and_nothing_is_left(category, table, tm
     for name in bad:
         (category / name).write_bytes((category / name).read_bytes()[:60])
     with pytest.raises(DataError, match="2 files cannot be used") as error:
-        pixels.decode(table, category, tmp_path / "p.h5", geometry=GEOMETRY)
+        decode.decode(table, category, tmp_path / "p.h5", geometry=GEOMETRY)
     assert all(name in str(error.value) for name in bad)
     assert not list(tmp_path.glob("*.h5"))
 
@@ -81,7 +81,7 @@ def test_all_undecodable_files_are_named_and_nothing_is_left(category, table, tm
 def test_a_file_changed_since_it_was_indexed_is_refused(category, table, tmp_path, name):
     save_image(category / name, np.asarray(Image.open(category / name)) ^ 1)
     with pytest.raises(DataError, match=f"{name}: is not the file that was indexed"):
-        pixels.decode(table, category, tmp_path / "p.h5", geometry=GEOMETRY)
+        decode.decode(table, category, tmp_path / "p.h5", geometry=GEOMETRY)
 
 
 def test_ground_truth_without_the_features(table, decoded, extractor, tmp_path):
@@ -111,7 +111,7 @@ def test_masks_that_a_crop_empties_are_counted(category, tmp_path, caplog):
     save_image(category / "ground_truth/dirt/a.png", corner)
     table = manifest.build(category)
     with caplog.at_level(logging.WARNING):
-        pixels.decode(table, category, tmp_path / "p.h5", geometry=GEOMETRY)
+        decode.decode(table, category, tmp_path / "p.h5", geometry=GEOMETRY)
     assert "1 of 3 masks are empty after resize and crop" in caplog.text
     assert "ground_truth/dirt/a.png" in caplog.text
 
@@ -204,7 +204,7 @@ def test_a_batch_too_large_for_the_gpu_is_halved(
     decoded, table, extractor, tmp_path, monkeypatch, caplog
 ):
     reference = features(tmp_path / "f.h5", decoded, table, extractor)
-    module = sys.modules["indad.extract"]
+    module = sys.modules["indad.features.extract"]
     short_of_memory(monkeypatch, module, "features_of", lambda _, batch, *__: len(batch) <= 2)
     with caplog.at_level(logging.WARNING):
         other = features(tmp_path / "g.h5", decoded, table, extractor, batch_size=8)

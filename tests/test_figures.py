@@ -13,26 +13,16 @@ from matplotlib.text import Text
 from PIL import Image
 from sklearn.metrics import auc, f1_score, precision_recall_curve, roc_auc_score, roc_curve
 
-import rulegraph
-import schematics
 from conftest import ROOT
-from indad import (
-    cases,
-    curves,
-    figures,
-    manifest,
-    pictures,
-    pixels,
-    runtime,
-    scores,
-    style,
-    tradeoff,
-)
-from indad.errors import DataError, StoreError
-from indad.images import Geometry
+from dev import rulegraph, schematics
+from indad.core.errors import DataError, StoreError
+from indad.data import decode, manifest
+from indad.data.ground_truth import GroundTruth
+from indad.data.images import Geometry
+from indad.evaluation import cases, curves, scores
+from indad.evaluation.metrics import ScoreCurve, regions
 from indad.methods.base import Scores
-from indad.metrics import ScoreCurve, regions
-from indad.store import GroundTruth
+from indad.reporting import figures, pictures, runtime, style, tradeoff
 
 
 def table(labels, values, defects=None) -> pd.DataFrame:
@@ -223,8 +213,8 @@ def products(category, tmp_path, rng):
     """A category with scores and maps of two experiments, each wrong about one image."""
     rows = manifest.build(category)
     decoded = tmp_path / "pixels.h5"
-    pixels.decode(rows, category, decoded, geometry=Geometry.from_config(32, None))
-    with pixels.Pixels(decoded) as opened:
+    decode.decode(rows, category, decoded, geometry=Geometry.from_config(32, None))
+    with decode.Pixels(decoded) as opened:
         masks = opened.mask()
     test = rows[rows["split"] == "test"]
     labels = test["label"].to_numpy().astype(int)
@@ -286,7 +276,7 @@ def test_figures_of_a_category(products, tmp_path, read):
     measured = [
         figures.measure(each.name, each.table, each.maps, each.pixels, rows) for each in experiments
     ]
-    with pixels.Pixels(experiments[0].pixels) as opened:
+    with decode.Pixels(experiments[0].pixels) as opened:
         assert measured[0].pixels.positives == opened.mask().sum() > 0
     figures.draw_curves(measured, tmp_path / "curves.png", title=TITLE)
     figures.draw_scores(measured, tmp_path / "scores.png", title=TITLE)

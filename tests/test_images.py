@@ -12,9 +12,9 @@ import pytest
 from PIL import Image, TiffImagePlugin
 
 from conftest import save_image
-from indad import images
-from indad.errors import DataError
-from indad.images import Geometry, decode, mask_pixels, read_image, read_mask, size, to_rgb
+from indad.core.errors import DataError
+from indad.data import images
+from indad.data.images import Geometry, decode, mask_pixels, read_image, read_mask, size, to_rgb
 
 STANDARD = Geometry.from_config(256, 224)
 

@@ -15,9 +15,11 @@ import pytest
 from PIL import Image
 
 from conftest import save_image
-from indad import atomic, catalogue, manifest, sources
-from indad.errors import DataError
-from indad.layouts import LAYOUTS
+from indad.core import atomic
+from indad.core.errors import DataError
+from indad.data import manifest
+from indad.data.public import catalogue, sources
+from indad.data.public.layouts import LAYOUTS
 
 RNG = np.random.default_rng(0)
 

@@ -15,11 +15,13 @@ import filelock
 import pytest
 
 from conftest import ROOT
-from indad import atomic, lock
-from indad.errors import ConfigError
+from indad.core import atomic
+from indad.core.errors import ConfigError
+from indad.pipeline import lock
 
 CLAIM = (
-    "import sys; from pathlib import Path; from indad import lock; lock.claim(Path(sys.argv[1]))"
+    "import sys; from pathlib import Path; from indad.pipeline import lock; "
+    "lock.claim(Path(sys.argv[1]))"
 )
 
 

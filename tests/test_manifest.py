@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from conftest import save_image
-from indad import manifest, pixels
-from indad.errors import DataError
-from indad.images import Geometry
-from indad.reading import Reading
-from indad.remarks import lost_defects, remarks
+from indad.core.errors import DataError
+from indad.data import decode, manifest
+from indad.data.folder_layout import Reading
+from indad.data.images import Geometry
+from indad.data.remarks import lost_defects, remarks
 
 
 def test_rows_labels_and_masks(category):
@@ -149,12 +149,12 @@ def test_a_damaged_manifest_is_refused(tmp_path):
 
 
 def test_no_image_is_passed_over_in_silence(category, rng):
-    pixels = rng.integers(0, 9, (40, 48, 3), dtype=np.uint8)
-    save_image(category / "train/bad/0.png", pixels)
-    save_image(category / "test/cut/more/0.png", pixels)  # read, and without a mask
-    save_image(category / "test/loose.jpg", pixels)
-    save_image(category / "test/cut/photo.gif", pixels)
-    save_image(category / "test/.thumbnails/0.png", pixels)
+    decode = rng.integers(0, 9, (40, 48, 3), dtype=np.uint8)
+    save_image(category / "train/bad/0.png", decode)
+    save_image(category / "test/cut/more/0.png", decode)  # read, and without a mask
+    save_image(category / "test/loose.jpg", decode)
+    save_image(category / "test/cut/photo.gif", decode)
+    save_image(category / "test/.thumbnails/0.png", decode)
     (category / "test/cut/notes.txt").write_text("not an image")
     with pytest.raises(DataError) as error:
         manifest.build(category)
@@ -518,8 +518,8 @@ def test_what_a_readers_of_results_must_know(category):
     reading = Reading(missing_masks="allow", allow_one_class=True)
     table = manifest.build(category, reading)
     output = category.parent / "p.h5"
-    pixels.decode(table, category, output, geometry=Geometry(40, (24, 24)))
-    with pixels.Pixels(output) as decoded:
+    decode.decode(table, category, output, geometry=Geometry(40, (24, 24)))
+    with decode.Pixels(output) as decoded:
         assert lost_defects(table, decoded) == ["test/cut/000.png"]
         lines = remarks(table, decoded)
     assert [line.split(" ")[0] for line in lines] == ["1", "1", "all"]

@@ -12,8 +12,8 @@ import torch
 import references
 from conftest import ROOT, make_features
 from indad import methods
-from indad.errors import ConfigError, StoreError
-from indad.features import ArrayFeatures
+from indad.core.errors import ConfigError, StoreError
+from indad.features.source import ArrayFeatures
 from indad.methods import padim as padim_module
 from indad.methods.padim import PaDiM
 from indad.methods.patchcore import PatchCore
@@ -291,9 +291,11 @@ def test_features_of_another_kind_are_refused(train):
 def test_planning_a_workflow_imports_no_torch():
     """What the rules import must not cost every job two seconds."""
     code = (
-        "import sys; import indad.config, indad.manifest, indad.methods, indad.tables, "
-        "indad.evaluation, indad.scores, indad.store, indad.pictures, "
-        "indad.figures, indad.tradeoff; "
+        "import sys; import indad.pipeline.config, indad.data.manifest, indad.methods, "
+        "indad.reporting.tables, "
+        "indad.evaluation.evaluate, indad.evaluation.scores, indad.features.store, "
+        "indad.reporting.pictures, "
+        "indad.reporting.figures, indad.reporting.tradeoff; "
         "from indad import methods; [methods.create(m, {}) for m in methods.METHODS]; "
         "print([m for m in ('torch', 'torchvision', 'timm') if m in sys.modules])"
     )
@@ -357,8 +359,8 @@ THREADS = """
 import sys
 sys.path[:0] = ["scripts", "tests"]
 import numpy as np
-from indad import stage
-stage.use_device({"device": "cpu", "tf32": False}, 1)
+from indad.core import device
+device.use_device({"device": "cpu", "tf32": False}, 1)
 import torch
 from conftest import make_features
 from indad import methods

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from indad import metrics
-from indad.metrics import ScoreCurve
+from indad.evaluation import metrics
+from indad.evaluation.metrics import ScoreCurve
 
 
 def plain_regions(mask: np.ndarray) -> list[list[tuple[int, int]]]:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from conftest import ROOT
-from indad import evaluation
+from indad.evaluation import evaluate
 from run import load_config, merged
 from test_workflow import SMALL
 
@@ -34,6 +34,6 @@ def test_another_workflow_uses_this_one(tmp_path):
     done = snakemake(tmp_path)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     assert (tmp_path / "best.txt").read_text() == "PaDiM\n"
-    metrics = evaluation.read([tmp_path / "made/anomalies/metrics.csv"])
+    metrics = evaluate.read([tmp_path / "made/anomalies/metrics.csv"])
     assert set(metrics["dataset"]) == {"drawn"}
     assert "Nothing to be done" in (again := snakemake(tmp_path)).stdout + again.stderr

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indad.neighbors import (
+from indad.methods.neighbors import (
     GROUP,
     Bank,
     Gallery,

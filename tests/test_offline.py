@@ -15,9 +15,9 @@ import safetensors.torch
 import timm
 import torch
 
-from indad.backbone import load_backbone
-from indad.checkpoint import own_tensors
-from indad.store import FeatureStore
+from indad.features.backbone import load_backbone
+from indad.features.checkpoint import own_tensors
+from indad.features.store import FeatureStore
 from test_workflow import planned, snakemake
 
 pytestmark = pytest.mark.slow
@@ -112,7 +112,7 @@ def test_downloaded_weights_are_timms_own_by_another_way(fetched, monkeypatch):
     by_file = load_backbone(BACKBONE, layers=["layer1"], downloaded=file)
     model = timm.create_model(BACKBONE, pretrained=False)
     model.load_state_dict(safetensors.torch.load_file(fetched / "published.safetensors"))
-    monkeypatch.setattr("indad.backbone._download", lambda name: model.eval())
+    monkeypatch.setattr("indad.features.backbone._download", lambda name: model.eval())
     direct = load_backbone(BACKBONE, layers=["layer1"])
     assert by_file.weights_source == direct.weights_source == f"timm's pretrained {BACKBONE}"
     assert by_file.weights_sha256 == direct.weights_sha256

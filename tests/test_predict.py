@@ -24,10 +24,14 @@ import score
 from commands import listing
 from commands import predict as command
 from conftest import save_image
-from indad import calibration, load_model, methods, overlay, photos, scores, seal, stage
-from indad.calibration import Calibration, Known
-from indad.errors import ConfigError, DataError, StoreError, WeightsError
-from indad.images import Geometry
+from indad import load_model, methods
+from indad.core import checksum
+from indad.core.errors import ConfigError, DataError, StoreError, WeightsError
+from indad.data.images import Geometry
+from indad.evaluation import calibration, scores
+from indad.evaluation.calibration import Calibration, Known
+from indad.inference import overlay, photos
+from indad.pipeline import job as jobs
 
 EXTRACTOR = {
     "backbone": "tf_efficientnet_lite0",
@@ -55,14 +59,14 @@ EXPERIMENTS = {
 
 def job(main, **parts) -> None:
     """Run a stage's own script as the workflow does."""
-    described = {name: stage._Files(parts.get(name, {})) for name in ("input", "output", "params")}
-    wildcards = stage._Files(dataset="mine", category="widget", seed="0", extractor="lite0")
+    described = {name: jobs._Files(parts.get(name, {})) for name in ("input", "output", "params")}
+    wildcards = jobs._Files(dataset="mine", category="widget", seed="0", extractor="lite0")
     wildcards |= parts.get("wildcards", {})
     main(
         SimpleNamespace(
             **described,
-            wildcards=stage._Files(wildcards),
-            config=stage.DEFAULTS | {"device": "cpu", "batch_size": 3},
+            wildcards=jobs._Files(wildcards),
+            config=jobs.DEFAULTS | {"device": "cpu", "batch_size": 3},
             threads=1,
         )
     )
@@ -310,12 +314,12 @@ def test_a_calibration_is_read_back_and_a_damaged_one_refused(tmp_path):
     written = calibration_of([1.0, 0.1 + 0.2], [5.5])
     written.write(path)
     assert calibration.read(path) == written
-    whole = seal.read_json(path)
+    whole = checksum.read_json(path)
     for change in (
         {"schema_version": 9}, {"good": {"scores": [1], "peaks": []}}, {"good": [1]},
         {"good": {"scores": ["x"], "peaks": [1]}}, {"seed": "0"}, {"model": None}, {"more": 1},
     ):  # fmt: skip
-        seal.write_json(path, whole | change)
+        checksum.write_json(path, whole | change)
         with pytest.raises(StoreError, match=r"calibration\.json: (not a cal|schema version 9)"):
             calibration.read(path)
     written.write(path)
@@ -406,7 +410,7 @@ def test_weights_that_lie_elsewhere_are_named(made, tmp_path):
     import timm
     import torch
 
-    from indad.weights import weights_sha256_of
+    from indad.features.weights import weights_sha256_of
 
     file = tmp_path / "w/lite0.pth"
     file.parent.mkdir()

@@ -13,7 +13,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from conftest import ROOT
-from indad import catalogue, methods, published, sources, tables
+from indad import methods
+from indad.data.public import catalogue, sources
+from indad.reporting import published, tables
 
 
 def direct_dependencies() -> dict[str, Requirement]:
@@ -101,7 +103,7 @@ def test_every_configuration_key_is_documented():
 def test_shipped_configurations_are_valid(name):
     from snakemake.utils import validate
 
-    from indad.config import Config
+    from indad.pipeline.config import Config
     from run import load_config
 
     config = load_config(ROOT / "config" / name)
@@ -116,7 +118,7 @@ def test_shipped_configurations_are_valid(name):
 
 
 def test_metric_names_agree():
-    from indad import metrics
+    from indad.evaluation import metrics
 
     assert tuple(tables.TITLES) == tuple(metrics.METRICS)
     assert schema()["$defs"]["metric"]["enum"] == list(metrics.METRICS)
@@ -198,7 +200,7 @@ def test_the_benchmark_measures(tmp_path):
     """That it runs and writes what it says; the figures themselves are no test's business."""
     import pandas as pd
 
-    command = [sys.executable, str(ROOT / "scripts/benchmark.py"), "--small", "--runs", "1"]
+    command = [sys.executable, str(ROOT / "scripts/dev/benchmark.py"), "--small", "--runs", "1"]
     command += ["--case", "coreset", "--output", str(tmp_path / "speed")]
     subprocess.run(command, check=True, capture_output=True)
     table = pd.read_csv(tmp_path / "speed.csv").set_index("contender")
@@ -213,7 +215,7 @@ def test_scaling_is_measured_and_drawn(tmp_path):
     import pandas as pd
     from PIL import Image
 
-    command = [sys.executable, str(ROOT / "scripts/scaling.py"), "--images", "4", "6"]
+    command = [sys.executable, str(ROOT / "scripts/dev/scaling.py"), "--images", "4", "6"]
     command += ["--sides", "64", "96", "--output", str(tmp_path / "scaling")]
     subprocess.run(command, check=True, capture_output=True)
     table = pd.read_csv(tmp_path / "scaling.csv")

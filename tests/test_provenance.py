@@ -7,9 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from indad import evaluation, provenance, seal
-from indad.errors import StoreError
-from indad.verify import verify
+from indad.core import checksum, provenance
+from indad.core.errors import StoreError
+from indad.evaluation import evaluate
+from indad.pipeline.verify import verify
 
 KEYS = {"dataset": "d", "category": "c", "experiment": "e", "seed": 0}
 FEATURES = {
@@ -26,7 +27,7 @@ def record(folder, **changes):
     folder.mkdir(parents=True, exist_ok=True)
     metrics, path = folder / "m.csv", folder / "m.json"
     keys = KEYS | {key: changes.pop(key) for key in list(changes) if key in KEYS}
-    evaluation.write(evaluation.tidy({"image_auroc": 0.9}, **keys), metrics)
+    evaluate.write(evaluate.tidy({"image_auroc": 0.9}, **keys), metrics)
     made_with = dict.fromkeys(("model", "features", "calibration"), f"xxh3_128:{0:032x}")
     made_with |= {"features_made_with": FEATURES}
     made_with |= provenance.here("cpu") | changes
@@ -91,9 +92,9 @@ def finished(folder, weights="timm", sha256="ab" * 32):
     features = FEATURES | {"weights": weights, "weights_sha256": sha256}
     path, metrics = record(folder / "metrics", features_made_with=features)
     found = provenance.read_record(path, metrics)
-    with seal.create_hdf5(folder / "f.h5", "features", 1) as file:
+    with checksum.create_hdf5(folder / "f.h5", "features", 1) as file:
         file.create_dataset("a", data=np.arange(9))
-    found["digests"]["features"] = provenance.stated_digest("features", folder / "f.h5")
+    found["digests"]["features"] = provenance.recorded_digest("features", folder / "f.h5")
     kinds = ("manifest", "scores", "maps", "metrics")
     found["digests"] |= dict.fromkeys(kinds, "sha256:" + "3" * 64)
     runs = [{kind: kind for kind in kinds} | {"folder": "/no/such", "features": "f.h5"}]
@@ -117,7 +118,7 @@ def test_weights_are_compared_where_they_are_a_file(tmp_path):
 def test_a_product_of_another_run_is_noticed(tmp_path):
     """Sound and sealed, but not the one the tables come from."""
     assert finished(tmp_path) == []
-    with seal.create_hdf5(tmp_path / "f.h5", "features", 1) as file:
+    with checksum.create_hdf5(tmp_path / "f.h5", "features", 1) as file:
         file.create_dataset("a", data=np.arange(9) + 1)
     problems = [message for kind, message in verify(tmp_path).problems if kind == "features"]
     assert len(problems) == 1

@@ -7,9 +7,9 @@ import shutil
 import pytest
 
 from conftest import save_image
-from indad.errors import ConfigError, DataError
-from indad.manifest import build, find_categories
-from indad.reading import ELSEWHERE, MASK, MISPLACED, TEST, TRAIN, Reading, sounds_good
+from indad.core.errors import ConfigError, DataError
+from indad.data.folder_layout import ELSEWHERE, MASK, MISPLACED, TEST, TRAIN, Reading, sounds_good
+from indad.data.manifest import build, find_categories
 
 
 @pytest.mark.parametrize(

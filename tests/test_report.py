@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fabricate import CATEGORIES, EXPERIMENTS, ODD, fabricate, picture
-from indad import charts, comparison, embed, report
-from indad.errors import StoreError
+from indad.core.errors import StoreError
+from indad.evaluation import comparison
+from indad.reporting import charts, embed, report
 
 VOID = {"meta", "link", "img", "input", "br"}
 

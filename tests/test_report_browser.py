@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fabricate import CATEGORIES, EXPERIMENTS, ODD, fabricate
-from indad import report
+from indad.reporting import report
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright not here: make setup")
 

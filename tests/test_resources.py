@@ -15,8 +15,11 @@ import pytest
 import yaml
 
 from conftest import ROOT
-from indad import manifest, methods, resources, store
-from indad.resources import Features, Images
+from indad import methods
+from indad.data import manifest
+from indad.features import store
+from indad.pipeline import resources
+from indad.pipeline.resources import Features, Images
 
 RESNET18 = Features(
     train=200,
@@ -148,7 +151,13 @@ def test_profiles_are_documented_and_known_to_snakemake(name):
 @pytest.mark.slow
 def test_scale_is_measured_and_written(tmp_path):
     """That it runs and writes what it says; the figures themselves are no test's business."""
-    command = [sys.executable, str(ROOT / "scripts/scale.py"), "--small", "--docs", str(tmp_path)]
+    command = [
+        sys.executable,
+        str(ROOT / "scripts/dev/scale.py"),
+        "--small",
+        "--docs",
+        str(tmp_path),
+    ]
     subprocess.run(command, check=True, capture_output=True)
     text = (tmp_path / "scale.md").read_text()
     (jobs,) = re.findall(r"15 x 1 x 2 x 1, nothing made yet +\| (\d+) ", text)

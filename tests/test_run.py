@@ -10,7 +10,7 @@ import pytest
 
 import run
 from conftest import ROOT
-from indad.errors import IndadError
+from indad.core.errors import IndadError
 
 
 def settings(*arguments: str) -> dict:

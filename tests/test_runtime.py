@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from indad import report, runtime, store
-from indad.cache import TAKEN
-from indad.tables import Layout
+from indad.features import store
+from indad.features.cache import TAKEN
+from indad.reporting import report, runtime
+from indad.reporting.tables import Layout
 
 IMAGES = pd.DataFrame(
     [

@@ -9,15 +9,15 @@ import pytest
 from safetensors import safe_open
 
 from conftest import make_features
-from indad import seal
-from indad.errors import StoreError
+from indad.core import checksum
+from indad.core.errors import StoreError
 from indad.methods.padim import PaDiM
 
 
 @pytest.fixture
 def product(tmp_path, rng):
     path = tmp_path / "x.h5"
-    with seal.create_hdf5(path, "features", 3) as file:
+    with checksum.create_hdf5(path, "features", 3) as file:
         file.create_dataset("a", data=rng.random((50, 7)))
         file.attrs["note"] = "ü"
     return path
@@ -31,12 +31,12 @@ def model(tmp_path, rng):
 
 
 def test_round_trip(product):
-    with seal.open_hdf5(product, "features", 3, "store") as file:
+    with checksum.open_hdf5(product, "features", 3, "store") as file:
         assert file["a"].shape == (50, 7)
         assert file.attrs["note"] == "ü"
     line = product.read_bytes().partition(b"\n")[0].decode().split()
     assert line[:4] == ["indad-sealed", "features", "3", str(product.stat().st_size)]
-    assert seal.stated(product) == line[4] == seal.check(product).digest
+    assert checksum.recorded_digest(product) == line[4] == checksum.check(product).digest
 
 
 @pytest.mark.parametrize("name", ["product", "model"])
@@ -44,17 +44,17 @@ def test_every_byte_counts(name, request, monkeypatch):
     """Each byte in turn, the unused ones of the block and the header's padding included."""
     path = request.getfixturevalue(name)
     sound = path.read_bytes()
-    monkeypatch.setattr(seal, "PIECE", 1 << 16)
+    monkeypatch.setattr(checksum, "PIECE", 1 << 16)
     for at in range(len(sound)):
         with path.open("rb+") as file:
             file.seek(at)
             file.write(bytes([sound[at] ^ 1]))
         with pytest.raises(StoreError, match="delete it and run again"):
-            seal.check(path)
+            checksum.check(path)
         with path.open("rb+") as file:
             file.seek(at)
             file.write(sound[at : at + 1])
-    assert seal.check(path)
+    assert checksum.check(path)
 
 
 @pytest.mark.parametrize("name", ["product", "model"])
@@ -64,29 +64,29 @@ def test_every_truncation_and_anything_behind_is_refused(name, request):
     for length in range(0, len(sound), 7):
         path.write_bytes(sound[:length])
         with pytest.raises(StoreError, match="damaged"):
-            seal.check(path)
+            checksum.check(path)
     path.write_bytes(sound + b"\0")
     with pytest.raises(StoreError, match="damaged"):
-        seal.check(path)
+        checksum.check(path)
 
 
 def test_another_kind_or_version_is_refused(product, model):
     for kind, version in (("maps", 3), ("features", 4)):
         with pytest.raises(StoreError, match="holds features, schema version 3; this library"):
-            seal.open_hdf5(product, kind, version, "store")
+            checksum.open_hdf5(product, kind, version, "store")
     with pytest.raises(StoreError, match="holds a model"):
-        seal.open_hdf5(model, "features", 3, "store")
+        checksum.open_hdf5(model, "features", 3, "store")
 
 
 def test_a_damaged_file_never_reaches_the_hdf5_library(product, monkeypatch):
     product.write_bytes(product.read_bytes()[:-1] + b"x")
-    monkeypatch.setattr(seal.h5py, "File", lambda *_: pytest.fail("opened"))
+    monkeypatch.setattr(checksum.h5py, "File", lambda *_: pytest.fail("opened"))
     with pytest.raises(StoreError, match=r"x\.h5: damaged: its content does not match its seal"):
-        seal.open_hdf5(product, "features", 3, "store")
+        checksum.open_hdf5(product, "features", 3, "store")
 
 
 def test_a_failed_write_leaves_nothing(tmp_path):
-    with pytest.raises(RuntimeError), seal.create_hdf5(tmp_path / "x.h5", "maps", 1):
+    with pytest.raises(RuntimeError), checksum.create_hdf5(tmp_path / "x.h5", "maps", 1):
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
 

@@ -7,8 +7,9 @@ from importlib import metadata
 
 import pytest
 
-from indad import catalogue, manifest, sources
-from indad.errors import DataError
+from indad.core.errors import DataError
+from indad.data import manifest
+from indad.data.public import catalogue, sources
 
 
 def files(folder):

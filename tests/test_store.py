@@ -6,9 +6,10 @@ import h5py
 import numpy as np
 import pytest
 
-from indad import seal, store
-from indad.errors import StoreError
-from indad.store import FeatureStore
+from indad.core import checksum
+from indad.core.errors import StoreError
+from indad.features import store
+from indad.features.store import FeatureStore
 
 MADE_WITH = {"backbone": "net", "weights_sha256": "ab", "layers": ["a"], "input_size": [8, 8]}
 
@@ -107,11 +108,11 @@ def test_damaged_stores_are_refused(tmp_path, rng):
         pass
     with pytest.raises(StoreError, match="no feature store sealed by this project"):
         FeatureStore(path)
-    with seal.create_hdf5(path, "features", 99):
+    with checksum.create_hdf5(path, "features", 99):
         pass
     with pytest.raises(StoreError, match="schema version 99; this library reads features, vers"):
         FeatureStore(path)
-    with seal.create_hdf5(path, store.KIND, store.SCHEMA_VERSION):
+    with checksum.create_hdf5(path, store.KIND, store.SCHEMA_VERSION):
         pass
     with pytest.raises(StoreError, match="not a feature store of this project"):
         FeatureStore(path)

@@ -6,10 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from indad import catalogue, evaluation, manifest, published, readme, tables
-from indad.errors import DataError, StoreError
-from indad.store import GroundTruth
-from indad.tables import Layout
+from indad.core.errors import DataError, StoreError
+from indad.data import manifest
+from indad.data.ground_truth import GroundTruth
+from indad.data.public import catalogue
+from indad.evaluation import evaluate
+from indad.reporting import published, readme, tables
+from indad.reporting.tables import Layout
 
 
 def metrics(rows, bounds=(np.nan, np.nan)) -> pd.DataFrame:
@@ -214,9 +217,9 @@ def test_defects_without_a_mask_do_not_count_for_pixels(rng):
     masks[2, 1:3, 1:4] = True
     maps = rng.random((4, 6, 6)).astype(np.float32)
     known = truth([0, 0, 1, 1], [True, True, True, False], masks)
-    values = evaluation.evaluate(scored([0.1, 0.2, 0.9, 0.15]), maps, known)
+    values = evaluate.evaluate(scored([0.1, 0.2, 0.9, 0.15]), maps, known)
     without = truth([0, 0, 1], [True] * 3, masks[:3])
-    three = evaluation.evaluate(scored([0.1, 0.2, 0.9]), maps[:3], without)
+    three = evaluate.evaluate(scored([0.1, 0.2, 0.9]), maps[:3], without)
     assert values["image_auroc"] == 0.75
     assert three["image_auroc"] == 1.0
     assert values["pixel_auroc"] == three["pixel_auroc"]
@@ -225,28 +228,28 @@ def test_defects_without_a_mask_do_not_count_for_pixels(rng):
 
 def test_no_masks_no_pixel_metrics(rng):
     known = truth([0, 1], [True, False], np.zeros((2, 4, 4), bool))
-    values = evaluation.evaluate(scored([0.1, 0.2]), rng.random((2, 4, 4)), known)
+    values = evaluate.evaluate(scored([0.1, 0.2]), rng.random((2, 4, 4)), known)
     assert list(values) == ["image_auroc", "image_ap", "image_f1max"]
 
 
 def test_scores_of_other_images_are_refused(rng):
     known = truth([0, 1], [True, True], np.zeros((2, 4, 4), bool))
     with pytest.raises(StoreError, match="not of the store's test images"):
-        evaluation.evaluate(scored([0.1, 0.2, 0.3]), rng.random((3, 4, 4)), known)
+        evaluate.evaluate(scored([0.1, 0.2, 0.3]), rng.random((3, 4, 4)), known)
 
 
 def test_metrics_files_round_trip(tmp_path):
-    frame = evaluation.tidy(
+    frame = evaluate.tidy(
         {"image_auroc": 1 / 3}, dataset="NA", category="1", experiment="X", seed=0
     )
-    evaluation.write(frame, tmp_path / "m.csv")
-    again = evaluation.read([tmp_path / "m.csv", tmp_path / "m.csv"])
+    evaluate.write(frame, tmp_path / "m.csv")
+    again = evaluate.read([tmp_path / "m.csv", tmp_path / "m.csv"])
     assert len(again) == 2
     assert again.loc[0, ["dataset", "category", "seed"]].tolist() == ["NA", "1", 0]
     assert again.loc[0, "value"] == pytest.approx(1 / 3, abs=1e-10)
     (tmp_path / "m.csv").write_text("junk\n")
     with pytest.raises(StoreError, match=r"m\.csv: not a metrics table"):
-        evaluation.read([tmp_path / "m.csv"])
+        evaluate.read([tmp_path / "m.csv"])
 
 
 def test_images_of_one_class_leave_what_is_not_defined_empty(rng, tmp_path):
@@ -260,19 +263,19 @@ def test_images_of_one_class_leave_what_is_not_defined_empty(rng, tmp_path):
     bad = GroundTruth(names, np.ones(2, int), np.array(["cut"] * 2), np.ones(2, bool), drawn)
     frames = []
     for category, truth, count in (("all good", good, 3), ("all bad", bad, 7)):
-        values = evaluation.evaluate(scored, maps, truth)
+        values = evaluate.evaluate(scored, maps, truth)
         assert len(values) == count
-        drawn = evaluation.resample(scored, maps, truth, resamples=20, seed=0)
-        bounds = evaluation.intervals(values, drawn, scored["score"].to_numpy(), truth, level=0.95)
+        drawn = evaluate.resample(scored, maps, truth, resamples=20, seed=0)
+        bounds = evaluate.intervals(values, drawn, scored["score"].to_numpy(), truth, level=0.95)
         assert set(drawn) == {name for name, value in values.items() if np.isfinite(value)}
         assert all(np.isnan(bounds[name][0]) for name in list(tables.TITLES)[:3])
         assert all(np.isnan(values[name]) for name in list(tables.TITLES)[:3])
         assert all(np.isfinite(values[name]) for name in list(values)[3:])
         path = tmp_path / f"{category}.csv"
         keys = {"dataset": "d", "category": category, "experiment": "X", "seed": 0}
-        evaluation.write(evaluation.tidy(values, **keys), path)
+        evaluate.write(evaluate.tidy(values, **keys), path)
         frames.append(path)
-    measured = evaluation.read(frames)
+    measured = evaluate.read(frames)
     assert [row[1] for row in table(measured, "image_auroc", "X")[2:]] == ["-", "-", "-"]
     good_row, bad_row, _ = table(measured, "aupro", "X")[2:]
     assert good_row == ["all good", "-"]

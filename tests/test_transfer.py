@@ -14,14 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indad import disk, transfer
-from indad.errors import DataError
+from indad.core import disk
+from indad.core.errors import DataError
+from indad.data.public import download
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 #: Where a transfer is cut, but for a piece too small to be kept.
 CUT = 4 * 2**18
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
-IMPATIENT = transfer.Patience(pause=0.01, connect=0.5, stall=0.3)
+IMPATIENT = download.Patience(pause=0.01, connect=0.5, stall=0.3)
 
 
 class Server(ThreadingHTTPServer):
@@ -108,7 +109,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def fetch(url: str, path: Path, *, sha256: str | None = SHA256, **options) -> str:
-    return transfer.download(url, path, sha256=sha256, **{"patience": IMPATIENT} | options)
+    return download.download(url, path, sha256=sha256, **{"patience": IMPATIENT} | options)
 
 
 @pytest.fixture
@@ -228,7 +229,7 @@ def test_the_server_may_ask_for_a_pause(server, tmp_path, monkeypatch):
 def test_a_full_disk_is_noticed_before_the_transfer(server, tmp_path, monkeypatch):
     usage = disk.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(
-        disk.shutil, "disk_usage", lambda _: usage._replace(free=transfer.RESERVE + 1000)
+        disk.shutil, "disk_usage", lambda _: usage._replace(free=download.RESERVE + 1000)
     )
     with pytest.raises(DataError, match="not enough disk space in .* MB needed"):
         fetch(server.url, tmp_path / "data.tar.xz")

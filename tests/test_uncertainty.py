@@ -11,10 +11,10 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from indad import bootstrap, evaluation, intervals, metrics, resamples
-from indad.errors import StoreError
-from indad.resamples import Resamples
-from indad.store import GroundTruth
+from indad.core.errors import StoreError
+from indad.data.ground_truth import GroundTruth
+from indad.evaluation import bootstrap, evaluate, intervals, metrics, resamples
+from indad.evaluation.resamples import Resamples
 
 
 def materialised(maps, masks, weights) -> list[float]:
@@ -217,9 +217,9 @@ def run_of(rng, good: int, defective: int, contrast: float = 2.0, has_mask=None)
 
 
 def bounds_of(table, maps, truth, count=200):
-    values = evaluation.evaluate(table, maps, truth)
-    drawn = evaluation.resample(table, maps, truth, resamples=count, seed=0)
-    found = evaluation.intervals(values, drawn, table["score"].to_numpy(), truth, level=0.95)
+    values = evaluate.evaluate(table, maps, truth)
+    drawn = evaluate.resample(table, maps, truth, resamples=count, seed=0)
+    found = evaluate.intervals(values, drawn, table["score"].to_numpy(), truth, level=0.95)
     return values, drawn, found
 
 
@@ -228,7 +228,7 @@ def test_every_metric_has_an_interval_around_it(rng):
     assert list(found) == list(values) == list(drawn) == list(metrics.METRICS)
     for metric, (low, high) in found.items():
         assert 0 <= low < values[metric] < high <= 1
-    tidy = evaluation.tidy(values, found, dataset="d", category="c", experiment="e", seed=0)
+    tidy = evaluate.tidy(values, found, dataset="d", category="c", experiment="e", seed=0)
     assert tidy[["ci_low", "ci_high"]].notna().all(axis=None)
 
 
@@ -243,13 +243,13 @@ def test_perfect_scores_are_not_certain(rng):
 
 def test_images_without_a_mask_count_for_image_metrics_alone(rng):
     table, maps, truth = run_of(rng, 6, 8, has_mask=[True] * 11 + [False] * 3)
-    drawn = evaluation.resample(table, maps, truth, resamples=50, seed=0)
+    drawn = evaluate.resample(table, maps, truth, resamples=50, seed=0)
     kept = slice(0, 11)
     without = GroundTruth(
         truth.image[kept], truth.label[kept], truth.defect[kept], truth.has_mask[kept],
         truth.mask[kept],
     )  # fmt: skip
-    alone = evaluation.resample(table[kept], maps[kept], without, resamples=50, seed=0)
+    alone = evaluate.resample(table[kept], maps[kept], without, resamples=50, seed=0)
     np.testing.assert_array_equal(drawn["aupro"], alone["aupro"])
     assert (drawn["image_auroc"] != alone["image_auroc"]).any()
 
@@ -279,7 +279,7 @@ def test_resamples_files_round_trip_and_damage_is_told(tmp_path, rng):
 
 @pytest.mark.slow
 def test_intervals_cover_and_equals_are_not_told_apart():
-    """A short run of scripts/coverage.py: 95 % within what so few simulations can show."""
+    """A short run of scripts/dev/coverage.py: 95 % within what so few simulations can show."""
     import coverage
 
     table = coverage.study(((12, 30),), images=60, pixels=30, resamples=200)

@@ -18,9 +18,13 @@ import pytest
 import yaml
 
 from conftest import ROOT
-from indad import comparison, evaluation, manifest, methods, provenance, seal, tables
-from indad.store import FeatureStore
-from indad.verify import verify
+from indad import methods
+from indad.core import checksum, provenance
+from indad.data import manifest
+from indad.evaluation import comparison, evaluate
+from indad.features.store import FeatureStore
+from indad.pipeline.verify import verify
+from indad.reporting import tables
 from run import load_config
 from run import main as run_main
 from test_layouts import make_mvtec, pack
@@ -107,8 +111,8 @@ pytestmark = pytest.mark.slow
 
 
 def test_all_metrics_of_all_experiments(finished):
-    metrics = evaluation.read([finished / "results/metrics.csv"])
-    assert list(metrics) == list(evaluation.COLUMNS)
+    metrics = evaluate.read([finished / "results/metrics.csv"])
+    assert list(metrics) == list(evaluate.COLUMNS)
     assert metrics["value"].between(0, 1).all()
     measured = metrics.groupby(["dataset", "category", "experiment"])["metric"].apply(tuple)
     assert len(measured) == 8
@@ -117,7 +121,7 @@ def test_all_metrics_of_all_experiments(finished):
 
 
 def test_every_value_has_an_interval_and_a_number_of_images(finished):
-    metrics = evaluation.read([finished / "results/metrics.csv"])
+    metrics = evaluate.read([finished / "results/metrics.csv"])
     assert (metrics["ci_low"] <= metrics["value"]).all()
     assert (metrics["value"] <= metrics["ci_high"]).all()
     assert (metrics["ci_high"] - metrics["ci_low"] > 1e-3).all()
@@ -145,7 +149,7 @@ def test_metrics_are_those_of_the_scores(finished):
     from sklearn.metrics import roc_auc_score
 
     scores = pd.read_csv(finished / "results/scores/drawn/wood/PaDiM/seed0/scores.csv")
-    metrics = evaluation.read([finished / "results/metrics/drawn/wood/PaDiM/seed0.csv"])
+    metrics = evaluate.read([finished / "results/metrics/drawn/wood/PaDiM/seed0.csv"])
     assert list(scores) == ["image", "label", "defect", "score"]
     value = metrics.set_index("metric").loc["image_auroc", "value"]
     assert value == pytest.approx(roc_auc_score(scores["label"], scores["score"]), abs=1e-9)
@@ -204,7 +208,8 @@ def test_coresets_share_one_fit(finished):
 
 
 def test_a_model_scores_images_as_the_workflow_does(finished):
-    from indad import load_model, scores
+    from indad import load_model
+    from indad.evaluation import scores
 
     for experiment in SMALL["run"]["experiments"]:
         folder = finished / f"results/scores/drawn/wood/{experiment}/seed0"
@@ -374,7 +379,7 @@ def test_scores_that_do_not_give_the_metrics_are_noticed(copied):
                 and run["keys"]["dataset"] == "drawn")  # fmt: skip
     other = next(run for run in found["runs"] if run["keys"]["dataset"] == "elpv")
     padim["files"]["metrics"] = other["files"]["metrics"]
-    seal.write_json(path, found)
+    checksum.write_json(path, found)
     problems = [message for kind, message in verify(copied).problems if kind == "chain"]
     path.write_bytes(sound)
     assert any("image AUROC" in message and "give" in message for message in problems)
@@ -627,7 +632,7 @@ def test_a_folder_of_ones_own_by_a_list_and_with_one_class(category, tmp_path):
     }
     done = snakemake(tmp_path, **changes)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    metrics = evaluation.read([tmp_path / "results/metrics.csv"])
+    metrics = evaluate.read([tmp_path / "results/metrics.csv"])
     value = metrics.set_index(["category", "metric"])["value"]
     assert value["widget"].notna().sum() == 7
     assert value["gadget"].isna().all()

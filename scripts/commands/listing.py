@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from commands import plain
-from indad.errors import ConfigError
-from indad.inventory import Category, Experiment, Model, survey
+from indad.core.errors import ConfigError
+from indad.pipeline.inventory import Category, Experiment, Model, survey
 
 #: Metrics shown, with short headings.
 SHOWN = {"image_auroc": "image\nAUROC", "pixel_auroc": "pixel\nAUROC", "aupro": "AUPRO"}

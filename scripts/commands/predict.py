@@ -21,11 +21,12 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from indad import atomic, photos
-from indad.calibration import Calibration, Threshold
-from indad.errors import ConfigError, DataError
-from indad.predict import Failure, Model, Result, choose, load_model
-from indad.progress import duration
+from indad.core import atomic
+from indad.core.errors import ConfigError, DataError
+from indad.core.progress import duration
+from indad.evaluation.calibration import Calibration, Threshold
+from indad.inference import photos
+from indad.inference.model import Failure, Model, Result, choose, load_model
 
 #: Columns of the CSV file, and fields of an image in the JSON file.
 COLUMNS = ("image", "score", "threshold", "anomalous", "seconds", "error")

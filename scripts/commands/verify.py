@@ -12,7 +12,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from commands import plain
-from indad.verify import HEADINGS, verify
+from indad.pipeline.verify import HEADINGS, verify
 
 
 def parser() -> argparse.ArgumentParser:

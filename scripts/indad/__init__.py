@@ -15,7 +15,11 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 #: Names that are imported with torch's help on first use.
-_LAZY = {"load_model": "indad.predict", "Model": "indad.predict", "Result": "indad.predict"}
+_LAZY = {
+    "load_model": "indad.inference.model",
+    "Model": "indad.inference.model",
+    "Result": "indad.inference.model",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -13,28 +13,20 @@ from snakemake.utils import validate
 ROOT = Path(str(workflow.current_basedir)).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from indad import (
-    bootstrap,
-    calibration,
-    lock,
-    manifest,
-    methods,
-    pixels,
-    provenance,
-    published,
-    resamples,
-    resources,
-    scores,
-    store,
-    tables,
-    weights,
-)
-from indad.config import Config, check_schema
-from indad.errors import IndadError
-from indad.extractor import EXTRACT_VERSION
-from indad.images import Geometry
-from indad.report import VERSION as REPORT_VERSION
-from indad.runtime import VERSION as RUNTIME_VERSION
+from indad import methods
+from indad.core import provenance
+from indad.core.errors import IndadError
+from indad.data import decode as pixels
+from indad.data import manifest
+from indad.data.images import Geometry
+from indad.evaluation import bootstrap, calibration, resamples, scores
+from indad.features import store, weights
+from indad.features.settings import EXTRACT_VERSION
+from indad.pipeline import lock, resources
+from indad.pipeline.config import Config, check_schema
+from indad.reporting import published, tables
+from indad.reporting.report import VERSION as REPORT_VERSION
+from indad.reporting.runtime import VERSION as RUNTIME_VERSION
 
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
 

@@ -9,9 +9,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from indad import seal
-from indad.errors import ConfigError, StoreError
-from indad.features import FeatureSource
+from indad.core import checksum
+from indad.core.errors import ConfigError, StoreError
+from indad.features.source import FeatureSource
 from indad.methods.base import SCHEMA_VERSION, Detector
 
 #: method name in the configuration -> module and class
@@ -80,12 +80,12 @@ def score_parameters(name: str, parameters: Mapping[str, Any]) -> dict[str, Any]
     return {key: parameters[key] for key in method_class(name).score_parameters}
 
 
-def read_header(path: str | Path, *, whole: bool = True) -> dict[str, Any]:
+def read_header(path: str | Path, *, verify: bool = True) -> dict[str, Any]:
     """Compare a model file with its seal and return its description, without its arrays.
 
     Args:
         path: the model file.
-        whole: False leaves the comparison out, where models are only listed or told apart.
+        verify: False leaves the comparison out, where models are only listed or told apart.
 
     Raises:
         StoreError: the file is missing, damaged, not a model of this project, or of another
@@ -94,8 +94,8 @@ def read_header(path: str | Path, *, whole: bool = True) -> dict[str, Any]:
     import jsonschema
     from safetensors import SafetensorError, safe_open
 
-    if whole:
-        seal.check(Path(path), "model")
+    if verify:
+        checksum.check(Path(path), "model")
     elif not Path(path).is_file():
         raise StoreError(f"{path}: no such model")
     try:

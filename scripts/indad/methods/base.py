@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
-from indad import __version__, atomic, seal
-from indad.errors import ConfigError, StoreError
-from indad.features import FeatureSource, select_layers
-from indad.gpu import smaller
-from indad.progress import Progress, ignore
+from indad import __version__
+from indad.core import atomic, checksum
+from indad.core.device import smaller
+from indad.core.errors import ConfigError, StoreError
+from indad.core.progress import Progress, ignore
+from indad.features.source import FeatureSource, select_layers
 
 # torch is imported where it is used: the workflow reads a method's parameters many times, and
 # importing torch takes longer than planning all jobs.
@@ -151,7 +152,7 @@ class Detector(ABC):
         """
         import torch
 
-        from indad.anomaly_map import anomaly_maps
+        from indad.methods.anomaly_map import anomaly_maps
 
         count = len(test)
         images = np.empty(count, np.float32)
@@ -230,10 +231,10 @@ class Detector(ABC):
         with atomic.replacing(path) as temporary:
             temporary.touch()
             mode = temporary.stat().st_mode
-            header = seal.sealable(self.header(path))
+            header = checksum.with_placeholder(self.header(path))
             save_file(state, str(temporary), metadata={"indad": header})
             temporary.chmod(mode)  # safetensors lets nobody but the owner read
-            seal.seal_safetensors(temporary)
+            checksum.write_safetensors_checksum(temporary)
 
     @classmethod
     def load(

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from indad.errors import ConfigError
-from indad.features import FeatureSource, chunks
+from indad.core.errors import ConfigError
+from indad.core.progress import Progress
+from indad.features.source import FeatureSource, chunks
 from indad.methods.base import Detector
-from indad.progress import Progress
 
 if TYPE_CHECKING:
     import torch

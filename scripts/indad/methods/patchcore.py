@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from indad.errors import StoreError
-from indad.features import FeatureSource, chunks
+from indad.core.errors import StoreError
+from indad.core.progress import Progress
+from indad.features.source import FeatureSource, chunks
 from indad.methods.base import Detector
-from indad.progress import Progress
 
 if TYPE_CHECKING:
     import torch
@@ -105,7 +105,7 @@ class PatchCore(Detector):
     def _fit(self, train: FeatureSource, progress: Progress) -> None:
         import torch
 
-        from indad.coreset import greedy_k_center, random_projection
+        from indad.methods.coreset import greedy_k_center, random_projection
 
         self._searchable: Any = None
         _, height, width = train.shape(self.layers_[0])
@@ -170,7 +170,7 @@ class PatchCore(Detector):
 
     def _bank(self) -> Any:
         """Return the searchable bank of the coreset asked for, a prefix of the stored one."""
-        from indad.neighbors import Bank
+        from indad.methods.neighbors import Bank
 
         count = self._count(self.patches_)
         if self._searchable is None:
@@ -187,7 +187,7 @@ class PatchCore(Detector):
         """
         import torch
 
-        from indad.neighbors import k_nearest
+        from indad.methods.neighbors import k_nearest
 
         bank = self.bank_[: self._count(self.patches_)]
         neighbours = min(self.neighbours, len(bank))

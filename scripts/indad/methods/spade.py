@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from indad.errors import StoreError
-from indad.features import FeatureSource
+from indad.core.errors import StoreError
+from indad.core.progress import Progress
+from indad.features.source import FeatureSource
 from indad.methods.base import Detector
-from indad.progress import Progress
 
 if TYPE_CHECKING:
     import torch
 
-    from indad.neighbors import Gallery
+    from indad.methods.neighbors import Gallery
 
 
 class SPADE(Detector):
@@ -69,7 +69,7 @@ class SPADE(Detector):
         """Return the training images' features at all positions of a layer, to search among."""
         import torch
 
-        from indad.neighbors import Gallery
+        from indad.methods.neighbors import Gallery
 
         def read(image: int) -> torch.Tensor:
             maps = torch.from_numpy(self.gallery_.maps(layer, slice(image, image + 1)))
@@ -86,7 +86,7 @@ class SPADE(Detector):
         self, layers: dict[str, torch.Tensor], z: torch.Tensor
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
 
-        from indad.neighbors import k_nearest
+        from indad.methods.neighbors import k_nearest
 
         count = len(self.z_)
         neighbours = min(max(self.k_image, self.k_pixel), count)

@@ -1,0 +1,242 @@
+"""What every figure comes from: recorded beside each metrics file, gathered for a whole run.
+
+A chain of digests leads from a table back to the images. The feature store names the weights, the
+manifest and its settings; the file of anomaly maps names the store and the model; the record beside
+a metrics file names them all. ``provenance.json`` gathers the records of a run, and
+`indad.pipeline.verify` holds them against what is on disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from indad import __version__
+from indad.core import checksum
+from indad.core.device import machine
+from indad.core.errors import StoreError
+
+if TYPE_CHECKING:
+    pass
+
+#: Raised when a record holds something else.
+VERSION = 1
+KEYS = ("dataset", "category", "experiment", "seed")
+PACKAGES = ("torch", "timm", "numpy", "scipy", "scikit-learn", "pandas", "pillow", "h5py")
+#: Products with a seal of their own; of the others the SHA-256 is taken.
+SEALED = ("pixels", "features", "model", "maps", "resamples")
+
+
+def here(device: str) -> dict[str, Any]:
+    """Say where a stage runs: device, hardware and versions."""
+    hardware = machine()
+    if device != "cpu":
+        import torch
+
+        hardware = torch.cuda.get_device_name()
+    return {"device": device, "hardware": hardware, "versions": software()}
+
+
+def software() -> dict[str, str]:
+    """Return the versions that may change a figure."""
+    found = {"indad": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def revision(folder: Path) -> str | None:
+    """Return the git commit of the code in ``folder``, "+" behind it if files differ from it."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        return done.stdout.strip()
+
+    if not (folder / ".git").exists():
+        return None
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, hex.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def recorded_digest(kind: str, path: Path) -> str:
+    """Return the digest of a product; a sealed one states its own, whatever its size."""
+    return (
+        f"xxh3_128:{checksum.recorded_digest(path)}" if kind in SEALED else f"sha256:{sha256(path)}"
+    )
+
+
+def compute_digest(digest: str, path: Path) -> str:
+    """Return the digest of a file as it is now, all of it read, of the same kind as ``digest``.
+
+    Raises:
+        StoreError: it cannot be read, or does not match its own seal.
+    """
+    if digest.startswith("sha256:"):
+        return f"sha256:{sha256(path)}"
+    return f"xxh3_128:{checksum.check(path).digest}"
+
+
+def write_record(
+    path: Path,
+    keys: Mapping[str, Any],
+    made_with: Mapping[str, Any],
+    files: Mapping[str, Path],
+) -> None:
+    """Write what a metrics file comes from.
+
+    Args:
+        path: the record (JSON).
+        keys: dataset, category, experiment and seed.
+        made_with: of the scores; names the model and the features.
+        files: the products used and made, by kind.
+    """
+    digests = {kind: recorded_digest(kind, file) for kind, file in files.items()}
+    digests |= {kind: made_with[kind] for kind in ("features", "model", "calibration")}
+    checksum.write_json(
+        path,
+        {
+            "version": VERSION,
+            "keys": {name: keys[name] for name in KEYS},
+            "digests": digests,
+            "made_with": dict(made_with),
+            "evaluated_with": software(),
+        },
+    )
+
+
+def read_record(path: Path, metrics: Path) -> dict[str, Any]:
+    """Read the record of a metrics file, and check that it is that file's.
+
+    Raises:
+        StoreError: the record is missing or damaged, or the metrics are others.
+    """
+    record = checksum.read_json(path)
+    if record.get("version") != VERSION:
+        raise StoreError(f"{path}: record of another version; delete it and run again")
+    if record["digests"]["metrics"] != recorded_digest("metrics", metrics):
+        raise StoreError(
+            f"{metrics}: not the metrics that were computed: damaged or edited since; delete it "
+            "and run again"
+        )
+    return record
+
+
+def line(records: Sequence[Mapping[str, Any]]) -> str:
+    """Return a line for under the tables: what they come from, without a date."""
+    made = [record["made_with"] for record in records]
+    features = [each["features_made_with"] for each in made]
+    versions = made[0]["versions"]
+    weights = {f"{each['backbone']} {each['weights_sha256'][:12]}" for each in features}
+    data: dict[str, set[str]] = {}
+    for record, each in zip(records, features, strict=True):
+        data.setdefault(record["keys"]["dataset"], set()).add(each["manifest_sha256"])
+    hashes = {
+        name: hashlib.sha256("".join(sorted(each)).encode()).hexdigest()[:12]
+        for name, each in data.items()
+    }
+    computed = {f"{each['device']} ({each['hardware']})" for each in made}
+    parts = [
+        f"indad {versions['indad']}, torch {versions['torch']}, timm {versions['timm']}",
+        f"weights {', '.join(sorted(weights))}",
+        f"data {', '.join(f'{name} {value}' for name, value in hashes.items())}",
+        f"computed on {', '.join(sorted(computed))}",
+    ]
+    return f"Provenance: {'; '.join(parts)}. All of it is in `provenance.json`.\n"
+
+
+def write(
+    path: Path,
+    records: Sequence[Mapping[str, Any]],
+    runs: Sequence[Mapping[str, str]],
+    tables: Sequence[Path],
+) -> None:
+    """Gather the records of a run.
+
+    Args:
+        path: ``provenance.json``, at the root of the results.
+        records: of every dataset, category, experiment and seed.
+        runs: for each record its product files by kind, relative to the results, and ``folder``
+            of the images.
+        tables: what was made of all metrics.
+
+    Raises:
+        StoreError: two results come from different files of the same name.
+    """
+    root = path.parent
+    digests: dict[str, str] = {}
+    listed, data, weights = [], {}, {}
+    for record, run in zip(records, runs, strict=True):
+        files = {kind: file for kind, file in run.items() if kind != "folder"}
+        for kind, file in files.items():
+            digest = record["digests"][kind]
+            if digests.setdefault(file, digest) != digest:
+                raise StoreError(
+                    f"{root / file}: was made anew after some results were computed from it, so "
+                    "the tables would mix two; delete the folder 'scores' and run again"
+                )
+        listed.append({**record, "files": files})
+        features = record["made_with"]["features_made_with"]
+        data[run["manifest"]] = _portable(run["folder"], root)
+        weights[features["weights_sha256"]] = {
+            key: features[key] for key in ("backbone", "weights", "weights_source")
+        }
+    digests |= {
+        each.relative_to(root).as_posix(): recorded_digest("table", each) for each in tables
+    }
+    checksum.write_json(
+        path,
+        {
+            "version": VERSION,
+            "revision": revision(Path(__file__).resolve().parents[3]),
+            "machine": machine(),
+            "platform": platform.platform(),
+            "software": software(),
+            "digests": digests,
+            "data": data,
+            "weights": weights,
+            "runs": listed,
+        },
+    )
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read what `write` gathered.
+
+    Raises:
+        StoreError: the file is missing, damaged or of another version.
+    """
+    found = checksum.read_json(path)
+    if found.get("version") != VERSION:
+        raise StoreError(f"{path}: of another version; delete it and run again")
+    return found
+
+
+def _portable(folder: str, root: Path) -> str:
+    """Return a folder's path relative to the results if it lies there, so that they can move."""
+    path, base = Path(folder).absolute(), root.absolute()
+    return path.relative_to(base).as_posix() if path.is_relative_to(base) else str(path)

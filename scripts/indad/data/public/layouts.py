@@ -1,0 +1,290 @@
+"""How public data sets lie in their archives, and how each becomes an MVTec AD layout.
+
+A layout is a small function that lists, for a category, which file goes where. Files are linked
+or copied, never changed; only several masks of one image are united into one.
+"""
+
+from __future__ import annotations
+
+import csv
+import inspect
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from indad.data.public.unpack import safe_name
+from indad.core.errors import DataError
+from indad.data.images import mask_pixels
+from indad.data.manifest import GOOD, image_files
+from indad.core.progress import Progress, ignore
+
+logger = logging.getLogger("indad")
+
+#: The file, or the masks to unite, and where it goes below the category's folder.
+Item = tuple[tuple[Path, ...], str]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A layout of images and masks on disk.
+
+    Attributes:
+        items: ``items(root, category, *, options...)`` lists what goes where.
+        markers: what lies below the data set's root, with ``{category}`` in it.
+        picture: the layout in one line, for messages.
+        native: it is MVTec AD's own, so that a folder can be used as it lies.
+        single: the data set is one category, all of it.
+        shared: folders that every category needs.
+        unused: folders that none needs.
+    """
+
+    items: Callable[..., Iterator[Item]]
+    markers: tuple[str, ...]
+    picture: str
+    native: bool = False
+    single: bool = False
+    shared: frozenset[str] = frozenset()
+    unused: frozenset[str] = frozenset()
+
+    @property
+    def options(self) -> dict[str, int]:
+        """The layout's own options with their defaults."""
+        parameters = inspect.signature(self.items).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+    def wants(self, category: str, parts: tuple[str, ...]) -> bool:
+        """Tell whether a category needs a file, by the parts of its path.
+
+        Archives wrap the categories in up to two folders.
+        """
+        if self.unused & set(parts[:-1]):
+            return False
+        return self.single or bool({category, *self.shared} & set(parts[:-1][:3]))
+
+    def root(self, tree: Path, category: str) -> Path:
+        """Find the data set's root in ``tree``: itself, or up to two folders down.
+
+        Raises:
+            DataError: there is none, or more than one.
+        """
+        level = [tree]
+        for _ in range(3):
+            found = [
+                folder
+                for folder in level
+                if all((folder / m.format(category=category)).exists() for m in self.markers)
+            ]
+            if len(found) > 1:
+                raise DataError(f"{category} is both in {found[0]} and in {found[1]}: give one")
+            if found:
+                return found[0]
+            level = [path for folder in level for path in _folders(folder)]
+        raise DataError(f"{tree} holds no {category}; expected {self.picture}")
+
+    def place(
+        self,
+        tree: Path,
+        folder: Path,
+        category: str,
+        options: Mapping[str, Any],
+        progress: Progress = ignore,
+    ) -> None:
+        """Lay a category out in ``folder`` as in MVTec AD.
+
+        Raises:
+            DataError: the category is not in ``tree``, a file of it is missing, or two files
+                would get the same name.
+        """
+        items = list(self.items(self.root(tree, category), category, **options))
+        for done, (files, place) in enumerate(items, 1):
+            target = folder / place
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.exists():
+                raise DataError(f"{files[0]}: another file of that name goes to {place} too")
+            try:
+                if len(files) == 1:
+                    _link_or_copy(files[0], target)
+                else:
+                    union = np.logical_or.reduce([mask_pixels(file) for file in files])
+                    Image.fromarray(union.astype(np.uint8) * 255).save(target)
+            except FileNotFoundError:
+                raise DataError(f"{files[0]}: missing, though the data set lists it") from None
+            except ValueError as error:
+                raise DataError(f"{files[0].parent}: masks of different sizes ({error})") from None
+            progress(done, len(items))
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    """Share the bytes on disk where the file system can."""
+    try:
+        os.link(source.resolve(), target)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _images(folder: Path, place: str) -> Iterator[Item]:
+    for path in image_files(folder):
+        yield (path,), f"{place}/{path.name}"
+
+
+def _folders(folder: Path) -> list[Path]:
+    if not (folder.is_dir() and os.access(folder, os.R_OK | os.X_OK)):
+        return []
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def mvtec(root: Path, category: str) -> Iterator[Item]:
+    """MVTec AD itself: everything stays where it is, so that what is out of place is noticed."""
+    folder = root / category
+    for split in ("train", "test", "ground_truth"):
+        for path in sorted((folder / split).rglob("*")):
+            if path.is_file() and not path.name.startswith("."):
+                yield (path,), path.relative_to(folder).as_posix()
+
+
+def visa(root: Path, category: str) -> Iterator[Item]:
+    """VisA in its one-class split, ``split_csv/1cls.csv``. Every defect is an ``anomaly``."""
+    table = root / "split_csv" / "1cls.csv"
+    with table.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        columns = {"object", "split", "label", "image", "mask"}
+        if not columns <= set(reader.fieldnames or ()):
+            raise DataError(f"{table}: lacks one of the columns {', '.join(sorted(columns))}")
+        for row in reader:
+            if row["object"] != category:
+                continue
+            image = root / safe_name(row["image"])
+            if row["split"] == "train":
+                yield (image,), f"train/good/{image.name}"
+            elif row["label"] == "normal":
+                yield (image,), f"test/good/{image.name}"
+            else:
+                mask = root / safe_name(row["mask"])
+                yield (image,), f"test/anomaly/{image.name}"
+                yield (mask,), f"ground_truth/anomaly/{image.stem}_mask{mask.suffix}"
+
+
+def btad(root: Path, category: str) -> Iterator[Item]:
+    """BTAD: good is called ``ok``."""
+    folder = root / category
+    yield from _images(folder / "train" / "ok", "train/good")
+    for kind in _folders(folder / "test"):
+        yield from _images(kind, f"test/{GOOD if kind.name == 'ok' else kind.name}")
+    for kind in _folders(folder / "ground_truth"):
+        if kind.name != "ok":
+            yield from _images(kind, f"ground_truth/{kind.name}")
+
+
+def mvtec_loco(root: Path, category: str) -> Iterator[Item]:
+    """MVTec LOCO AD: a folder of masks for each image, united. ``validation`` is left out."""
+    folder = root / category
+    yield from _images(folder / "train" / GOOD, "train/good")
+    for kind in _folders(folder / "test"):
+        yield from _images(kind, f"test/{kind.name}")
+    for kind in _folders(folder / "ground_truth"):
+        for masks in _folders(kind):
+            if files := tuple(image_files(masks)):
+                yield files, f"ground_truth/{kind.name}/{masks.name}_mask{files[0].suffix}"
+
+
+def mvtec_ad_2(root: Path, category: str) -> Iterator[Item]:
+    """MVTec AD 2: the public test split; ``validation`` and the private splits are left out."""
+    folder = root / category
+    public = folder / "test_public"
+    yield from _images(folder / "train" / GOOD, "train/good")
+    for kind in _folders(public):
+        if kind.name != "ground_truth":
+            yield from _images(kind, f"test/{kind.name}")
+    for kind in _folders(public / "ground_truth"):
+        yield from _images(kind, f"ground_truth/{kind.name}")
+
+
+def magnetic_tile(root: Path, category: str, *, good: int = 190, seed: int = 0) -> Iterator[Item]:
+    """Magnetic Tile: photos (JPEG) and masks (PNG) side by side, by kind of defect.
+
+    It has no split: ``good`` images without defect, drawn with ``seed``, are for testing, the
+    others for training. Defects with an empty mask, of which the original has a few, are left out.
+
+    Raises:
+        DataError: there are not more than ``good`` images without defect.
+    """
+    photos = sorted((root / "MT_Free" / "Imgs").glob("*.jpg"))
+    if len(photos) <= good:
+        raise DataError(
+            f"{root}/MT_Free/Imgs: {len(photos)} images, too few for {good} to test with and some "
+            "to learn from; choose a smaller option 'good'"
+        )
+    held_out = set(np.random.default_rng(seed).permutation(len(photos))[:good].tolist())
+    for i, photo in enumerate(photos):
+        yield (photo,), f"{'test' if i in held_out else 'train'}/good/{photo.name}"
+    for kind in _folders(root):
+        if not kind.name.startswith("MT_") or kind.name == "MT_Free":
+            continue
+        defect = kind.name.removeprefix("MT_").lower()
+        for photo in sorted((kind / "Imgs").glob("*.jpg")):
+            mask = photo.with_suffix(".png")
+            if not mask_pixels(mask).any():
+                logger.info("left out: %s, its mask is empty", photo)
+                continue
+            yield (photo,), f"test/{defect}/{photo.name}"
+            yield (mask,), f"ground_truth/{defect}/{mask.stem}_mask.png"
+
+
+def kolektor_sdd2(root: Path, category: str) -> Iterator[Item]:
+    """Kolektor SDD2: ``N.png`` and its mask ``N_GT.png``; an image with an empty mask is good.
+
+    The defective images of its training split are left out: nothing here learns from them.
+
+    Raises:
+        DataError: an image has no mask.
+    """
+    for split in ("train", "test"):
+        for image in image_files(root / split):
+            # The archive holds one image twice, as "10301 (copy).png".
+            if image.stem.endswith("_GT") or "(copy)" in image.stem:
+                continue
+            mask = image.with_name(f"{image.stem}_GT.png")
+            if not mask_pixels(mask).any():
+                yield (image,), f"{split}/good/{image.name}"
+            elif split == "test":
+                yield (image,), f"test/defect/{image.name}"
+                yield (mask,), f"ground_truth/defect/{image.stem}_mask.png"
+
+
+LAYOUTS = {
+    "mvtec": Layout(mvtec, ("{category}/train/good",), "<category>/train/good/*.png", native=True),
+    "visa": Layout(
+        visa,
+        ("split_csv/1cls.csv", "{category}"),
+        "split_csv/1cls.csv and <category>/Data/Images/...",
+        shared=frozenset({"split_csv"}),
+    ),
+    "btad": Layout(btad, ("{category}/train/ok",), "<category>/train/ok/*, test/ok, test/ko"),
+    "mvtec_loco": Layout(
+        mvtec_loco,
+        ("{category}/train/good",),
+        "<category>/train/good/*.png, test/..., ground_truth/<kind>/<image>/*.png",
+        unused=frozenset({"validation"}),
+    ),
+    "mvtec_ad_2": Layout(
+        mvtec_ad_2,
+        ("{category}/train/good", "{category}/test_public"),
+        "<category>/train/good/*.png, <category>/test_public/...",
+        unused=frozenset({"validation", "test_private", "test_private_mixed"}),
+    ),
+    "magnetic_tile": Layout(
+        magnetic_tile, ("MT_Free/Imgs",), "MT_Free/Imgs/*.jpg, MT_Crack/Imgs/*", single=True
+    ),
+    "kolektor_sdd2": Layout(
+        kolektor_sdd2, ("train", "test"), "train/*.png, train/*_GT.png, test/...", single=True
+    ),
+}

@@ -1,0 +1,269 @@
+"""From the scores of images whose label is known to a threshold for new ones.
+
+A calibration is written beside every experiment's scores. It keeps, for each test image, the image
+score and the peak of its map, and which model they come from, so that a threshold for any rate of
+false alarms can be had later, with no other file. Training images serve for none: a model has seen
+them, and their scores are too low (to a nearest-neighbour method they are zero).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from indad.core import checksum
+from indad.core.errors import ConfigError, StoreError
+
+#: The layout of the file. A reader refuses any other.
+SCHEMA_VERSION = 2
+NAME = "calibration.json"
+#: False alarms among good images that a threshold allows unless asked otherwise.
+FALSE_ALARMS = 0.05
+#: Relative difference that batches and machines make to the score of one and the same image. A
+#: threshold is this much above the score it is taken from, or that image itself might exceed it.
+ROUNDING = 1e-4
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Where good ends.
+
+    Attributes:
+        score: an image with a higher score is anomalous.
+        peak: a pixel with a higher value is anomalous; None where no map's peak is known.
+        source: where both come from, in words.
+    """
+
+    score: float
+    peak: float | None
+    source: str
+
+
+@dataclass(frozen=True)
+class Known:
+    """Scores of images whose label is known, in no order of importance.
+
+    Attributes:
+        scores: image scores.
+        peaks: the highest value of each image's map, in the same order.
+    """
+
+    scores: list[float] = field(default_factory=list)
+    peaks: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What is known of a model's scores.
+
+    Attributes:
+        experiment: its name.
+        dataset, category, seed: what the model was fitted on.
+        model: path of the model file, relative to the calibration's own; "" when unknown.
+        model_identity: fingerprint of the model, see ``identity``.
+        parameters: the method's parameters that act in scoring.
+        normal: median of the map values of all good images.
+        good: scores of good images the model was not fitted on.
+        defective: scores of defective images.
+        images: what the images are, in words.
+    """
+
+    experiment: str
+    dataset: str
+    category: str
+    seed: int
+    model: str
+    model_identity: str
+    parameters: dict[str, Any]
+    normal: float | None
+    good: Known
+    defective: Known
+    images: str = "test images"
+
+    def write(self, path: Path) -> None:
+        """Write the calibration as JSON, sealed, atomically."""
+        checksum.write_json(path, {"schema_version": SCHEMA_VERSION, **asdict(self)})
+
+    # -- thresholds -------------------------------------------------------------------------
+
+    def at_false_alarms(self, rate: float | None = None) -> Threshold:
+        """Choose the threshold that a new good image exceeds with probability of at most ``rate``.
+
+        Args:
+            rate: in (0, 1). None asks for ``FALSE_ALARMS``, or the lowest rate that so few good
+                images allow.
+
+        Raises:
+            ConfigError: there are too few good images for the rate, or none.
+        """
+        count = len(self.good.scores)
+        if not count:
+            raise ConfigError("there are no scores of good images to choose a threshold from")
+        lowest = 1 / (count + 1)
+        asked = FALSE_ALARMS if rate is None else rate
+        if rate is None and lowest > FALSE_ALARMS:
+            asked = lowest
+            source = (
+                f"the highest of {count} good {self.images}: a new good image exceeds it with "
+                f"probability {lowest:.3g} at most; {FALSE_ALARMS:g} would need "
+                f"{images_needed(FALSE_ALARMS)} good images"
+            )
+        else:
+            source = f"at most {asked:g} false alarms, from {count} good {self.images}"
+        return Threshold(
+            conformal_quantile(self.good.scores, asked),
+            conformal_quantile(self.good.peaks, asked),
+            source,
+        )
+
+    def at_f1_max(self) -> Threshold:
+        """Choose the threshold of the best F1 score on the images whose labels are known.
+
+        Raises:
+            ConfigError: good or defective images are missing.
+        """
+        if not (self.good.scores and self.defective.scores):
+            missing = "defective" if self.good.scores else "good"
+            raise ConfigError(f"F1-max needs {missing} images with known scores; there are none")
+        score, f1 = _f1_max(self.good.scores, self.defective.scores)
+        counts = f"{len(self.good.scores)} good and {len(self.defective.scores)} defective"
+        return Threshold(
+            score,
+            _f1_max(self.good.peaks, self.defective.peaks)[0],
+            f"F1-max ({f1:.3f}) on {counts} {self.images}, whose labels chose it",
+        )
+
+    def at(self, score: float) -> Threshold:
+        """Take a threshold as given; pixels get the one that as few good images exceed."""
+        scores, peaks = np.sort(self.good.scores), np.sort(self.good.peaks)
+        if not len(peaks):
+            return Threshold(score, None, "as given")
+        if self.good.scores == self.good.peaks:  # the image score is the peak
+            return Threshold(score, score, "as given")
+        below = int(np.searchsorted(scores, score, side="right"))
+        return Threshold(score, float(peaks[max(below - 1, 0)]), "as given")
+
+    def colour_range(self) -> tuple[float, float] | None:
+        """Return the colour scale of maps, from good images alone; None where none is known.
+
+        It begins at what is normal, and the highest peak of all good images is its middle, so that
+        a good image stays in its dark half.
+        """
+        if self.normal is None or not self.good.peaks:
+            return None
+        return self.normal, 2 * max(self.good.peaks) - self.normal
+
+
+def identity(header: Mapping[str, Any]) -> str:
+    """Return a fingerprint of a model's header: its parameters, what it was fitted on and with."""
+    return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def collect(
+    scores: np.ndarray, maps: np.ndarray, labels: np.ndarray
+) -> tuple[float | None, Known, Known]:
+    """Return ``normal``, ``good`` and ``defective`` of a calibration.
+
+    Args:
+        scores: image scores ``(N,)``.
+        maps: ``(N, H, W)``.
+        labels: ``(N,)``, 0 good or 1 defective.
+    """
+    peaks = maps.max(axis=(1, 2), initial=-np.inf)
+    good = labels == 0
+    parts = [Known(scores[at].tolist(), peaks[at].tolist()) for at in (good, ~good)]
+    return float(np.median(maps[good])) if good.any() else None, parts[0], parts[1]
+
+
+def images_needed(rate: float) -> int:
+    """Return how many good images a threshold for a rate of false alarms needs."""
+    return math.ceil(1 / rate - 1e-9) - 1
+
+
+def conformal_quantile(scores: list[float], rate: float) -> float:
+    """Return a threshold that the next score exceeds with probability of at most ``rate``.
+
+    Of n scores and a new one in random order, each place is as likely for the new one as any
+    other. Above the k-th highest of the n it comes with probability k / (n + 1) at most, whatever
+    the distribution, so k is the largest with k / (n + 1) <= rate: split conformal prediction
+    (Papadopoulos et al. 2002; Lei et al., JASA 2018). It holds over the drawing of both, if new
+    good images are like those; it cannot hold for images taken in another way.
+
+    Args:
+        scores: of n good images that the model was not fitted on.
+        rate: in (0, 1).
+
+    Raises:
+        ConfigError: the rate is not in (0, 1), or n is too small for it.
+    """
+    if not 0 < rate < 1:
+        raise ConfigError(f"false alarms: must be a rate between 0 and 1, got {rate:g}")
+    count = len(scores)
+    allowed = math.floor((count + 1) * rate + 1e-9)
+    if allowed < 1:
+        raise ConfigError(
+            f"false alarms: {rate:g} needs the scores of {images_needed(rate)} good images, there "
+            f"are {count}; the lowest rate they allow is {1 / (count + 1):.3g}"
+        )
+    value = float(np.sort(scores)[count - allowed])
+    return value + ROUNDING * abs(value)
+
+
+def _f1_max(good: list[float], defective: list[float]) -> tuple[float, float]:
+    """Return the threshold of the best F1, midway to the next lower score, and that F1."""
+    from indad.evaluation.metrics import ScoreCurve
+
+    scores = np.array([*good, *defective])
+    labels = np.array([0] * len(good) + [1] * len(defective), np.uint32)
+    f1, lowest = ScoreCurve.from_scores(scores, labels).f1_max()
+    below = scores[scores < lowest]
+    if len(below):
+        return float(lowest + below.max()) / 2, f1
+    return lowest - ROUNDING * abs(lowest), f1
+
+
+def read(path: Path) -> Calibration:
+    """Read a calibration.
+
+    Raises:
+        StoreError: the file is missing, damaged or of another version.
+    """
+    try:
+        content = checksum.read_json(path, "calibration")
+        version = content.pop("schema_version")
+        if version != SCHEMA_VERSION:
+            raise StoreError(
+                f"{path}: schema version {version}, this library reads {SCHEMA_VERSION}; delete "
+                "the file and run again"
+            )
+        parts = {name: _checked(Known(**content.pop(name))) for name in ("good", "defective")}
+        made = Calibration(**content, **parts)
+        texts = (made.experiment, made.dataset, made.category, made.model, made.model_identity)
+        if not all(isinstance(text, str) for text in (*texts, made.images)):
+            raise ValueError("a name is not text")
+        if not (isinstance(made.seed, int) and isinstance(made.parameters, dict)):
+            raise ValueError("the seed is no number, or the parameters are no mapping")
+        if made.normal is not None and not math.isfinite(made.normal):
+            raise ValueError("a value is not finite")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise StoreError(
+            f"{path}: not a calibration of this project, or damaged ({error}); delete it and run "
+            "again"
+        ) from None
+    return made
+
+
+def _checked(values: Known) -> Known:
+    numbers = [*values.scores, *values.peaks]
+    if len(values.scores) != len(values.peaks) or not all(
+        isinstance(number, (int, float)) and math.isfinite(number) for number in numbers
+    ):
+        raise ValueError("the scores are no list of numbers, one for each map")
+    return values

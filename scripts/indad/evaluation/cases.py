@@ -1,0 +1,169 @@
+"""Which test images a reader should see: typical ones, the clearest and hardest, and the errors.
+
+An image is judged at the threshold of its experiment's best F1, chosen on the test images
+themselves: a yardstick to compare experiments by, not one that could be known beforehand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from indad.core.errors import StoreError
+from indad.data.manifest import GOOD
+from indad.evaluation.metrics import ScoreCurve
+
+MISSED, FALSE_ALARM = "missed", "false alarm"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A test image to show, and why.
+
+    Attributes:
+        image: its name.
+        why: such as ``hardest`` or ``missed by 2``; empty for a typical one.
+        defect: its kind of defect, or good.
+    """
+
+    image: str
+    why: str
+    defect: str
+
+
+def threshold(table: pd.DataFrame) -> float:
+    """Return the highest score at which F1 is largest; what scores at least that is flagged.
+
+    Not a number where all images are good, or all defective: nothing is judged then.
+    """
+    labels = table["label"].to_numpy().astype(np.uint32)
+    if len(set(labels)) < 2:
+        return float("nan")
+    return ScoreCurve.from_scores(table["score"].to_numpy(), labels).f1_max()[1]
+
+
+def verdicts(table: pd.DataFrame, at: float) -> np.ndarray:
+    """Return for each image ``missed``, ``false alarm`` or an empty string, ``(N,)``."""
+    if np.isnan(at):
+        return np.full(len(table), "")
+    flagged = table["score"].to_numpy() >= at
+    label = table["label"].to_numpy()
+    return np.select(
+        [(label == 1) & ~flagged, (label == 0) & flagged], [MISSED, FALSE_ALARM], default=""
+    )
+
+
+def by_defect(table: pd.DataFrame) -> pd.DataFrame:
+    """Measure each kind of defect against all good images.
+
+    Returns:
+        Columns ``defect, images, image_auroc, missed``, the last by the experiment's own
+        threshold over all kinds; sorted by name. The last two are not a number without good
+        images.
+    """
+    missed = verdicts(table, threshold(table)) == MISSED
+    good = table["label"].to_numpy() == 0
+    rows: list[tuple[str, int, float, float]] = []
+    for defect in defects(table):
+        of = (table["defect"] == defect).to_numpy()
+        if not good.any():
+            rows.append((defect, int(of.sum()), np.nan, np.nan))
+            continue
+        chosen = of | good
+        curve = ScoreCurve.from_scores(
+            table["score"].to_numpy()[chosen], of[chosen].astype(np.uint32)
+        )
+        rows.append((defect, int(of.sum()), curve.auroc(), int(missed[of].sum())))
+    return pd.DataFrame(rows, columns=["defect", "images", "image_auroc", "missed"])
+
+
+def defects(table: pd.DataFrame) -> list[str]:
+    """Return the kinds of defects of a score table, sorted."""
+    return sorted(set(table.loc[table["label"] == 1, "defect"]))
+
+
+def consensus(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Judge images by all experiments together.
+
+    Args:
+        tables: score tables of the same images in the same order.
+
+    Returns:
+        Columns ``image, label, defect``, ``rank`` (mean over experiments of the rank of the score
+        among all images, in (0, 1]: comparable where scores are not), ``missed`` and
+        ``false_alarms`` (by how many experiments). Sorted by rank, then name.
+
+    Raises:
+        StoreError: the tables are not of the same images.
+    """
+    first = tables[0]
+    if any(list(table["image"]) != list(first["image"]) for table in tables):
+        raise StoreError("the experiments scored different images; delete their scores, run again")
+    judged = np.stack([verdicts(table, threshold(table)) for table in tables])
+    ranks = [table["score"].rank(pct=True) for table in tables]
+    return (
+        first[["image", "label", "defect"]]
+        .assign(
+            rank=np.mean(ranks, axis=0),
+            missed=(judged == MISSED).sum(axis=0),
+            false_alarms=(judged == FALSE_ALARM).sum(axis=0),
+        )
+        .sort_values(["rank", "image"], ignore_index=True)
+    )
+
+
+def median(ranked: pd.DataFrame, why: str = "") -> Case:
+    """Choose the image in the middle of some rows of ``consensus``."""
+    return _case(ranked.iloc[len(ranked) // 2], why)
+
+
+def typical(judged: pd.DataFrame, most: int) -> list[Case]:
+    """Choose the median image of the good ones and of each kind of defect, ``most`` in all.
+
+    The median is neither the best nor the worst case, so it flatters nobody. Of too many kinds,
+    those with the most images are kept.
+    """
+    counts = judged[judged["label"] == 1].groupby("defect").size()
+    kept = counts.sort_values(ascending=False, kind="stable").index[: most - 1]
+    groups = [judged[judged["label"] == 0]]
+    groups += [
+        judged[(judged["defect"] == defect) & (judged["label"] == 1)] for defect in sorted(kept)
+    ]
+    return [median(group) for group in groups if len(group)]
+
+
+def telling(judged: pd.DataFrame, most: int) -> list[Case]:
+    """Choose the clearest, the median and the hardest defect, and errors, ``most`` of each kind.
+
+    Errors that the most experiments make come first; among them, the worst.
+    """
+    defective = judged[judged["label"] == 1]
+    cases = (
+        [
+            _case(defective.iloc[-1], "clearest defect"),
+            median(defective, "median defect"),
+            _case(defective.iloc[0], "hardest defect"),
+        ]
+        if len(defective)
+        else []
+    )
+    cases = list({case.image: case for case in reversed(cases)}.values())[::-1]
+    shown = {case.image for case in cases}
+    for column, why, worst_first in (
+        ("missed", MISSED, True),
+        ("false_alarms", FALSE_ALARM, False),
+    ):
+        wrong = judged[(judged[column] > 0) & ~judged["image"].isin(shown)]
+        wrong = wrong.sort_values([column, "rank", "image"], ascending=[False, worst_first, True])
+        cases += [_case(row, why) for _, row in wrong.head(most).iterrows()]
+    good = judged[judged["label"] == 0]
+    if len(good) and not (judged["false_alarms"] > 0).any():
+        cases.append(_case(good.iloc[-1], "strangest good"))
+    return cases
+
+
+def _case(row: pd.Series, why: str) -> Case:
+    return Case(str(row["image"]), why, GOOD if row["label"] == 0 else str(row["defect"]))

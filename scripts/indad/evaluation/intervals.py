@@ -1,0 +1,136 @@
+"""Confidence intervals that stay honest on few images and at a perfect value.
+
+On MVTec AD an AUROC of 1.000 from 20 good images is common, and every resample of such scores is
+perfect too: a bootstrap interval would be [1, 1], as if nothing were uncertain. Score intervals ask
+instead which true values would make the observed one no surprise, and so have a lower end. How
+often each contains the truth is simulated in ``scripts/dev/coverage.py``.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import ndtri, stdtrit
+
+Interval = tuple[float, float]
+UNKNOWN: Interval = (math.nan, math.nan)
+
+
+def score_interval(
+    value: float, variance: float, *, level: float, images: int, most: float = math.inf
+) -> Interval:
+    """Wilson's score interval of a proportion with an effective number of observations.
+
+    A metric of variance v counts like a proportion of ``value (1 - value) / v`` observations (Korn
+    and Graubard 1998, for surveys, where images are the clusters). Student's t replaces the normal
+    quantile, because the variance is itself estimated from few images.
+
+    Args:
+        value: of the metric, in [0, 1].
+        variance: of the metric over resamples.
+        level: confidence level.
+        images: number m of images of the class that the metric averages over. The bootstrap's
+            variance is too small by (m - 1) / m.
+        most: bound of the effective number. It counts where there is no variance to be seen; if it
+            is infinite, ``images`` counts there.
+
+    Returns:
+        The bounds; NaN for one image, from which no variance can be told.
+    """
+    if images < 2:
+        return UNKNOWN
+    spread = value * (1 - value)
+    variance *= images / (images - 1)
+    if variance > 0 and spread > 0:
+        count = min(spread / variance, most)
+    else:
+        count = most if math.isfinite(most) else images
+    square = stdtrit(images - 1, (1 + level) / 2) ** 2 / count
+    centre = (value + square / 2) / (1 + square)
+    half = math.sqrt(square * max(spread, 0) + square**2 / 4) / (1 + square)
+    low = 0.0 if value <= 0 else max(float(centre - half), 0.0)
+    return low, 1.0 if value >= 1 else min(float(centre + half), 1.0)
+
+
+def auroc_interval(
+    value: float, variance: float, *, level: float, good: int, defective: int
+) -> Interval:
+    """Newcombe's score interval of an AUROC, made wider where the scores vary more.
+
+    Newcombe (Statistics in Medicine 25, 2006, part 2, method 5) takes the variance that the AUROC
+    would have at each candidate value, for exponential scores (Hanley and McNeil 1982). Where
+    DeLong's variance of the scores at hand is larger, all are enlarged in proportion.
+
+    Args:
+        value: the AUROC.
+        variance: DeLong's; NaN or 0 where it cannot be estimated.
+        level: confidence level.
+        good: number of good images.
+        defective: number of defective images.
+    """
+    more = (good + defective) / 2 - 1
+
+    def expected(auroc: float) -> float:
+        pairs = 1 + more * ((1 - auroc) / (2 - auroc) + auroc / (1 + auroc))
+        return auroc * (1 - auroc) * pairs / (good * defective)
+
+    # 0 and 1 have no variance: as a root they mean nothing, so the search keeps a little away.
+    near = 1e-12
+    inside = near < value < 1 - near
+    enlarged = max(1.0, variance / expected(value)) if inside and variance > 0 else 1.0
+    square = ndtri((1 + level) / 2) ** 2 * enlarged
+
+    def surprise(auroc: float) -> float:
+        return (auroc - value) ** 2 - square * expected(auroc)
+
+    low = brentq(surprise, 0.0, min(value, 1 - near)) if value > near else 0.0
+    high = brentq(surprise, max(value, near), 1.0) if value < 1 - near else 1.0
+    return float(low), float(high)
+
+
+def placements(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the structural components of AUROCs, by mid-ranks (Sun and Xu 2014).
+
+    Args:
+        labels: ``(N,)``, 0 good or 1 defective.
+        scores: ``(..., N)``, higher is more anomalous.
+
+    Returns:
+        For each defective image the share of good ones below it, ``(..., D)``, and for each good
+        image the share of defective ones above it, ``(..., G)``; ties count half. The mean of
+        either is the AUROC.
+    """
+    bad, good = scores[..., labels == 1], scores[..., labels == 0]
+    both = _midranks(np.concatenate([bad, good], axis=-1))
+    count = bad.shape[-1]
+    below = (both[..., :count] - _midranks(bad)) / good.shape[-1]
+    above = 1 - (both[..., count:] - _midranks(good)) / count
+    return below, above
+
+
+def delong_covariance(below: np.ndarray, above: np.ndarray) -> np.ndarray:
+    """Return DeLong's covariance of AUROCs on the same images (Biometrics 44, 1988).
+
+    Args:
+        below: ``(E, D)`` of ``placements``.
+        above: ``(E, G)`` of ``placements``.
+
+    Returns:
+        ``(E, E)``; NaN with fewer than two images of a class.
+    """
+    if min(below.shape[1], above.shape[1]) < 2:
+        return np.full((len(below), len(below)), np.nan)
+    parts = (np.atleast_2d(np.cov(each)) / each.shape[1] for each in (below, above))
+    return sum(parts)
+
+
+def _midranks(values: np.ndarray) -> np.ndarray:
+    """Rank along the last axis, from 1; ties share the mean of their ranks."""
+    flat = values.reshape(-1, values.shape[-1])
+    ranks = np.empty(flat.shape)
+    for row, out in zip(flat, ranks, strict=True):
+        _, place, times = np.unique(row, return_inverse=True, return_counts=True)
+        out[:] = (np.cumsum(times) - (times - 1) / 2)[place]
+    return ranks.reshape(values.shape)

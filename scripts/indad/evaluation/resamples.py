@@ -1,0 +1,89 @@
+"""Resamples on disk: what a comparison needs of one run, and how many images are behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from indad.core import checksum
+from indad.core.errors import StoreError
+
+#: The layout of the file. A reader refuses any other.
+SCHEMA_VERSION = 2
+KIND = "resamples"
+_TEXT = h5py.string_dtype("utf-8")
+
+
+@dataclass(frozen=True)
+class Resamples:
+    """The metrics of one category, experiment and seed on resamples of its test images.
+
+    Attributes:
+        dataset, category, experiment, seed: what was run.
+        image: names, ``(N,)``.
+        label: 0 good, 1 defective, ``(N,)``.
+        score: image scores, ``(N,)``.
+        values: per metric the values on the resamples, ``(B,)``.
+        draw_seed: of the draws: equal numbers of resamples from equal seeds are of the same images.
+        n_masks: test images with a defective pixel in view.
+        n_regions: ground truth regions in view.
+    """
+
+    dataset: str
+    category: str
+    experiment: str
+    seed: int
+    image: np.ndarray
+    label: np.ndarray
+    score: np.ndarray
+    values: Mapping[str, np.ndarray]
+    draw_seed: int
+    n_masks: int
+    n_regions: int
+
+
+_ARRAYS = ("image", "label", "score")
+_ATTRIBUTES = tuple(
+    each.name for each in fields(Resamples) if each.name not in (*_ARRAYS, "values")
+)
+
+
+def write(resamples: Resamples, path: Path) -> None:
+    """Write as HDF5, sealed, atomically."""
+    with checksum.create_hdf5(path, KIND, SCHEMA_VERSION) as file:
+        for name in _ATTRIBUTES:
+            file.attrs[name] = getattr(resamples, name)
+        file.create_dataset("image", data=list(resamples.image), dtype=_TEXT)
+        file["label"] = resamples.label.astype(np.uint8)
+        file["score"] = resamples.score.astype(float)
+        group = file.create_group("values", track_order=True)
+        for metric, values in resamples.values.items():
+            group[metric] = values
+
+
+def read(path: Path) -> Resamples:
+    """Read what ``write`` wrote.
+
+    Raises:
+        StoreError: the file is missing, damaged or of another version.
+    """
+    try:
+        with checksum.open_hdf5(path, KIND, SCHEMA_VERSION, "file of resamples") as file:
+            kinds = {each.name: each.type for each in fields(Resamples)}
+            attributes = {
+                name: int(file.attrs[name]) if kinds[name] == "int" else str(file.attrs[name])
+                for name in _ATTRIBUTES
+            }
+            return Resamples(
+                **attributes,
+                image=file["image"].asstr()[()],
+                label=file["label"][()].astype(int),
+                score=file["score"][()],
+                values={metric: values[()] for metric, values in file["values"].items()},
+            )
+    except (OSError, KeyError, ValueError) as error:
+        raise StoreError(f"{path}: not readable resamples ({error}); delete it") from None

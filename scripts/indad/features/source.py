@@ -1,0 +1,112 @@
+"""What a method sees of the features: layer maps of N images, in memory or on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from indad.data.images import Size
+
+
+class FeatureSource(Protocol):
+    """Feature maps of ``len(source)`` images, read piece by piece.
+
+    Attributes:
+        layers: names of the layers, shallow to deep as configured.
+        input_size: ``(H, W)`` of the images the features come from, which is the size anomaly
+            maps are given at.
+        path: the file behind the source, or None when it is in memory.
+        identity: a fingerprint of the content, by which a model knows its gallery again.
+    """
+
+    layers: tuple[str, ...]
+    input_size: Size
+    path: str | None
+    identity: str
+
+    def __len__(self) -> int: ...
+
+    def shape(self, layer: str) -> tuple[int, int, int]:
+        """Return ``(C, h, w)`` of a layer."""
+        ...
+
+    def maps(
+        self, layer: str, images: slice = slice(None), rows: slice = slice(None)
+    ) -> np.ndarray:
+        """Return float32 ``(n, C, rows, w)``: some images, some rows of the grid."""
+        ...
+
+    def embedding(self, images: slice = slice(None)) -> np.ndarray:
+        """Return the pooled image embedding z, float32 ``(n, D)``."""
+        ...
+
+
+class ArrayFeatures:
+    """Features held in memory.
+
+    Args:
+        maps: layer name to ``(N, C, h, w)``.
+        embedding: ``(N, D)``; the mean over the last layer's positions when left out.
+        input_size: ``(H, W)`` in pixels of the images.
+    """
+
+    def __init__(
+        self,
+        maps: Mapping[str, np.ndarray],
+        *,
+        input_size: Size,
+        embedding: np.ndarray | None = None,
+        path: str | None = None,
+        identity: str = "memory",
+    ) -> None:
+        if len({len(layer) for layer in maps.values()}) != 1:
+            raise ValueError("every layer must hold the same number of images, and at least one")
+        self.layers = tuple(maps)
+        self.input_size = input_size
+        self.path, self.identity = path, identity
+        self._maps = {name: np.asarray(value, np.float32) for name, value in maps.items()}
+        last = self._maps[self.layers[-1]]
+        self._embedding = (
+            last.mean(axis=(2, 3)) if embedding is None else np.asarray(embedding, np.float32)
+        )
+
+    def __len__(self) -> int:
+        return len(self._embedding)
+
+    def shape(self, layer: str) -> tuple[int, int, int]:
+        """Return ``(C, h, w)`` of a layer."""
+        _, channels, height, width = self._maps[layer].shape
+        return channels, height, width
+
+    def maps(
+        self, layer: str, images: slice = slice(None), rows: slice = slice(None)
+    ) -> np.ndarray:
+        """Return float32 ``(n, C, rows, w)``."""
+        return self._maps[layer][images, :, rows]
+
+    def embedding(self, images: slice = slice(None)) -> np.ndarray:
+        """Return float32 ``(n, D)``."""
+        return self._embedding[images]
+
+
+def chunks(count: int, size: int) -> list[slice]:
+    """Cut ``range(count)`` into slices of at most ``size``."""
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def select_layers(source: FeatureSource, wanted: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the layers to use: ``wanted``, or all of the source's.
+
+    Raises:
+        ValueError: a wanted layer is not in the source.
+    """
+    layers = tuple(wanted or source.layers)
+    missing = [layer for layer in layers if layer not in source.layers]
+    if missing:
+        raise ValueError(
+            f"layers {', '.join(missing)} are not among the extracted ones "
+            f"({', '.join(source.layers)})"
+        )
+    return layers

@@ -1,0 +1,271 @@
+"""The feature store: one HDF5 file per category and extractor.
+
+Groups ``train`` and ``test``, each with one dataset per tapped layer ``(N, C, h, w)`` chunked by
+image, ``embedding (N, D)`` and ``image``; ``test`` also with ``label``, ``defect``, ``mask`` and
+``has_mask``. The attributes say what the features were made with; a reader that asks for anything
+else is refused. The file is sealed (``indad.core.checksum``): damage is found before anything is
+read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+import numpy as np
+
+from indad.core import checksum
+from indad.core.errors import StoreError
+
+#: The layout of the file. A reader refuses any other.
+SCHEMA_VERSION = 2
+KIND = "features"
+SPLITS = ("train", "test")
+_TEXT = h5py.string_dtype("utf-8")
+#: The setting under which a store says what it was made with.
+_MADE_WITH = "made_with"
+
+
+#: Bytes after which what was written is sent to the disk. Left to the end, the caller of ``create``
+#: would wait for all of it at once; a writer beside the computation has the time.
+SYNC_BYTES = 64 << 20
+
+
+class StoreWriter:
+    """Writes a feature store; obtained from ``create``."""
+
+    def __init__(self, file: h5py.File, dtype: str, descriptor: int) -> None:
+        self._file = file
+        self._dtype = np.dtype(dtype)
+        self._descriptor = descriptor
+        self._unsynced = 0
+
+    def add_split(
+        self,
+        split: str,
+        images: Sequence[str],
+        shapes: Mapping[str, tuple[int, int, int]],
+        embedding: int,
+    ) -> None:
+        """Make room for a split: ``shapes`` gives ``(C, h, w)`` per layer."""
+        group = self._file.create_group(split)
+        count = len(images)
+        group.create_dataset("image", data=list(images), dtype=_TEXT)
+        group.create_dataset("embedding", (count, embedding), np.float32)
+        maps = group.create_group("maps")
+        for layer, shape in shapes.items():
+            maps.create_dataset(layer, (count, *shape), self._dtype, chunks=(1, *shape))
+
+    def write(
+        self, split: str, start: int, maps: Mapping[str, np.ndarray], embedding: np.ndarray
+    ) -> None:
+        """Write a batch of features beginning at image ``start``.
+
+        Raises:
+            StoreError: a value is not finite, or too large for float16.
+        """
+        group = self._file[split]
+        stop = start + len(embedding)
+        for layer, values in maps.items():
+            with np.errstate(over="ignore"):
+                stored = values.astype(self._dtype, copy=False)
+            if not np.isfinite(stored).all():
+                bad = group["image"].asstr()[start:stop][~np.isfinite(stored).all(axis=(1, 2, 3))]
+                hint = (
+                    "too large for float16: set 'dtype: float32' for the extractor"
+                    if np.isfinite(values).all()
+                    else "not finite: the weights or the image are damaged"
+                )
+                raise StoreError(f"features of {layer} are {hint} (first image: {bad[0]})")
+            group["maps"][layer][start:stop] = stored
+            self._unsynced += stored.nbytes
+        group["embedding"][start:stop] = embedding
+        if self._unsynced >= SYNC_BYTES:
+            os.fsync(self._descriptor)
+            self._unsynced = 0
+
+    def add_ground_truth(
+        self,
+        label: Sequence[int],
+        defect: Sequence[str],
+        has_mask: Sequence[bool],
+        mask: np.ndarray,
+    ) -> None:
+        """Add to ``test`` what is known of its images: labels and masks ``(N, H, W)``."""
+        group = self._file["test"]
+        group.create_dataset("label", data=np.asarray(label, np.uint8))
+        group.create_dataset("defect", data=list(defect), dtype=_TEXT)
+        group.create_dataset("has_mask", data=np.asarray(has_mask, bool))
+        group.create_dataset("mask", data=mask, chunks=(1, *mask.shape[1:]), compression="gzip")
+
+
+@contextmanager
+def create(
+    path: Path, made_with: Mapping[str, Any], *, dtype: str, room: int = 0
+) -> Iterator[StoreWriter]:
+    """Write a store at ``path``, which appears only when the block ends without an error.
+
+    Args:
+        path: the HDF5 file.
+        made_with: settings that a reader may ask for.
+        dtype: number format of the maps.
+        room: bytes that will be written.
+
+    Raises:
+        DiskError: they do not fit on the disk.
+    """
+    with checksum.create_hdf5(path, KIND, SCHEMA_VERSION, room=room, summary=_shapes) as file:
+        with Path(file.filename).open("rb") as same:
+            yield StoreWriter(file, dtype, same.fileno())
+        for layers in (file[split]["maps"] for split in SPLITS if split in file):
+            if len({len(layer) for layer in layers.values()}) > 1:
+                raise StoreError(f"{path}: layers with different numbers of images")
+        file.attrs[_MADE_WITH] = json.dumps(made_with, sort_keys=True)
+
+
+def _shapes(file: h5py.File) -> dict[str, Any]:
+    """Say how many images and numbers a store holds, for estimates made without opening it."""
+    test = file.get("test")
+    if "train" not in file or test is None or "mask" not in test:
+        return {}
+    maps = file["train"]["maps"]
+    return {
+        "train": len(file["train"]["image"]),
+        "test": len(test["image"]),
+        "layers": {name: layer.shape[1:] for name, layer in maps.items()},
+        "embedding": file["train"]["embedding"].shape[1],
+        "input_size": test["mask"].shape[1:],
+    }
+
+
+class FeatureStore:
+    """A finished feature store, open for reading.
+
+    Args:
+        path: the HDF5 file.
+        expected: settings the store must have been made with, as ``{name: value}``; a name with
+            the value None is not compared.
+        verify: as in ``checksum.open_hdf5``.
+
+    Raises:
+        StoreError: the file is missing or damaged, has another schema version, or was made with
+            other settings than ``expected``; the message names each difference.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        expected: Mapping[str, Any] | None = None,
+        *,
+        verify: bool = True,
+    ) -> None:
+        self.path = Path(path)
+        self._file = checksum.open_hdf5(
+            self.path, KIND, SCHEMA_VERSION, "feature store", verify=verify
+        )
+        try:
+            self.made_with: dict[str, Any] = json.loads(self._file.attrs[_MADE_WITH])
+        except (KeyError, ValueError, OSError) as error:
+            self.close()
+            raise StoreError(
+                f"{path}: not a feature store of this project, or damaged ({error})"
+            ) from None
+        self._refuse_differences(expected or {})
+
+    def _refuse_differences(self, expected: Mapping[str, Any]) -> None:
+        normal = json.loads(json.dumps(dict(expected)))  # tuples become lists, as in the file
+        differences = [
+            f"  - {name}: the store has {self.made_with.get(name)!r}, asked for {value!r}"
+            for name, value in normal.items()
+            if value is not None and self.made_with.get(name) != value
+        ]
+        if differences:
+            self.close()
+            raise StoreError(
+                f"{self.path}: made with other settings than asked for; delete it to extract "
+                "again, or use another results folder\n" + "\n".join(differences)
+            )
+
+    @property
+    def identity(self) -> str:
+        """A fingerprint of what the store was made with and from."""
+        return hashlib.sha256(json.dumps(self.made_with, sort_keys=True).encode()).hexdigest()[:16]
+
+    def split(self, name: str) -> StoreSplit:
+        """Return the ``train`` or ``test`` features."""
+        return StoreSplit(self, self._file[name])
+
+    def ground_truth(self) -> GroundTruth:
+        """Return labels, defects and masks of the test images."""
+        group = self._file["test"]
+        return GroundTruth(
+            image=group["image"].asstr()[()],
+            label=group["label"][()].astype(int),
+            defect=group["defect"].asstr()[()],
+            has_mask=group["has_mask"][()],
+            mask=group["mask"][()],
+        )
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> FeatureStore:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class StoreSplit:
+    """The features of one split of a store: a ``FeatureSource``."""
+
+    def __init__(self, store: FeatureStore, group: h5py.Group) -> None:
+        self._group = group
+        self.layers: tuple[str, ...] = tuple(store.made_with["layers"])
+        height, width = store.made_with["input_size"]
+        self.input_size = (height, width)
+        self.path = str(store.path)
+        self.identity = store.identity
+        self.images: list[str] = list(group["image"].asstr()[()])
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def shape(self, layer: str) -> tuple[int, int, int]:
+        """Return ``(C, h, w)`` of a layer."""
+        _, channels, height, width = self._group["maps"][layer].shape
+        return channels, height, width
+
+    def stored_bytes(self, layers: Sequence[str] | None = None) -> int:
+        """Return the bytes on disk of some layers' maps, all when left out, and embeddings."""
+        maps = [self._group["maps"][layer] for layer in layers or self.layers]
+        return sum(each.id.get_storage_size() for each in (*maps, self._group["embedding"]))
+
+    def _read(self, dataset: h5py.Dataset, index: Any) -> np.ndarray:
+        try:
+            return dataset[index].astype(np.float32, copy=False)
+        except OSError as error:
+            raise StoreError(f"{self.path}: damaged ({error}); delete it and run again") from None
+
+    def maps(
+        self, layer: str, images: slice = slice(None), rows: slice = slice(None)
+    ) -> np.ndarray:
+        """Return float32 ``(n, C, rows, w)``."""
+        return self._read(self._group["maps"][layer], (images, slice(None), rows))
+
+    def embedding(self, images: slice = slice(None)) -> np.ndarray:
+        """Return float32 ``(n, D)``."""
+        return self._read(self._group["embedding"], images)

@@ -1,0 +1,176 @@
+"""Hold a finished run against its ``provenance.json``: what no longer matches, and what does."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from indad.core import provenance
+from indad.core.errors import DataError, IndadError, StoreError
+from indad.core.progress import Progress, ignore
+from indad.data import manifest
+from indad.evaluation import evaluate, scores
+from indad.evaluation.metrics import image_metrics
+from indad.features.weights import weights_sha256_of
+
+#: Largest difference of a recomputed AUROC: metrics are written with ten digits.
+CLOSE = 1e-9
+#: Kinds of product in the order they are made, and their headings.
+HEADINGS = {
+    "manifest": "manifests",
+    "pixels": "decoded images",
+    "features": "feature stores",
+    "model": "models",
+    "scores": "score tables",
+    "maps": "anomaly maps",
+    "calibration": "calibrations",
+    "metrics": "metrics",
+    "resamples": "resampled metrics",
+    "table": "tables and all metrics",
+    "chain": "figures follow from the scores",
+    "data": "images and masks of the data",
+    "weights": "backbone weights",
+}
+
+
+@dataclass
+class Report:
+    """What was compared.
+
+    Attributes:
+        checked: how many of each kind, in the order of ``HEADINGS``.
+        problems: kind and what no longer matches.
+        left_out: what could not be compared, and why.
+    """
+
+    checked: Counter[str] = field(default_factory=Counter)
+    problems: list[tuple[str, str]] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+    def compare(self, kind: str, check: Callable[[], str | None]) -> None:
+        """Count a comparison, and keep what it says or what error it raises."""
+        self.checked[kind] += 1
+        try:
+            problem = check()
+        except IndadError as error:
+            problem = str(error)
+        if problem:
+            self.problems.append((kind, problem))
+
+
+def verify(results: Path, *, data: bool = True, progress: Progress = ignore) -> Report:
+    """Re-check a finished run: every file, the chain between them, the data and the weights.
+
+    All files are read whole. Nothing is written, no torch is needed.
+
+    Args:
+        results: the folder of all products.
+        data: also hash the images and masks that the manifests name.
+        progress: called with files done and in all.
+
+    Raises:
+        StoreError: there is no ``provenance.json``, or it is damaged.
+    """
+    found = provenance.read(results / "provenance.json")
+    report = Report()
+    try:
+        _verify(results, found, data, report, progress)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise StoreError(
+            f"{results / 'provenance.json'}: not a record of this library ({error!r}); delete it "
+            "and run again"
+        ) from None
+    return report
+
+
+def _verify(
+    results: Path, found: Mapping[str, Any], data: bool, report: Report, progress: Progress
+) -> None:
+    kinds = {file: kind for run in found["runs"] for kind, file in run["files"].items()}
+    for done, (file, digest) in enumerate(found["digests"].items(), 1):
+        report.compare(kinds.get(file, "table"), lambda f=file, d=digest: _file(results / f, d))
+        progress(done, len(found["digests"]))
+    report.compare("chain", lambda: _same_metrics(results, found))
+    for run in found["runs"]:
+        report.compare("chain", lambda run=run: _follows(results, run))
+    if data:
+        for file, folder in found["data"].items():
+            for row_check in _images(results / file, results / folder, report):
+                report.compare("data", row_check)
+    else:
+        report.left_out.append("images and masks of the data: not asked for")
+    for sha256, each in found["weights"].items():
+        named = None if each["weights"] == "timm" else each["weights"]
+        if named in (None, "random"):
+            what = "timm's own download" if named is None else "random"
+            report.left_out.append(f"weights of {each['backbone']}: {what}, no file to compare")
+        else:
+            report.compare("weights", lambda n=named, s=sha256: _weights(n, s))
+
+
+def _file(path: Path, digest: str) -> str | None:
+    if not path.is_file():
+        return f"{path}: is gone"
+    found = provenance.compute_digest(digest, path)
+    return None if found == digest else f"{path}: is not the file the tables come from ({found})"
+
+
+def _same_metrics(results: Path, found: Mapping[str, Any]) -> str | None:
+    """Compare metrics.csv with the metrics of the runs it gathers."""
+    gathered = evaluate.read([results / "metrics.csv"])
+    single = evaluate.read(results / run["files"]["metrics"] for run in found["runs"])
+    return None if gathered.equals(single) else f"{results / 'metrics.csv'}: not those of the runs"
+
+
+def _follows(results: Path, run: Mapping[str, Any]) -> str | None:
+    """Compare a run's metrics with its scores, and its scores with its manifest."""
+    files = {kind: results / file for kind, file in run["files"].items()}
+    table = scores.read_table(files["scores"])
+    images = manifest.read(files["manifest"])
+    scores.check_images(run["made_with"], images, files["maps"])
+    rows = images[images["split"] == "test"]
+    for column in ("image", "label", "defect"):
+        if list(table[column]) != list(rows[column]):
+            return f"{files['scores']}: its column {column} is not that of {files['manifest']}"
+    metrics = evaluate.read([files["metrics"]]).set_index("metric")["value"]
+    stated, value = float(metrics["image_auroc"]), math.nan
+    if table["label"].nunique() > 1:
+        computed = image_metrics(table["label"].to_numpy(), table["score"].to_numpy())
+        value = computed["image_auroc"]
+    if not (abs(stated - value) <= CLOSE or (math.isnan(stated) and math.isnan(value))):
+        return (
+            f"{files['metrics']}: image AUROC {stated:.6f}, but the scores of {files['scores']} "
+            f"give {value:.6f}"
+        )
+    return None
+
+
+def _images(path: Path, folder: Path, report: Report) -> Iterator[Callable[[], str | None]]:
+    """Yield a comparison for every file that a manifest names."""
+    try:
+        rows = manifest.read(path)
+    except DataError:
+        return  # said already, of the file itself
+    if not folder.is_dir():
+        report.checked["data"] += len(rows)
+        report.problems.append(("data", f"{folder}: the data folder is gone"))
+        return
+    for row in rows.itertuples():
+        for name, sha256 in ((row.image, row.sha256), (row.mask, row.mask_sha256)):
+            if name:
+                yield lambda name=name, sha256=sha256: _image(folder / name, sha256)
+
+
+def _image(path: Path, sha256: str) -> str | None:
+    if not path.is_file():
+        return f"{path}: is gone"
+    return None if provenance.sha256(path) == sha256 else f"{path}: is not the file of the manifest"
+
+
+def _weights(named: str, sha256: str) -> str | None:
+    found = weights_sha256_of(named)
+    return None if found == sha256 else f"weights {named}: are others now (sha256 {found})"

@@ -1,0 +1,102 @@
+"""Pictures inside a page: as data URIs, small enough that all of them fit."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from indad.core.errors import StoreError
+
+#: Widths in pixels to try, from the best that a sharp screen shows to the least that can be read.
+WIDTHS = (1600, 1200, 960, 720, 540)
+_QUALITY = 82
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture to put into ``src``.
+
+    Attributes:
+        uri: a ``data:`` URI.
+        width, height: in pixels, as embedded.
+    """
+
+    uri: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """All pictures of a page.
+
+    Attributes:
+        pictures: by path.
+        width: at most this many pixels wide.
+        reduced: whether some were made smaller than their files to stay within the budget.
+        size: characters of all URIs.
+    """
+
+    pictures: dict[Path, Picture]
+    width: int
+    reduced: bool
+    size: int
+
+
+def embed(paths: Sequence[Path], budget: int, threads: int = 1) -> Embedded:
+    """Compress pictures as WebP, all at the largest width at which they fit.
+
+    Lossy where that is smaller (photos), without loss where that is (line art).
+
+    Args:
+        paths: of the pictures, in any format that Pillow reads.
+        budget: characters that all URIs together may take. If even the smallest width takes more,
+            that width is used: no picture is left out.
+        threads: pictures compressed at a time.
+
+    Raises:
+        StoreError: a file is no picture.
+    """
+    shown = Counter(paths)
+    found: dict[Path, Picture] = {}
+    spent = 0
+    for width in WIDTHS:
+        found, spent = {}, 0
+        with ThreadPoolExecutor(max(1, threads)) as pool:
+            jobs = {path: pool.submit(_encode, path, width) for path in shown}
+            for path, times in shown.items():
+                found[path] = jobs[path].result()
+                spent += times * len(found[path].uri)
+                if spent > budget and width != WIDTHS[-1]:
+                    pool.shutdown(cancel_futures=True)
+                    break
+            else:
+                break
+    return Embedded(found, width, width != WIDTHS[0], spent)
+
+
+def _encode(path: Path, width: int) -> Picture:
+    try:
+        with Image.open(path) as file:
+            image = file.convert("RGB")
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise StoreError(f"{path}: cannot be read ({error}); delete it and run again") from None
+    if image.width > width:
+        image = image.resize(
+            (width, round(image.height * width / image.width)), Image.Resampling.LANCZOS
+        )
+    lossy, exact = io.BytesIO(), io.BytesIO()
+    image.save(lossy, "WEBP", quality=_QUALITY, method=4)
+    # Flat colours are line art, which shrinks better without loss, and stays sharp.
+    if image.getcolors(4096) is not None:
+        image.save(exact, "WEBP", lossless=True, quality=60, method=3)
+    smaller = min((each for each in (lossy, exact) if each.tell()), key=lambda each: each.tell())
+    text = base64.b64encode(smaller.getvalue()).decode("ascii")
+    return Picture(f"data:image/webp;base64,{text}", image.width, image.height)
