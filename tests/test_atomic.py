@@ -57,7 +57,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next_try(tmp_path):
     path = tmp_path / "x.csv"
     script = f"""
 import os, signal
-from indad import atomic
+from indad.core import atomic
 with atomic.replacing({str(path)!r}) as temporary:
     temporary.write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)

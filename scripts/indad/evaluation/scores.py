@@ -20,6 +20,7 @@ import numpy as np
 from indad.core import atomic, checksum
 from indad.core.errors import StoreError
 from indad.data.ground_truth import GroundTruth
+from indad.data.manifest import content_hash
 from indad.methods.base import Scores
 
 if TYPE_CHECKING:

@@ -23,6 +23,7 @@ import numpy as np
 
 from indad.core import checksum
 from indad.core.errors import StoreError
+from indad.data.ground_truth import GroundTruth
 
 #: The layout of the file. A reader refuses any other.
 SCHEMA_VERSION = 2

@@ -21,6 +21,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from indad.core.device import machine
+from indad.core.disk import explain_disk_errors
 from indad.core.errors import DiskError, IndadError
 
 logger = logging.getLogger("indad")
