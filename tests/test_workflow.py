@@ -472,7 +472,7 @@ HOLD = """if True:
     import sys
     from pathlib import Path
     sys.path.insert(0, "SCRIPTS")
-    from indad import lock
+    from indad.pipeline import lock
     lock.claim(Path(sys.argv[1]))
     print("held", flush=True)
     sys.stdin.read()
