@@ -5,7 +5,7 @@ from pathlib import Path
 
 from indad.core import atomic
 from indad.core.progress import LoggedProgress
-from indad.data.public import catalogue
+from indad.data.public import archives
 from indad.pipeline.config import Config
 from indad.pipeline.job import Job, run
 
@@ -18,7 +18,7 @@ def main(job: Job) -> None:
     entry = config.entry(dataset)
     assert entry is not None  # the rule is for public data sets
     print(f"licence: {entry.title}: {entry.credit}", file=sys.stderr)
-    found = catalogue.obtain(
+    found = archives.obtain(
         entry,
         config.mirrors(dataset),
         config.categories(dataset),

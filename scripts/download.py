@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from indad.core.progress import LoggedProgress
-from indad.data.public import sources
+from indad.data.public import fetch
 from indad.pipeline.config import Config
 from indad.pipeline.job import Job, run
 
@@ -15,7 +15,7 @@ def main(job: Job) -> None:
     if record := job.input.get("record"):
         config = Config(job.config)
         others = (each for each in config.categories(dataset) if each != category)
-        download = sources.Download(
+        download = fetch.Download(
             Path(record),
             [
                 category,
@@ -24,7 +24,7 @@ def main(job: Job) -> None:
             config.downloads(dataset),
             LoggedProgress(f"unpack {dataset}", "MB"),
         )
-    sources.fetch(
+    fetch.fetch(
         Path(job.output.folder),
         receipt,
         source=job.params.request["source"],

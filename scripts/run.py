@@ -47,9 +47,10 @@ from commands import plain as _plain  # noqa: E402
 from indad.core.disk import explain_disk_errors  # noqa: E402
 from indad.core.errors import IndadError  # noqa: E402
 from indad.core.progress import duration  # noqa: E402
+from indad.data.categories import is_category  # noqa: E402
 from indad.data.folder_layout import GOOD, Reading  # noqa: E402
-from indad.data.manifest import find_categories, is_category  # noqa: E402
 from indad.data.public import catalogue  # noqa: E402
+from indad.data.public.suggest import find_categories  # noqa: E402
 from indad.methods import METHODS  # noqa: E402
 from indad.pipeline.config import check_schema, read_yaml  # noqa: E402
 

@@ -6,9 +6,8 @@ Not called tabulate.py: that would hide the package of that name from every scri
 from pathlib import Path
 
 from indad.core import atomic, provenance
-from indad.data import manifest
+from indad.data import data_warnings, manifest
 from indad.data.decode import Pixels
-from indad.data.remarks import remarks
 from indad.evaluation import evaluate
 from indad.pipeline.job import Job, run
 from indad.reporting import tables
@@ -41,7 +40,10 @@ def main(job: Job) -> None:
         dataset, category = path.parts[-3:-1]
         table = manifests[dataset, category]
         with Pixels(path, table) as pixels:
-            noted += [f"{dataset}, {category}: {each}." for each in remarks(table, pixels)]
+            noted += [
+                f"{dataset}, {category}: {each}."
+                for each in data_warnings.of_results(table, pixels)
+            ]
     summary = tables.document(measured, layout, selected=tables.SUMMARY, remarks=noted)
     atomic.write_text(job.output.summary, summary)
     everything = tables.document(measured, layout, full=True, counts=counts, remarks=noted)

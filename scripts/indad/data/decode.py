@@ -1,19 +1,18 @@
-"""Images as a backbone sees them, decoded once: one HDF5 file per category and geometry.
+"""Decoded images of a category: one HDF5 file per preprocessing, shared by all backbones.
 
-Groups ``train`` and ``test``, each with ``pixels (N, H, W, 3)`` uint8 and ``image``; ``test`` also
-with ``mask (N, H, W)``. Every extractor of the geometry and every picture reads this file, so that
-an image file is decoded once, however many backbones look at it. Nothing here needs torch.
-The file is sealed (``indad.core.checksum``): damage is found before anything is read.
+Groups ``train`` and ``test``, each with ``pixels (N, H, W, 3)`` uint8 and ``image`` (names);
+``test`` also has ``mask (N, H, W)``. All extractors and pictures read this file, so that each image
+file is decoded once. The file has a checksum (``indad.core.checksum``), so that damage is found
+before anything is read. Nothing here needs torch.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import h5py
@@ -22,14 +21,15 @@ import pandas as pd
 
 from indad.core import checksum
 from indad.core.errors import DataError, StoreError
+from indad.core.progress import Progress, ignore
+from indad.data.files import sha256_file
+from indad.data.ground_truth import GroundTruth
 from indad.data.images import Geometry, Size, read_image, read_mask
 from indad.data.manifest import content_hash
-from indad.core.progress import Progress, ignore
-from indad.data.ground_truth import GroundTruth
 
 logger = logging.getLogger("indad")
 
-#: Raised when the pixels of the same files would come out differently.
+#: Increased when the same image files would give other pixels.
 VERSION = 2
 KIND = "pixels"
 SPLITS = ("train", "test")
@@ -41,7 +41,7 @@ def common_size(manifest: pd.DataFrame, geometry: Geometry) -> Size:
     """Return the ``(H, W)`` that all images have after the preprocessing.
 
     Raises:
-        DataError: they differ, naming two images, or one is smaller than the crop.
+        DataError: two images differ in size, or one is smaller than the crop.
     """
     sizes: dict[Size, str] = {}
     for row in manifest.itertuples():
@@ -70,105 +70,120 @@ def decode(
 
     Args:
         manifest: the category's images (see ``indad.data.manifest``).
-        folder: the category folder its paths are relative to.
+        folder: the category folder that its paths are relative to.
         output: the HDF5 file; it appears only when it is complete.
         geometry: resize and crop.
-        threads: images decoded at once.
-        progress: called with images done and in all.
+        threads: number of images decoded at once.
+        progress: called with the number of images done and in total.
 
     Raises:
-        DataError: images cannot be decoded or are not those that were indexed (all of them are
-            named), or differ in size.
+        DataError: images differ in size; or names all images and masks that cannot be decoded or
+            have changed since they were indexed.
     """
     size = common_size(manifest, geometry)
     problems: list[str] = []
     done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        progress(done, len(manifest))
+
+    room = 3 * len(manifest) * math.prod(size)
     with (
-        checksum.create_hdf5(output, KIND, VERSION, room=3 * len(manifest) * math.prod(size)) as file,
+        checksum.create_hdf5(output, KIND, VERSION, room=room) as file,
         ThreadPoolExecutor(threads) as pool,
     ):
         for split in SPLITS:
             rows = manifest[manifest["split"] == split]
             group = file.create_group(split)
-            names = rows["image"].tolist()
-            group.create_dataset("image", data=names, dtype=h5py.string_dtype("utf-8"))
-            pixels = group.create_dataset("pixels", (len(names), *size, 3), np.uint8)
-            masks = group.create_dataset(
-                "mask", (len(names), *size), bool, chunks=(1, *size), compression="gzip"
-            ) if split == "test" else None  # fmt: skip
-            cut: list[str] = []
-            for start in range(0, len(names), STEP):
-                part = rows.iloc[start : start + STEP]
-                jobs = [(folder, row, geometry) for row in part.itertuples()]
-                for i, (image, mask, problem) in enumerate(pool.map(_read, jobs), start):
-                    if problem:
-                        problems.append(problem)
-                        continue
-                    pixels[i] = image
-                    if mask is not None and masks is not None:
-                        masks[i] = mask
-                        if not mask.any():
-                            cut.append(rows["mask"].iloc[i])
-                done += len(part)
-                progress(done, len(manifest))
-            if cut:
-                logger.warning(
-                    "%d of %d masks are empty after resize and crop, so these defects cannot be "
-                    "found: %s",
-                    len(cut),
-                    sum(map(bool, rows["mask"])),
-                    ", ".join(cut),
-                )
+            group.create_dataset("image", data=rows["image"].tolist(), dtype=h5py.string_dtype())
+            group.create_dataset("pixels", (len(rows), *size, 3), np.uint8)
+            if split == "test":
+                shape = (len(rows), *size)
+                group.create_dataset("mask", shape, bool, chunks=(1, *size), compression="gzip")
+            problems += _decode_split(rows, folder, group, geometry, pool, advance)
         if problems:
             listed = "\n".join(f"  - {problem}" for problem in problems)
             raise DataError(f"{folder}: {len(problems)} files cannot be used\n{listed}")
         file.attrs["manifest_sha256"] = content_hash(manifest)
 
 
+def _decode_split(
+    rows: pd.DataFrame,
+    folder: Path,
+    group: h5py.Group,
+    geometry: Geometry,
+    pool: Executor,
+    advance: Callable[[int], None],
+) -> list[str]:
+    """Fill the data sets of a split, and return what is wrong with its files."""
+    problems, lost = [], []
+    for start in range(0, len(rows), STEP):
+        jobs = [(folder, row, geometry) for row in rows.iloc[start : start + STEP].itertuples()]
+        for i, (image, mask, problem) in enumerate(pool.map(_read, jobs), start):
+            if problem:
+                problems.append(problem)
+                continue
+            group["pixels"][i] = image
+            if mask is not None and "mask" in group:
+                group["mask"][i] = mask
+                if not mask.any():
+                    lost.append(rows["mask"].iloc[i])
+        advance(len(jobs))
+    if lost:
+        logger.warning(
+            "%d of %d masks are empty after resize and crop, so these defects cannot be found: %s",
+            len(lost),
+            sum(map(bool, rows["mask"])),
+            ", ".join(lost),
+        )
+    return problems
+
+
 def _read(job: tuple[Path, Any, Geometry]) -> tuple[np.ndarray | None, np.ndarray | None, str]:
-    """Read the image and the mask of a manifest's row, or say what is wrong with them."""
+    """Read the image and the mask of a manifest's row, or explain what is wrong with them."""
     folder, row, geometry = job
     try:
         image = read_image(folder / row.image, geometry)
         mask = read_mask(folder / row.mask, geometry) if row.mask else None
-        _check_indexed(folder / row.image, row.sha256)
+        _check_unchanged(folder / row.image, row.sha256)
         if row.mask:
-            _check_indexed(folder / row.mask, row.mask_sha256)
+            _check_unchanged(folder / row.mask, row.mask_sha256)
         return image, mask, ""
     except DataError as error:
         return None, None, str(error)
 
 
-def _check_indexed(path: Path, sha256: str) -> None:
-    """Compare a file with the manifest: formats without checksums decode to whatever is there."""
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+def _check_unchanged(path: Path, sha256: str) -> None:
+    """Compare a file with the manifest: in formats without a checksum, damage is not noticed."""
+    found = sha256_file(path)
     if found != sha256:
         raise DataError(
-            f"{path}: is not the file that was indexed (sha256 {found[:12]}..., indexed "
-            f"{sha256[:12]}...): put that one back, or delete the manifest to index this one"
+            f"{path}: has changed since it was indexed (sha256 {found[:12]}..., indexed "
+            f"{sha256[:12]}...): restore the file, or delete the manifest to index it again"
         )
 
 
 class Pixels:
-    """A finished pixel file, open for reading.
+    """A finished file of decoded images, open for reading.
 
     Args:
         path: the HDF5 file.
-        manifest: the manifest it must have been made from; not compared when left out.
+        manifest: the manifest that it must have been made from; not compared if None.
 
     Attributes:
         size: ``(H, W)`` of every image.
 
     Raises:
-        StoreError: the file is missing or damaged, of another version or from other images.
+        StoreError: the file is missing, damaged, of another version, or made from other images.
     """
 
     def __init__(self, path: Path, manifest: pd.DataFrame | None = None) -> None:
         self.path = path
         self._file = checksum.open_hdf5(path, KIND, VERSION, "file of decoded images")
-        stated = self._file.attrs.get("manifest_sha256")
-        if manifest is not None and stated != content_hash(manifest):
+        recorded = self._file.attrs.get("manifest_sha256")
+        if manifest is not None and recorded != content_hash(manifest):
             self.close()
             raise StoreError(f"{path}: decoded from other images; delete it and run again")
         height, width = self._file["train"]["pixels"].shape[1:3]
@@ -187,7 +202,7 @@ class Pixels:
         return self._read(self._file[split]["pixels"], images)
 
     def mask(self, images: slice | int = slice(None)) -> np.ndarray:
-        """Return the ground truth of test images, bool ``(n, H, W)``, or ``(H, W)`` of one.
+        """Return the masks of test images, bool ``(n, H, W)``, or ``(H, W)`` of one image.
 
         Raises:
             StoreError: the file is damaged.
@@ -195,7 +210,7 @@ class Pixels:
         return self._read(self._file["test"]["mask"], images)
 
     def ground_truth(self, manifest: pd.DataFrame) -> GroundTruth:
-        """Return what is known of the test images: labels of the manifest, masks of this file.
+        """Return the manifest's labels and this file's masks of the test images.
 
         Args:
             manifest: the one the file was opened with.
@@ -226,10 +241,5 @@ class Pixels:
     def __enter__(self) -> Pixels:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

@@ -1,84 +1,83 @@
-"""How a category folder is to be read: which of its folders and files mean what.
+"""How a category folder is read: the meaning of its sub-folders and file names.
 
-The defaults are MVTec AD's layout. Names are compared in Unicode's composed form (NFC), since file
-systems and archives write the same name in different ways.
+The defaults are MVTec AD's layout. Names are compared in Unicode normalisation form C, because file
+systems and archives encode the same name in different ways.
 """
 
 from __future__ import annotations
 
 import os
-import stat
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from indad.core.errors import ConfigError
-from indad.data.images import SUFFIXES, UNREADABLE_SUFFIXES
+from indad.data.files import Parts
 
-#: What the images without a defect are called in every product, whatever their folder's name.
+#: The name of images without a defect in every product, whatever their folder's name.
 GOOD = "good"
 
+#: Kinds of folders. MISPLACED is inside one of the layout's folders, but not where images belong;
+#: ELSEWHERE is outside the layout's folders.
 TRAIN, TEST, MASK = "train", "test", "mask"
-#: Inside one of the layout's folders, but not where it has images.
-MISPLACED = "misplaced"
-#: Outside the layout's folders.
-ELSEWHERE = "elsewhere"
+MISPLACED, ELSEWHERE = "misplaced", "elsewhere"
 
-#: Words for: no defect. Compared in lower case, without spaces, dashes and underscores.
+#: Usual names for "no defect", in lower case, without spaces, dashes and underscores.
 GOOD_WORDS = frozenset(
     {
         "good", "ok", "okay", "normal", "pass", "passed", "io", "i.o.", "gut", "healthy", "perfect",
         "defectfree", "nodefect", "nodefects", "nondefective", "undamaged", "flawless",
     }
 )  # fmt: skip
-#: What else the layout's folders are called, in lower case.
+#: Usual names of the layout's folders, in lower case.
 TRAIN_WORDS = ("train", "training")
 TEST_WORDS = ("test", "testing", "test_public")
 MASK_WORDS = ("ground_truth", "groundtruth", "gt", "mask", "masks", "label", "labels")
 
-Parts = tuple[str, ...]
+#: Options that have no meaning with a list.
+_FOLDER_OPTIONS = {"train", "test", "masks", "mask_suffix"}
 
 
-def composed(name: str) -> str:
-    """Return a name in Unicode's composed form."""
+def nfc(name: str) -> str:
+    """Return a name in Unicode normalisation form C."""
     return unicodedata.normalize("NFC", name)
 
 
 def sounds_good(name: str) -> bool:
-    """Tell whether a folder's name is one of the usual words for: no defect."""
-    return composed(name).lower().translate({ord(c): None for c in " -_"}) in GOOD_WORDS
+    """Tell whether a folder name is one of the usual names for "no defect"."""
+    return nfc(name).lower().translate({ord(c): None for c in " -_"}) in GOOD_WORDS
 
 
 def is_layout_word(name: str) -> bool:
-    """Tell whether a folder's name tells of a split, of masks or of good images."""
+    """Tell whether a folder name usually stands for a split, for masks or for good images."""
     return name.lower() in (*TRAIN_WORDS, *TEST_WORDS, *MASK_WORDS) or sounds_good(name)
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How a category folder is read; the options of a data set of the configuration.
+    """How a category folder is read: options of a data set in the configuration.
 
     Attributes:
-        train: folder of the training images, relative to the category folder; ``.`` is itself.
-        test: folder of the test images, in a sub-folder for each kind.
-        good: names of the folders, or in a list of the defects, that mean: no defect.
+        train: folder of the training images, relative to the category folder, which is ``.``.
+        test: folder of the test images, with a sub-folder for each kind of defect.
+        good: folder names (with a list: defects) that mean "no defect".
         masks: folder of the ground truth masks.
-        mask_suffix: what a mask's name may have behind its image's name, the first first.
-        missing_masks: ``error``, or ``allow`` defective images without a mask beside others of
-            the same defect that have one.
-        list: CSV file with columns ``image, split, defect`` and perhaps ``mask``, in the category
-            folder or in its parent, that says what each image is; folder names mean nothing then.
-        unlisted: ``error``, or ``allow`` images that the list does not name.
-        holdout: share of the good training images to test with where there are no good test
+        mask_suffix: suffixes of mask names after the image's name, in order of preference.
+        missing_masks: ``allow`` defective images without a mask although other images of the same
+            defect have one, or ``error``.
+        list: CSV file with the columns ``image, split, defect`` and optionally ``mask``, in the
+            category folder or its parent. It replaces the meaning of folder names.
+        unlisted: ``allow`` images that are not in the list, or ``error``.
+        holdout: share of the good training images to use as test images if there are no good test
             images.
-        holdout_seed: of the choice.
+        holdout_seed: seed for choosing them.
         allow_one_class: whether all test images may be good, or all defective.
 
     Raises:
-        ConfigError: two options contradict each other, or a folder is not inside the category.
+        ConfigError: two options contradict each other, or a folder is outside the category.
     """
 
     train: str = "train"
@@ -98,24 +97,25 @@ class Reading:
             value = getattr(self, key)
             if value is None:
                 continue
-            bad = os.path.isabs(value) or ".." in Path(value).parts or "\0" in value  # noqa: PTH117
-            if bad or (key in ("masks", "list") and not Path(value).parts):
+            outside = os.path.isabs(value) or ".." in Path(value).parts or "\0" in value  # noqa: PTH117
+            if outside or (key in ("masks", "list") and not Path(value).parts):
                 raise ConfigError(
                     f"{key}: must be a name inside the category folder, got {value!r}"
                 )
-        places = {key: Path(getattr(self, key)).parts for key in ("train", "test", "masks")}
-        if places["masks"] in (places["train"], places["test"]):
-            raise ConfigError(f"masks: {self.masks!r} is where the images are; give another folder")
+        if Path(self.masks) in (Path(self.train), Path(self.test)):
+            raise ConfigError(
+                f"masks: {self.masks!r} is the folder of the images; give another folder"
+            )
         for name in self.good:
             if not name or "/" in name or name in (".", ".."):
                 raise ConfigError(f"good: must be the name of a folder, got {name!r}")
 
     @classmethod
     def from_config(cls, settings: Mapping[str, Any], key: str = "dataset") -> Reading:
-        """Take the options that ``settings`` has; the other keys are not looked at.
+        """Read the options from a data set's settings; other keys are ignored.
 
         Raises:
-            ConfigError: as the class; ``key`` is the configuration key to blame.
+            ConfigError: as the class. ``key`` is the configuration key that the message names.
         """
         chosen = {each.name: settings[each.name] for each in fields(cls) if each.name in settings}
         for name in ("good", "mask_suffix"):
@@ -124,11 +124,11 @@ class Reading:
                 chosen[name] = (value,) if isinstance(value, str) else tuple(value)
         if chosen.get("list") is None:
             chosen.pop("list", None)
-        if "unlisted" in chosen and "list" not in chosen:
-            raise ConfigError(f"{key}.unlisted: only with a 'list'")
-        if "list" in chosen and (odd := _FOLDERS & set(chosen)):
+            if "unlisted" in chosen:
+                raise ConfigError(f"{key}.unlisted: only with a 'list'")
+        elif useless := _FOLDER_OPTIONS & set(chosen):
             raise ConfigError(
-                f"{key}.list: it says what each image is, so {', '.join(sorted(odd))} mean nothing"
+                f"{key}.list: the list replaces {', '.join(sorted(useless))}; remove one of them"
             )
         try:
             return cls(**chosen)
@@ -137,31 +137,32 @@ class Reading:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What differs from the defaults, as ``from_config`` takes it."""
-        given = {k: v for k, v in asdict(self).items() if v != getattr(_DEFAULT, k)}
+        """The options that differ from the defaults, as ``from_config`` reads them."""
+        given = {k: v for k, v in asdict(self).items() if v != getattr(Reading, k)}
         return {
             k: v if not isinstance(v, tuple) else v[0] if len(v) == 1 else [*v]
             for k, v in given.items()
         }
 
     def is_good(self, name: str) -> bool:
-        """Tell whether a folder's or a defect's name means: no defect."""
-        return composed(name) in map(composed, self.good)
+        """Tell whether the name of a folder or of a defect means "no defect"."""
+        return nfc(name) in map(nfc, self.good)
 
     def place(self, folder: Parts) -> tuple[str, Parts]:
-        """Say what the images of a folder are.
+        """Return what the images of a folder are.
 
         Args:
-            folder: parts of its path below the category folder.
+            folder: its path relative to the category folder.
 
         Returns:
-            ``TRAIN``, ``TEST``, ``MASK``, ``MISPLACED`` or ``ELSEWHERE``, and the parts behind
-            the folder of that split; of a test image or a mask, the first is the kind of defect.
+            ``TRAIN``, ``TEST``, ``MASK``, ``MISPLACED`` or ``ELSEWHERE``, and the path relative to
+            the folder of that split or of the masks. For test images and masks its first part is
+            the defect.
         """
         return _place(self, folder)
 
     def list_file(self, folder: Path) -> Path | None:
-        """Return the list that holds for a category folder: its own, else its parent's."""
+        """Return the list of a category folder: its own, else its parent's. None without one."""
         if self.list is None:
             return None
         own = folder / self.list
@@ -171,7 +172,7 @@ class Reading:
     def picture(self) -> str:
         """The layout in a few words, for messages."""
         if self.list is not None:
-            return f"images anywhere and the list {self.list}, in it or beside it"
+            return f"images anywhere and the list {self.list}, in it or in its parent folder"
         train, test = ("" if each == "." else f"{each}/" for each in (self.train, self.test))
         good = " or ".join(self.good)
         return f"images in {train}{good} and {test}{good}, {test}<defect>"
@@ -179,13 +180,14 @@ class Reading:
 
 @lru_cache(maxsize=4096)
 def _place(reading: Reading, folder: Parts) -> tuple[str, Parts]:
-    names = tuple(map(composed, folder))
+    names = tuple(map(nfc, folder))
     places = []
-    # Of equally long ones the first wins, so that good images beside the defects can train.
     for kind, place in ((MASK, reading.masks), (TRAIN, reading.train), (TEST, reading.test)):
-        parts = tuple(map(composed, Path(place).parts))
+        parts = tuple(map(nfc, Path(place).parts))
         if names[: len(parts)] == parts:
             places.append((kind, len(parts)))
+    # The deepest folder decides. Training and test images may be in the same folder: then good
+    # images are for training, because TRAIN is tried first.
     places.sort(key=lambda each: -each[1])
     for i, (kind, length) in enumerate(places):
         rest = folder[length:]
@@ -196,74 +198,3 @@ def _place(reading: Reading, folder: Parts) -> tuple[str, Parts]:
         if i + 1 == len(places) or places[i + 1][1] < length:
             return MISPLACED, rest
     return ELSEWHERE, folder
-
-
-_DEFAULT = Reading()
-_FOLDERS = {"train", "test", "masks", "mask_suffix"}
-
-
-class File(NamedTuple):
-    """A file below a category folder.
-
-    Attributes:
-        parts: of its path relative to the folder.
-        status: of the file a link leads to, or None where nothing can be read.
-        problem: what is wrong with it, else "".
-    """
-
-    parts: Parts
-    status: os.stat_result | None = None
-    problem: str = ""
-
-
-def walk(folder: Path) -> list[File]:
-    """List all files below ``folder`` that end as images do, sorted by path.
-
-    What begins with a dot is left out. Links are followed, but not in circles. What cannot be read
-    is listed with its problem.
-    """
-    found = list(_walk(str(folder), (), ()))
-    found.sort(key=lambda file: file.parts)
-    return found
-
-
-def _walk(folder: str, parts: Parts, above: tuple[tuple[int, int], ...]) -> Iterator[File]:
-    try:
-        own = os.stat(folder)  # noqa: PTH116
-        with os.scandir(folder) as scan:
-            entries = [entry for entry in scan if not entry.name.startswith(".")]
-    except OSError as error:
-        if parts:
-            yield File(parts, problem=f"cannot be listed ({error.strerror})")
-        return
-    identity = (own.st_dev, own.st_ino)
-    if identity in above:
-        yield File(parts, problem="a link that leads back to a folder above it; remove it")
-        return
-    for entry in entries:
-        here = (*parts, entry.name)
-        if entry.is_dir():
-            yield from _walk(entry.path, here, (*above, identity))
-        elif entry.name.lower().endswith(_ENDINGS):
-            try:
-                status = entry.stat()
-            except OSError as error:
-                yield File(here, problem=f"a link to nothing ({error.strerror}); mend or remove it")
-                continue
-            if stat.S_ISREG(status.st_mode):
-                yield File(here, status)
-            else:
-                yield File(here, problem="not a regular file; remove it")
-
-
-_ENDINGS = (*SUFFIXES, *UNREADABLE_SUFFIXES)
-
-
-def folders_named(folder: Path, names: Sequence[str]) -> list[Path]:
-    """List the sub-folders of ``folder`` that have one of the names, however composed."""
-    wanted = set(map(composed, names))
-    if not folder.is_dir():
-        return []
-    return sorted(
-        each for each in folder.iterdir() if composed(each.name) in wanted and each.is_dir()
-    )

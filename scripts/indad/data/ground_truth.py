@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 
+@dataclass(frozen=True, eq=False)
 class GroundTruth:
-    """What is known of the test images.
+    """Labels and masks of the test images.
 
     Attributes:
-        image, defect: names, ``(N,)``.
+        image: names, ``(N,)``.
         label: 0 good, 1 defective, ``(N,)``.
-        has_mask: whether a defective image has a mask, ``(N,)``; True for good images, whose mask
-            is known to be empty.
+        defect: names, ``(N,)``.
+        has_mask: whether the mask is known, ``(N,)``: False for a defective image without a mask
+            file; True for good images, whose mask is empty.
         mask: bool ``(N, H, W)``, True on defects.
     """
 
-    def __init__(
-        self,
-        image: np.ndarray,
-        label: np.ndarray,
-        defect: np.ndarray,
-        has_mask: np.ndarray,
-        mask: np.ndarray,
-    ) -> None:
-        self.image, self.label, self.defect = image, label, defect
-        self.has_mask, self.mask = has_mask, mask
+    image: np.ndarray
+    label: np.ndarray
+    defect: np.ndarray
+    has_mask: np.ndarray
+    mask: np.ndarray

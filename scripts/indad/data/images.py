@@ -1,12 +1,11 @@
-"""From an image file to the pixels a backbone sees, and from a mask file to ground truth.
+"""Read image and mask files: sizes, pixels as the backbone sees them, ground truth.
 
-Geometry as in the papers: the short side is resized to ``resize`` (bilinear, antialiased), then
-the centre is cropped. Everything here is PIL and NumPy, so that no stage needs torch to read.
+The preprocessing is that of the papers: the short side is resized to ``resize`` (bilinear,
+antialiased), then the centre is cropped. This module needs Pillow and NumPy only, not torch.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,35 +16,38 @@ from PIL import ExifTags, Image, ImageOps
 
 from indad.core.errors import DataError
 
-#: File name endings that count as images, in lower case.
+#: Extensions of image files, in lower case.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
-#: Endings of image files that cannot be read here; they are pointed out, never passed over.
+#: Extensions of image files that cannot be read here. They are reported, never ignored.
 UNREADABLE_SUFFIXES = (
     ".avif", ".dng", ".exr", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".npy", ".pgm", ".ppm",
     ".raw", ".svg",
 )  # fmt: skip
 
-#: What is decoded, whatever the ending: no format that PIL hands to another program, or plays.
+#: Formats that are decoded, whatever the extension. Formats that PIL passes to another program
+#: (EPS) or that are animations (GIF) are not among them.
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP")
 
+#: ``(height, width)`` in pixels.
 Size = tuple[int, int]
 
-#: Most pixels of an image, as it is in the file or after the resize: 0.5 GB as RGB. A file of a
-#: few bytes can state any size, and be decoded to it.
+#: Largest image in pixels, in the file and after the resize (0.5 GB as RGB). A file of a few bytes
+#: can declare any size. PIL's own limits stay as they are: by default it raises an error above the
+#: same number of pixels, and only warns above half of it.
 MAX_PIXELS = 178_956_970
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-# Of those up to twice as large PIL only warns: `_opened` refuses them.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+#: TIFF tag NewSubfileType. Its lowest bit marks a reduced version of another image in the file.
+_SUBFILE_TYPE = 254
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Resize, then centre crop.
+    """The preprocessing: resize, then centre crop.
 
     Attributes:
-        resize: the short side's length in pixels, or ``(height, width)`` for exactly that size.
-        crop: ``(height, width)`` in pixels of the centre crop, or None for no crop.
+        resize: length of the short side in pixels, or an exact ``(height, width)``.
+        crop: ``(height, width)`` of the centre crop in pixels; None for no crop.
     """
 
     resize: int | Size
@@ -53,7 +55,7 @@ class Geometry:
 
     @classmethod
     def from_config(cls, resize: int | list[int], crop: int | list[int] | None) -> Geometry:
-        """Read ``resize: 256`` or ``[H, W]`` and ``crop: 224``, ``[H, W]`` or null."""
+        """Read ``resize: 256`` or ``[H, W]``, and ``crop: 224``, ``[H, W]`` or null."""
         crop = [crop, crop] if isinstance(crop, int) else crop
         return cls(
             resize if isinstance(resize, int) else (resize[0], resize[1]),
@@ -62,34 +64,34 @@ class Geometry:
 
     @property
     def name(self) -> str:
-        """A file name for it: ``256-224``, ``300x400`` for no crop."""
+        """A name for files: ``256-224``; ``300x400`` without a crop."""
         sides = [(self.resize,) if isinstance(self.resize, int) else self.resize]
         if self.crop is not None:
             sides.append(tuple(dict.fromkeys(self.crop)))
         return "-".join("x".join(map(str, side)) for side in sides)
 
     def resized(self, height: int, width: int) -> Size:
-        """Return the size after the resize, of an image of ``height`` x ``width``."""
+        """Return the size of an image after the resize."""
         if not isinstance(self.resize, int):
             return self.resize
-        # The long side is cut to whole pixels, as torchvision's Resize does.
+        # The long side is rounded down, as in torchvision's Resize.
         if width <= height:
             return int(self.resize * height / width), self.resize
         return self.resize, int(self.resize * width / height)
 
     def output(self, height: int, width: int) -> Size:
-        """Return the size after resize and crop."""
+        """Return the size of an image after resize and crop."""
         return self.crop or self.resized(height, width)
 
     def refusal(self, height: int, width: int) -> str:
-        """Say why an image of ``height`` x ``width`` cannot be used; "" if it can."""
+        """Explain why an image of this size cannot be used; "" if it can."""
         rows, columns = self.resized(height, width)
-        become = f"{width} x {height} pixels become {columns} x {rows} by the resize"
+        resized = f"{width} x {height} pixels are resized to {columns} x {rows}"
         if rows * columns > MAX_PIXELS:
-            return f"{become}, too many; cut it to shape, or set 'resize: [height, width]'"
+            return f"{resized}, which is too large; crop the file, or set 'resize: [height, width]'"
         if self.crop is not None and (self.crop[0] > rows or self.crop[1] > columns):
             return (
-                f"{become}, smaller than the crop of {self.crop[1]} x {self.crop[0]}; choose a "
+                f"{resized}, smaller than the crop of {self.crop[1]} x {self.crop[0]}; choose a "
                 "larger 'resize' or a smaller 'crop'"
             )
         return ""
@@ -98,7 +100,7 @@ class Geometry:
         """Resize and crop ``image``.
 
         Raises:
-            ValueError: the crop is larger than the resized image, or that is far too large.
+            ValueError: the resized image is smaller than the crop, or too large.
         """
         if refusal := self.refusal(image.height, image.width):
             raise ValueError(refusal)
@@ -117,7 +119,7 @@ class Geometry:
         return round((height - rows) / 2), round((width - columns) / 2)
 
     def window(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """Return ``(top, left, bottom, right)`` of what is seen of an image, in its own pixels."""
+        """Return ``(top, left, bottom, right)`` of the part that is kept, in image pixels."""
         tall, wide = self.resized(height, width)
         rows, columns = self.output(height, width)
         top, left = self._corner(tall, wide)
@@ -129,39 +131,51 @@ class Geometry:
         )
 
 
+def image_files(folder: Path) -> list[Path]:
+    """List the image files directly in ``folder``, sorted by name, without hidden files."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
+
+
 def decode(path: Path) -> Image.Image:
-    """Read an image file whole, upright (EXIF), in its own mode.
+    """Decode an image file completely, rotated as its EXIF orientation says, in its own mode.
 
     Raises:
-        DataError: the file is missing, damaged, not an image, or more than one.
+        DataError: the file is missing, damaged, too large, not an image, or holds several images.
     """
     with _opened(path) as image:
         image.load()
         upright = ImageOps.exif_transpose(image)
-    # A PNG may tell how it is to be turned behind its pixels, where the index does not look.
+    # A PNG may have its EXIF data after the pixels, where `size` does not read it.
     if image.format == "PNG" and (upright.height, upright.width) != size(path):
         raise DataError(
-            f"{path}: says only behind its pixels that it is to be turned; save it upright"
+            f"{path}: its EXIF orientation is stored after the pixels, where it is not read; "
+            "rotate the image and save it again"
         )
     return upright
 
 
 def size(path: Path) -> Size:
-    """Read ``(height, width)`` of an image file, upright, from its header alone.
+    """Read ``(height, width)`` of an image file from its header, EXIF orientation applied.
 
     Raises:
-        DataError: the file is missing, does not begin as an image does, or holds more than one.
-            Damage further on is found by ``decode``.
+        DataError: the file is missing, too large, holds several images, or has no valid header.
+            Damage after the header is found by ``decode`` only.
     """
     with _opened(path) as image:
         sides = (image.height, image.width)
-        # Which PIL turns itself, size and all.
+        # PIL applies the orientation of a TIFF file to its size itself.
         quarter = _orientation(image) in (5, 6, 7, 8) and image.format != "TIFF"
     return sides[::-1] if quarter else sides
 
 
-def is_turned(path: Path) -> bool:
-    """Tell whether the header asks for the image to be turned or mirrored.
+def is_rotated(path: Path) -> bool:
+    """Tell whether the EXIF orientation of an image file rotates or mirrors it.
 
     Raises:
         DataError: as ``size``.
@@ -171,12 +185,12 @@ def is_turned(path: Path) -> bool:
 
 
 def _orientation(image: Image.Image) -> int:
-    # A PNG's own getexif decodes all of it, to look for a chunk behind the pixels.
+    # PngImageFile.getexif would decode the whole image to find EXIF data after the pixels.
     return Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
 
 
 def _frames(image: Image.Image) -> int:
-    """Count the images of a file. Smaller versions of the first do not count."""
+    """Count the images in a file, without reduced versions of the first one."""
     count = getattr(image, "n_frames", 1)
     if count == 1 or image.format == "MPO":  # a camera's photo with its preview
         return 1
@@ -190,22 +204,18 @@ def _frames(image: Image.Image) -> int:
     return count
 
 
-#: TIFF's NewSubfileType; its lowest bit marks a reduced version of another image of the file.
-_SUBFILE_TYPE = 254
-
-
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path, formats=FORMATS) as image:
             if not 0 < image.width * image.height <= MAX_PIXELS:
                 raise DataError(
-                    f"{path}: refused, it states {image.width} x {image.height} pixels; at most "
-                    f"{MAX_PIXELS / 1e6:.0f} megapixels are read: cut it into pieces"
+                    f"{path}: refused, its header declares {image.width} x {image.height} pixels; "
+                    f"the limit is {MAX_PIXELS / 1e6:.0f} megapixels: cut it into pieces"
                 )
             if (count := _frames(image)) > 1:
                 raise DataError(
-                    f"{path}: holds {count} images (pages or frames); save each as a file, or "
+                    f"{path}: holds {count} images (pages or frames); save each one as a file, or "
                     "keep one"
                 )
             yield image
@@ -215,29 +225,29 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise DataError(f"{path}: no such image file") from None
     except Image.DecompressionBombError as error:
         raise DataError(f"{path}: refused, {error}") from None
-    except Exception as error:  # damaged files make PIL's readers raise errors of any kind
+    except Exception as error:  # PIL raises errors of any kind on damaged files
         reason = "not an image, or damaged" if "cannot identify" in str(error) else error
         raise DataError(f"{path}: cannot be decoded ({reason}); replace or remove it") from None
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Return 8-bit RGB. Grey becomes three equal channels; transparency is ignored.
+    """Convert to 8-bit RGB. Grey becomes three equal channels; transparency is ignored.
 
-    16-bit files hold 0 to 65535, whatever mode PIL gives them, and floats 0 to 1.
+    Integers of 16 or 32 bits are scaled from 0..65535, floats from 0..1.
 
     Raises:
-        ValueError: values lie outside of that, or PIL knows no way to RGB.
+        ValueError: a value is out of that range, or PIL cannot convert the mode to RGB.
     """
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         deep = np.asarray(image)
         kind, white = ("floats", 1.0) if image.mode == "F" else ("whole numbers", 65535.0)
-        if not (deep.min() >= 0 and deep.max() <= white):  # NaN is neither
+        if not (deep.min() >= 0 and deep.max() <= white):  # also true for NaN
             raise ValueError(
-                f"its {kind} are {deep.min():g} to {deep.max():g}, not 0 to {white:g}; save it "
-                "with 8 or 16 bits"
+                f"its {kind} range from {deep.min():g} to {deep.max():g}, not from 0 to {white:g}; "
+                "save it with 8 or 16 bits"
             )
         grey = np.empty(deep.shape, np.uint8)
-        for row in range(len(deep)):  # by the row: eight bytes a pixel are much for a large image
+        for row in range(len(deep)):  # row by row, to save memory: float64 has 8 bytes per pixel
             grey[row] = deep[row] * (255.0 / white) + 0.5
         image = Image.fromarray(grey)
     if image.mode == "P" and "transparency" in image.info:
@@ -246,10 +256,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def read_image(path: Path, geometry: Geometry) -> np.ndarray:
-    """Read an image as the backbone sees it, before normalisation: uint8 ``(H, W, 3)``.
+    """Decode and preprocess an image, without normalisation: uint8 ``(H, W, 3)``.
 
     Raises:
-        DataError: the file cannot be decoded, or is smaller than the crop.
+        DataError: the file cannot be decoded, or does not fit ``geometry``.
     """
     try:
         return prepare(decode(path), geometry)
@@ -258,18 +268,16 @@ def read_image(path: Path, geometry: Geometry) -> np.ndarray:
 
 
 def prepare(image: Image.Image, geometry: Geometry) -> np.ndarray:
-    """Return a decoded image as the backbone sees it, before normalisation: uint8 ``(H, W, 3)``.
+    """Preprocess a decoded image, without normalisation: uint8 ``(H, W, 3)``.
 
     Raises:
-        ValueError: it is smaller than the crop.
+        ValueError: as ``to_rgb`` and ``Geometry.apply``.
     """
     return np.asarray(geometry.apply(to_rgb(image), Image.Resampling.BILINEAR))
 
 
 def read_mask(path: Path, geometry: Geometry) -> np.ndarray:
-    """Read a ground truth mask at the evaluation size: bool ``(H, W)``, True where ``> 0``.
-
-    Nearest-neighbour resize, so that a mask stays a mask.
+    """Read a mask and preprocess it with nearest-neighbour resize: bool ``(H, W)``.
 
     Raises:
         DataError: as ``read_image``.
@@ -282,17 +290,17 @@ def read_mask(path: Path, geometry: Geometry) -> np.ndarray:
 
 
 def mask_pixels(path: Path) -> np.ndarray:
-    """Read a mask file at its own size: bool ``(height, width)``, True where any channel is > 0.
+    """Read a mask file at its own size: bool ``(height, width)``.
 
-    Nothing is drawn where it is transparent.
+    True where any channel is above 0 and the pixel is not transparent.
 
     Raises:
         DataError: as ``decode``.
     """
     image = decode(path)
-    if image.mode in ("P", "PA"):  # what a palette mask shows, not the number of its colour
+    if image.mode in ("P", "PA"):  # the colours of the palette count, not their indices
         image = image.convert("RGBA")
-    elif image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):  # whose black is not zero
+    elif image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):  # in these, black is not 0
         image = image.convert("RGB")
     pixels = np.asarray(image)
     if pixels.ndim == 2:

@@ -1,8 +1,8 @@
-"""A list that says what each image is, for photos that should stay where they are.
+"""Lists: CSV files that say what each image is, for photos that should stay where they are.
 
-A CSV file with the columns ``image``, ``split`` (train or test), ``defect`` and perhaps ``mask``;
-others are not looked at. It lies in the category folder or in its parent, and its paths are
-relative to the folder it lies for: ``front/001.png``, or ``screw/front/001.png``.
+A list has the columns ``image``, ``split`` (train or test), ``defect`` and optionally ``mask``;
+other columns are ignored. It is in the category folder or in its parent, and its paths are relative
+to its own folder: ``front/001.png``, or ``screw/front/001.png``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ COLUMNS = ("image", "split", "defect")
 
 
 class Line(NamedTuple):
-    """A line of a list, as it stands there."""
+    """One line of a list. ``number`` is its line number in the file."""
 
     number: int
     image: str
@@ -28,10 +28,10 @@ class Line(NamedTuple):
 
 
 def read(path: Path) -> list[Line]:
-    """Read a list. Commas, semicolons or tabs separate its columns.
+    """Read a list whose columns are separated by commas, semicolons or tabs.
 
     Raises:
-        DataError: the file is missing, not UTF-8, no CSV, or lacks a column.
+        DataError: the file is missing, not UTF-8, not CSV, or lacks a column.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -44,20 +44,20 @@ def read(path: Path) -> list[Line]:
             if missing:
                 raise DataError(
                     f"{path}: lacks the column {' and '.join(missing)}; the first line must name "
-                    f"the columns image, split, defect and perhaps mask, it has: "
-                    f"{', '.join(names) or 'nothing'}"
+                    "the columns image, split, defect and optionally mask, but it is: "
+                    f"{', '.join(names) or 'empty'}"
                 )
             lines = []
             for row in rows:
                 if any(row):
                     value = dict(zip(names, [*row, *[""] * len(names)], strict=False))
-                    mask = value.get("mask", "")
                     split, defect = value["split"].strip(), value["defect"].strip()
+                    mask = value.get("mask", "")
                     lines.append(Line(rows.line_num, value["image"], split, defect, mask))
             return lines
     except FileNotFoundError:
         raise DataError(
-            f"{path}: no such list; it must lie in the category folder or in its parent"
+            f"{path}: no such list; it must be in the category folder or in its parent"
         ) from None
     except UnicodeDecodeError:
         raise DataError(f"{path}: not UTF-8; save the list as 'CSV UTF-8'") from None
@@ -66,36 +66,41 @@ def read(path: Path) -> list[Line]:
 
 
 def names_categories(path: Path) -> bool:
-    """Tell whether a list is one for several categories, the folders its images lie in.
+    """Tell whether a list covers several categories, the first folders of its images' paths.
 
-    Each of them then has training images, and its masks, and a name that tells of no split.
-    Otherwise it is the list of one category, the folder it lies in.
+    That is so if each of these folders has training images and the masks of its images, and no
+    folder has a name that usually stands for a split. Otherwise the list is that of one category,
+    the folder it is in.
 
     Raises:
         DataError: as ``read``.
     """
     lines = read(path)
-    first = [line.image.split("/")[0] for line in lines]
-    trained = {name for name, line in zip(first, lines, strict=True) if line.split == "train"}
+    trained = {_category(line) for line in lines if line.split == "train"}
     return bool(lines) and all(
         "/" in line.image
-        and name in trained
-        and not is_layout_word(name)
-        and (not line.mask or line.mask.split("/")[0] == name)
-        for name, line in zip(first, lines, strict=True)
+        and _category(line) in trained
+        and not is_layout_word(_category(line))
+        and (not line.mask or line.mask.split("/")[0] == _category(line))
+        for line in lines
     )
 
 
+def _category(line: Line) -> str:
+    return line.image.split("/")[0]
+
+
 def categories(path: Path) -> list[str]:
-    """Name the categories of a list beside them, sorted.
+    """Return the names of the categories that a list in their parent folder covers, sorted.
 
     Raises:
-        DataError: as ``read``, or it is the list of one category.
+        DataError: as ``read``, or the list is that of one category.
     """
     if not names_categories(path):
         raise DataError(
-            f"{path}: a list beside the categories must name images as <category>/..., train "
-            "images of each category among them. If this is the list of one category, give the "
-            f"parent, {path.parent.parent}, as 'path' and 'categories: [{path.parent.name}]'"
+            f"{path}: a list in the parent folder of the categories must name images as "
+            "<category>/..., with training images of each category. If this is the list of one "
+            f"category, give its parent folder, {path.parent.parent}, as 'path' and "
+            f"'categories: [{path.parent.name}]'"
         )
-    return sorted({line.image.split("/")[0] for line in read(path)})
+    return sorted({_category(line) for line in read(path)})

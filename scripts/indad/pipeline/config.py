@@ -23,8 +23,8 @@ from indad import methods
 from indad.core.errors import ConfigError, DataError
 from indad.data.folder_layout import GOOD, Reading
 from indad.data.images import Geometry
-from indad.data.manifest import find_categories
 from indad.data.public import catalogue, sources
+from indad.data.public.suggest import find_categories
 from indad.features.weights import RANDOM
 from indad.reporting import published
 

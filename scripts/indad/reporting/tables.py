@@ -498,7 +498,7 @@ def document(
         full: with confidence intervals and every published value; else compact, with the
             difference to the paper.
         counts: as ``images``, to show how many there are.
-        remarks: what must be known of the images (see ``indad.data.remarks``), a sentence each.
+        remarks: warnings about the images, a sentence each (see ``indad.data.data_warnings``).
         heading: the heading level of the first heading.
     """
     others = beside(measured, layout)

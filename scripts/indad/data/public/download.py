@@ -1,6 +1,7 @@
-"""Files over HTTP that survive a bad line: resumed, retried with growing pauses, checked.
+"""Download files over HTTP: retried, resumed after a broken connection, and checked.
 
-The transfer itself is pooch's; what is here is what happens between two attempts.
+Requests are retried by urllib3. What it cannot do is done here: continue a file whose transfer
+broke, within a run and in the next one.
 """
 
 from __future__ import annotations
@@ -13,61 +14,81 @@ import time
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from indad.core import disk
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3 import Retry
+
 from indad.core.errors import DataError
 from indad.core.progress import Progress, ignore
+from indad.data.files import sha256_file
+from indad.data.public.space import check_space
 
 logger = logging.getLogger("indad")
 
-#: An attempt that brought more bytes than this was no failure: the count starts anew.
+#: A transfer that brought more bytes than this before it broke is not counted as a failure.
 WORTHWHILE = 1_000_000
-#: Bytes to leave free on the disk.
-RESERVE = 200_000_000
+#: Bytes written at a time.
+PIECE = 2**18
 
-_PASSING = {408, 425, 429, 500, 502, 503, 504}
+#: HTTP errors that may pass.
+_RETRIED = (408, 425, 429, 500, 502, 503, 504)
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How long a bad line is put up with.
+class RetryPolicy:
+    """When a download is tried again, and when it fails.
 
     Attributes:
-        attempts: failures in a row before a server that answers is given up.
-        unanswered: attempts at a server that never answered, so that a machine without a network
-            hears of it soon.
-        pause: seconds before the second attempt; each further pause is twice as long.
-        longest: seconds at most that a server may ask to wait (``Retry-After``).
+        attempts: failures in a row after which a server that has answered is given up.
+        unanswered: the same for a server that has never answered, fewer, so that a computer
+            without a network fails soon.
+        pause: seconds before an attempt; doubled after each further failure.
+        longest_pause: limit of the pause in seconds, also if the server asks for a longer one
+            (``Retry-After``).
         connect: seconds to wait for a connection.
-        stall: seconds without a byte after which a connection counts as dead.
+        stall: seconds without data after which a connection counts as broken.
     """
 
     attempts: int = 5
     unanswered: int = 2
     pause: float = 1.0
-    longest: float = 120.0
+    longest_pause: float = 120.0
     connect: float = 10.0
     stall: float = 60.0
 
+    def adapter(self, attempts: int) -> HTTPAdapter:
+        """Return a transport adapter that makes up to ``attempts`` attempts to get an answer.
 
-PATIENCE = Patience()
+        An answer with an error that may pass counts towards ``self.attempts``.
+        """
+        retry = _LoggedRetry(
+            total=None,
+            connect=attempts - 1,
+            read=attempts - 1,
+            status=self.attempts - 1,
+            other=0,
+            status_forcelist=_RETRIED,
+            raise_on_status=False,
+            backoff_factor=self.pause,
+            backoff_max=self.longest_pause,
+            retry_after_max=math.ceil(self.longest_pause),
+        )
+        return HTTPAdapter(max_retries=retry)
 
 
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 (hex) of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+RETRY_POLICY = RetryPolicy()
 
 
-def check_space(folder: Path, needed: int) -> None:
-    """Make sure that ``needed`` bytes fit on the disk of ``folder``, with a reserve.
+class _LoggedRetry(Retry):
+    """Logs why there is a pause."""
 
-    Raises:
-        DataError: they do not.
-    """
-    if said := disk.shortage(folder, needed, RESERVE):
-        raise DataError(said)
+    def sleep(self, response: Any = None) -> None:
+        last = self.history[-1]
+        reason = f"HTTP {last.status}" if last.status else last.error
+        logger.info("%s: %s; trying again", last.url, reason)
+        super().sleep(response)
 
 
 def download(
@@ -75,178 +96,176 @@ def download(
     path: Path,
     *,
     sha256: str | None = None,
-    patience: Patience = PATIENCE,
+    policy: RetryPolicy = RETRY_POLICY,
     progress: Progress = ignore,
 ) -> str:
-    """Fetch ``url`` to ``path``, which appears whole and checked or not at all.
+    """Download ``url`` to ``path``, which appears complete and checked, or not at all.
 
-    What a broken transfer has brought stays beside ``path`` in a ``.part`` file. The next call
-    goes on from there if a hash will tell whether the pieces belong together.
+    An unfinished transfer stays next to ``path`` in a hidden ``.part`` file. If ``sha256`` is
+    known, so that a mixture of two versions is noticed, the next call continues it.
 
     Args:
         url: an http or https address.
         path: the file to write; its folder must exist.
-        sha256: what the file must hash to; None if unknown.
-        patience: when to give up.
-        progress: called with megabytes.
+        sha256: the expected SHA-256; None if unknown.
+        policy: when to try again.
+        progress: called with megabytes done and in total.
 
     Returns:
         The file's SHA-256.
 
     Raises:
-        DataError: with the reason alone: the server refuses, the line breaks again and again, the
-            disk is too small, or the hash is another.
+        DataError: the server refuses, the connection breaks again and again, the disk is too
+            small, or the hash differs. The message is the reason alone.
     """
     if not url.startswith(("http://", "https://")):
         raise DataError("not an http or https address")
-    # A part is continued only from the address it came from.
+    # One name per address, so that a part is only continued from the address it came from.
     part = path.with_name(f".{path.name}.{hashlib.sha256(url.encode()).hexdigest()[:8]}.part")
     if sha256 is None:
         part.unlink(missing_ok=True)
     resumed = part.exists()
-    _transfer(url, part, patience, progress)
-    found = sha256_of(part)
+    _Transfer(url, part, policy, progress).run()
+    found = sha256_file(part)
     if sha256 not in (None, found):
         part.unlink()
         if not resumed:
             raise DataError(f"its sha256 is {found}, not {sha256}")
-        logger.info("%s: the part from before was bad, starting anew", url)
-        return download(url, path, sha256=sha256, patience=patience, progress=progress)
+        logger.info("%s: the part of an earlier run was damaged, downloading all of it", url)
+        return download(url, path, sha256=sha256, policy=policy, progress=progress)
     part.replace(path)
     return found
 
 
-def _transfer(url: str, part: Path, patience: Patience, progress: Progress) -> None:
-    """Fill ``part``, in as many attempts as it takes."""
-    import requests
+class _BrokenError(Exception):
+    """The connection broke during a transfer. The message is the reason."""
 
-    failures = 0
-    bar = _Bar(progress)
-    while True:
-        before = _size(part)
-        wanted_pause = 0.0
-        try:
-            _receive(url, part, patience, bar)
-            return
-        except requests.HTTPError as error:
-            response = error.response
-            reason = f"HTTP {response.status_code} {response.reason}"
-            if response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-                if _whole(response) == before:
+
+class _Transfer:
+    """Downloads one address into a ``.part`` file, in as many requests as it takes."""
+
+    def __init__(self, url: str, part: Path, policy: RetryPolicy, progress: Progress) -> None:
+        self.url, self.part, self.policy, self.progress = url, part, policy, progress
+        self.session = requests.Session()
+        # Compressed data could not be counted or continued.
+        self.session.headers["Accept-Encoding"] = "identity"
+        self.attempts = policy.unanswered
+        self.etag = ""
+
+    def run(self) -> None:
+        """Fill the file.
+
+        Raises:
+            DataError: as ``download``.
+        """
+        failures = 0
+        with self.session:
+            while True:
+                before = self._size()
+                try:
+                    self._request(before)
                     return
-                part.unlink()  # longer than the file is now: of no use
-            elif response.status_code not in _PASSING:
-                raise DataError(reason) from None
-            asked = response.headers.get("Retry-After", "")
-            wanted_pause = float(asked) if asked.isdigit() else 0.0
-        except (
-            requests.ConnectionError,
-            requests.Timeout,
-            requests.exceptions.ChunkedEncodingError,
-        ) as error:
-            reason = _reason(error, patience)
-        except requests.RequestException as error:
-            raise DataError(f"{type(error).__name__}: {error}") from None
-        except OSError as error:
-            raise DataError(f"cannot write {part}: {error.strerror}") from None
-        after = _size(part)
-        failures = 1 if after - before > WORTHWHILE else failures + 1
-        if failures >= (patience.attempts if bar.answered else patience.unanswered):
-            kept = f", {after:,} bytes came" if after else ""
-            raise DataError(f"{reason} ({failures} attempts in a row{kept})")
-        pause = max(patience.pause * 2 ** (failures - 1), min(wanted_pause, patience.longest))
-        logger.info("%s: %s; next attempt in %g s, from byte %d", url, reason, pause, after)
-        time.sleep(pause)
+                except _BrokenError as error:
+                    reason = str(error)
+                except OSError as error:
+                    raise DataError(f"cannot write {self.part}: {error.strerror}") from None
+                after = self._size()
+                failures = 1 if after - before > WORTHWHILE else failures + 1
+                if failures >= self.policy.attempts:
+                    raise self._failure(reason, failures)
+                pause = min(self.policy.pause * 2 ** (failures - 1), self.policy.longest_pause)
+                logger.info(
+                    "%s: %s; next attempt in %g s, from byte %d", self.url, reason, pause, after
+                )
+                time.sleep(pause)
 
-
-def _receive(url: str, part: Path, patience: Patience, bar: _Bar) -> None:
-    """Append to ``part`` what is missing, in one attempt."""
-    import pooch
-    import requests
-
-    with part.open("ab") as file:
-        offset = file.tell()
-        bar.file = file
-
-        def inspect(response: Any, **_: Any) -> None:
-            bar.answered = True
-            if response.status_code not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
-                return
-            if response.headers.get("Content-Type", "").startswith("text/html"):
-                raise DataError("the server sends a web page, not a file: see it in a browser")
-            if response.status_code == HTTPStatus.OK:  # all of it, whatever was asked for
-                file.truncate(0)
-                bar.whole = int(response.headers.get("Content-Length", 0))
-                check_space(part.parent, bar.whole)
-                return
-            if not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
-                file.truncate(0)
-                raise requests.ConnectionError("the server sent another part than was asked for")
-            bar.whole = _whole(response)
-            check_space(part.parent, bar.whole - offset)
-
-        # Compressed on the way, bytes could not be counted.
-        headers = {"Accept-Encoding": "identity"}
+    def _request(self, offset: int) -> None:
+        """Request the rest of the file, and append it."""
+        headers = {}
         if offset:
             headers["Range"] = f"bytes={offset}-"
-        pooch.HTTPDownloader(
-            progressbar=bar,
-            chunk_size=2**18,
-            headers=headers,
-            timeout=(patience.connect, patience.stall),
-            hooks={"response": inspect},
-        )(url, file, None)
+            if self.etag:  # another version of the file is sent from its beginning
+                headers["If-Range"] = self.etag
+        for prefix in ("http://", "https://"):
+            self.session.mount(prefix, self.policy.adapter(self.attempts))
+        timeout = (self.policy.connect, self.policy.stall)
+        try:
+            response = self.session.get(self.url, headers=headers, timeout=timeout, stream=True)
+        except (requests.ConnectionError, requests.Timeout) as error:
+            raise self._failure(_reason(error, self.policy), self.attempts) from None
+        except requests.RequestException as error:
+            raise DataError(f"{type(error).__name__}: {error}") from None
+        self.attempts = self.policy.attempts
+        with response:
+            if response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                if _total(response) != offset:  # the part is longer than the file
+                    self.part.unlink()
+                    raise _BrokenError("the file has become shorter")
+            elif not response.ok:
+                reason = f"HTTP {response.status_code} {response.reason}"
+                if response.status_code in _RETRIED:
+                    raise self._failure(reason, self.policy.attempts)
+                raise DataError(reason)
+            else:
+                self._save(response, offset)
+
+    def _save(self, response: requests.Response, offset: int) -> None:
+        """Write a response's content to the file, from ``offset`` if the server continues there."""
+        if response.headers.get("Content-Type", "").startswith("text/html"):
+            raise DataError("the server sends a web page, not a file: open it in a browser")
+        if response.status_code != HTTPStatus.PARTIAL_CONTENT:  # all of it, whatever was requested
+            offset = 0
+            total = int(response.headers.get("Content-Length", 0))
+        elif response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
+            total = _total(response)
+        else:
+            self.part.unlink(missing_ok=True)
+            raise _BrokenError("the server sent another part than was requested")
+        etag = response.headers.get("ETag", "")
+        self.etag = "" if etag.startswith("W/") else etag
+        check_space(self.part.parent, total - offset)
+        megabytes = math.ceil(total / 1e6)
+        with self.part.open("r+b" if offset else "wb") as file:
+            file.seek(offset)
+            try:
+                for piece in response.iter_content(PIECE):
+                    file.write(piece)
+                    if total:
+                        self.progress(math.floor(file.tell() / total * megabytes), megabytes)
+            except requests.RequestException as error:
+                raise _BrokenError(_reason(error, self.policy)) from None
+
+    def _size(self) -> int:
+        return self.part.stat().st_size if self.part.exists() else 0
+
+    def _failure(self, reason: str, attempts: int) -> DataError:
+        size = self._size()
+        received = f", {size:,} bytes received" if size else ""
+        return DataError(f"{reason} ({attempts} attempts in a row{received})")
 
 
-class _Bar:
-    """The progress bar pooch moves: megabytes of the whole file, earlier attempts included.
-
-    Attributes:
-        file: what is written to.
-        whole: bytes of the whole file, 0 if unknown.
-        answered: whether the server ever answered.
-        total: set by pooch, of one attempt; not used.
-    """
-
-    def __init__(self, progress: Progress) -> None:
-        self.progress = progress
-        self.file: IO[bytes]
-        self.whole = self.total = 0
-        self.answered = False
-
-    def update(self, _: int) -> None:
-        if self.whole:
-            total = math.ceil(self.whole / 1e6)
-            self.progress(math.floor(self.file.tell() / self.whole * total), total)
-
-    def reset(self) -> None:
-        """Nothing to do: the file's length is what counts."""
-
-    close = reset
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
-def _whole(response: Any) -> int:
-    """Read the whole file's length from ``Content-Range``; 0 if it is not told."""
+def _total(response: requests.Response) -> int:
+    """Return the length of the whole file from ``Content-Range``; 0 if it is unknown."""
     match = re.search(r"/(\d+)$", response.headers.get("Content-Range", ""))
     return int(match[1]) if match else 0
 
 
-def _reason(error: Exception, patience: Patience) -> str:
-    """Say in a few words why a connection failed."""
+def _reason(error: Exception, policy: RetryPolicy) -> str:
+    """Explain in a few words why a connection failed."""
     text = str(error)
+    broken = "the connection broke off"
+    unknown = "the server's name is not known (no network?)"
     for known, meaning in {
-        "Read timed out": f"stalled, nothing came for {patience.stall:g} s",
-        "timed out": f"no answer within {patience.connect:g} s",
-        "IncompleteRead": "the connection broke off",
-        "Connection broken": "the connection broke off",
-        "Connection aborted": "the connection broke off",
-        "Name or service not known": "the server's name is not known (no network?)",
-        "name resolution": "the server's name is not known (no network?)",
-        "nodename nor servname": "the server's name is not known (no network?)",
+        "Read timed out": f"stalled, no data for {policy.stall:g} s",
+        "timed out": f"no answer within {policy.connect:g} s",
+        "IncompleteRead": broken,
+        "Connection broken": broken,
+        "Connection aborted": broken,
+        "Remote end closed": broken,
+        "Name or service not known": unknown,
+        "name resolution": unknown,
+        "Failed to resolve": unknown,
+        "nodename nor servname": unknown,
         "Connection refused": "connection refused",
         "Network is unreachable": "the network is unreachable",
     }.items():

@@ -1,7 +1,7 @@
-"""How public data sets lie in their archives, and how each becomes an MVTec AD layout.
+"""Layouts of public data sets, and their conversion to MVTec AD's layout.
 
-A layout is a small function that lists, for a category, which file goes where. Files are linked
-or copied, never changed; only several masks of one image are united into one.
+A layout is a function that lists, for a category, which file goes where. Files are linked or
+copied, never changed; only if an image has several masks, they are combined into one.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from indad.data.public.unpack import safe_name
 from indad.core.errors import DataError
-from indad.data.images import mask_pixels
-from indad.data.manifest import GOOD, image_files
 from indad.core.progress import Progress, ignore
+from indad.data.folder_layout import GOOD
+from indad.data.images import image_files, mask_pixels
+from indad.data.public.unpack import safe_name
 
 logger = logging.getLogger("indad")
 
-#: The file, or the masks to unite, and where it goes below the category's folder.
+#: A file, or several masks to combine, and its path below the category's folder.
 Item = tuple[tuple[Path, ...], str]
 
 
@@ -37,12 +37,12 @@ class Layout:
 
     Attributes:
         items: ``items(root, category, *, options...)`` lists what goes where.
-        markers: what lies below the data set's root, with ``{category}`` in it.
+        markers: paths that exist below the data set's root, with ``{category}`` in them.
         picture: the layout in one line, for messages.
-        native: it is MVTec AD's own, so that a folder can be used as it lies.
-        single: the data set is one category, all of it.
+        native: whether it is MVTec AD's own layout, so that a folder is used where it is.
+        single: whether the whole data set is one category.
         shared: folders that every category needs.
-        unused: folders that none needs.
+        unused: folders that no category needs.
     """
 
     items: Callable[..., Iterator[Item]]
@@ -55,21 +55,23 @@ class Layout:
 
     @property
     def options(self) -> dict[str, int]:
-        """The layout's own options with their defaults."""
+        """The layout's options with their defaults."""
         parameters = inspect.signature(self.items).parameters.values()
         return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
     def wants(self, category: str, parts: tuple[str, ...]) -> bool:
-        """Tell whether a category needs a file, by the parts of its path.
+        """Tell whether a category needs a file of an archive.
 
-        Archives wrap the categories in up to two folders.
+        Args:
+            category: the category.
+            parts: the file's path; up to two folders may come before that of the category.
         """
         if self.unused & set(parts[:-1]):
             return False
         return self.single or bool({category, *self.shared} & set(parts[:-1][:3]))
 
     def root(self, tree: Path, category: str) -> Path:
-        """Find the data set's root in ``tree``: itself, or up to two folders down.
+        """Find the data set's root: ``tree`` itself, or up to two folders below it.
 
         Raises:
             DataError: there is none, or more than one.
@@ -82,11 +84,11 @@ class Layout:
                 if all((folder / m.format(category=category)).exists() for m in self.markers)
             ]
             if len(found) > 1:
-                raise DataError(f"{category} is both in {found[0]} and in {found[1]}: give one")
+                raise DataError(f"{category} is in both {found[0]} and {found[1]}: give one")
             if found:
                 return found[0]
             level = [path for folder in level for path in _folders(folder)]
-        raise DataError(f"{tree} holds no {category}; expected {self.picture}")
+        raise DataError(f"{tree} does not contain {category}; expected {self.picture}")
 
     def place(
         self,
@@ -96,18 +98,25 @@ class Layout:
         options: Mapping[str, Any],
         progress: Progress = ignore,
     ) -> None:
-        """Lay a category out in ``folder`` as in MVTec AD.
+        """Lay out a category in ``folder`` as in MVTec AD.
+
+        Args:
+            tree: a folder with the data set in its own layout.
+            folder: the category's new folder.
+            category: the category.
+            options: of this layout.
+            progress: called with the number of files done and in total.
 
         Raises:
-            DataError: the category is not in ``tree``, a file of it is missing, or two files
-                would get the same name.
+            DataError: ``tree`` does not contain the category, a file is missing, or two files would
+                get the same name.
         """
         items = list(self.items(self.root(tree, category), category, **options))
         for done, (files, place) in enumerate(items, 1):
             target = folder / place
             target.parent.mkdir(parents=True, exist_ok=True)
             if target.exists():
-                raise DataError(f"{files[0]}: another file of that name goes to {place} too")
+                raise DataError(f"{files[0]}: another file of that name also becomes {place}")
             try:
                 if len(files) == 1:
                     _link_or_copy(files[0], target)
@@ -115,14 +124,14 @@ class Layout:
                     union = np.logical_or.reduce([mask_pixels(file) for file in files])
                     Image.fromarray(union.astype(np.uint8) * 255).save(target)
             except FileNotFoundError:
-                raise DataError(f"{files[0]}: missing, though the data set lists it") from None
+                raise DataError(f"{files[0]}: missing, but the data set lists it") from None
             except ValueError as error:
-                raise DataError(f"{files[0].parent}: masks of different sizes ({error})") from None
+                raise DataError(f"{files[0].parent}: masks differ in size ({error})") from None
             progress(done, len(items))
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
-    """Share the bytes on disk where the file system can."""
+    """Make a hard link, which needs no space, or a copy where the file system has no links."""
     try:
         os.link(source.resolve(), target)
     except FileNotFoundError:
@@ -131,19 +140,24 @@ def _link_or_copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _images(folder: Path, place: str) -> Iterator[Item]:
-    for path in image_files(folder):
-        yield (path,), f"{place}/{path.name}"
-
-
 def _folders(folder: Path) -> list[Path]:
     if not (folder.is_dir() and os.access(folder, os.R_OK | os.X_OK)):
         return []
     return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
+def _images(folder: Path, place: str) -> Iterator[Item]:
+    for path in image_files(folder):
+        yield (path,), f"{place}/{path.name}"
+
+
+def _images_by_kind(folder: Path, place: str) -> Iterator[Item]:
+    for kind in _folders(folder):
+        yield from _images(kind, f"{place}/{kind.name}")
+
+
 def mvtec(root: Path, category: str) -> Iterator[Item]:
-    """MVTec AD itself: everything stays where it is, so that what is out of place is noticed."""
+    """MVTec AD itself. All files are listed, so that misplaced images are reported later."""
     folder = root / category
     for split in ("train", "test", "ground_truth"):
         for path in sorted((folder / split).rglob("*")):
@@ -152,7 +166,7 @@ def mvtec(root: Path, category: str) -> Iterator[Item]:
 
 
 def visa(root: Path, category: str) -> Iterator[Item]:
-    """VisA in its one-class split, ``split_csv/1cls.csv``. Every defect is an ``anomaly``."""
+    """VisA with its one-class split, ``split_csv/1cls.csv``. Every defect is an ``anomaly``."""
     table = root / "split_csv" / "1cls.csv"
     with table.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
@@ -174,7 +188,7 @@ def visa(root: Path, category: str) -> Iterator[Item]:
 
 
 def btad(root: Path, category: str) -> Iterator[Item]:
-    """BTAD: good is called ``ok``."""
+    """BTAD, where good images are called ``ok``."""
     folder = root / category
     yield from _images(folder / "train" / "ok", "train/good")
     for kind in _folders(folder / "test"):
@@ -185,11 +199,10 @@ def btad(root: Path, category: str) -> Iterator[Item]:
 
 
 def mvtec_loco(root: Path, category: str) -> Iterator[Item]:
-    """MVTec LOCO AD: a folder of masks for each image, united. ``validation`` is left out."""
+    """MVTec LOCO AD, with a folder of masks for each image. ``validation`` is left out."""
     folder = root / category
     yield from _images(folder / "train" / GOOD, "train/good")
-    for kind in _folders(folder / "test"):
-        yield from _images(kind, f"test/{kind.name}")
+    yield from _images_by_kind(folder / "test", "test")
     for kind in _folders(folder / "ground_truth"):
         for masks in _folders(kind):
             if files := tuple(image_files(masks)):
@@ -197,31 +210,30 @@ def mvtec_loco(root: Path, category: str) -> Iterator[Item]:
 
 
 def mvtec_ad_2(root: Path, category: str) -> Iterator[Item]:
-    """MVTec AD 2: the public test split; ``validation`` and the private splits are left out."""
+    """MVTec AD 2: its public test split. ``validation`` and the private splits are left out."""
     folder = root / category
-    public = folder / "test_public"
     yield from _images(folder / "train" / GOOD, "train/good")
-    for kind in _folders(public):
+    for kind in _folders(folder / "test_public"):
         if kind.name != "ground_truth":
             yield from _images(kind, f"test/{kind.name}")
-    for kind in _folders(public / "ground_truth"):
-        yield from _images(kind, f"ground_truth/{kind.name}")
+    yield from _images_by_kind(folder / "test_public" / "ground_truth", "ground_truth")
 
 
 def magnetic_tile(root: Path, category: str, *, good: int = 190, seed: int = 0) -> Iterator[Item]:
-    """Magnetic Tile: photos (JPEG) and masks (PNG) side by side, by kind of defect.
+    """Magnetic Tile: photos (JPEG) and masks (PNG) in one folder for each kind of defect.
 
-    It has no split: ``good`` images without defect, drawn with ``seed``, are for testing, the
-    others for training. Defects with an empty mask, of which the original has a few, are left out.
+    The data set has no split. ``good`` images without a defect, drawn with ``seed``, are for
+    testing, the others for training. Defective images whose mask is empty are left out; there are a
+    few.
 
     Raises:
-        DataError: there are not more than ``good`` images without defect.
+        DataError: there are at most ``good`` images without a defect.
     """
     photos = sorted((root / "MT_Free" / "Imgs").glob("*.jpg"))
     if len(photos) <= good:
         raise DataError(
-            f"{root}/MT_Free/Imgs: {len(photos)} images, too few for {good} to test with and some "
-            "to learn from; choose a smaller option 'good'"
+            f"{root}/MT_Free/Imgs: {len(photos)} images, too few for {good} test images and some "
+            "training images; choose a smaller option 'good'"
         )
     held_out = set(np.random.default_rng(seed).permutation(len(photos))[:good].tolist())
     for i, photo in enumerate(photos):
@@ -242,14 +254,14 @@ def magnetic_tile(root: Path, category: str, *, good: int = 190, seed: int = 0) 
 def kolektor_sdd2(root: Path, category: str) -> Iterator[Item]:
     """Kolektor SDD2: ``N.png`` and its mask ``N_GT.png``; an image with an empty mask is good.
 
-    The defective images of its training split are left out: nothing here learns from them.
+    The defective images of its training split are left out: training uses good images only.
 
     Raises:
         DataError: an image has no mask.
     """
     for split in ("train", "test"):
         for image in image_files(root / split):
-            # The archive holds one image twice, as "10301 (copy).png".
+            # The archive contains one image twice, as "10301 (copy).png".
             if image.stem.endswith("_GT") or "(copy)" in image.stem:
                 continue
             mask = image.with_name(f"{image.stem}_GT.png")

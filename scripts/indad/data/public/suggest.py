@@ -1,4 +1,7 @@
-"""What a folder looks like that is not laid out as asked, and the options that would read it."""
+"""Categories of a data folder, or a suggestion of the options that would read it.
+
+A folder with other names, a list, a public data set, or images without any order are recognised.
+"""
 
 from __future__ import annotations
 
@@ -8,76 +11,146 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from indad.data import split_list
-from indad.data.public import catalogue
 from indad.core.errors import DataError
-from indad.data.images import SUFFIXES
+from indad.data import categories, split_list
 from indad.data.folder_layout import GOOD, MASK_WORDS, TEST_WORDS, TRAIN_WORDS, Reading, sounds_good
+from indad.data.images import SUFFIXES
+from indad.data.public import catalogue
 
-#: Folders looked into, of a root that may hold anything.
+#: Largest number of folders, and of lists in a folder, that are examined.
 MOST = 50
 
 
+def find_categories(root: Path, reading: Reading | None = None) -> list[str]:
+    """Return the names of the categories in ``root``, sorted.
+
+    Raises:
+        DataError: ``root`` does not exist or contains no category; the message says what it seems
+            to be, and how to read it. Or its list cannot be read.
+    """
+    reading = reading or Reading()
+    found = categories.list_categories(root, reading)
+    if not found:
+        raise DataError(
+            f"{root.resolve()}: no category found. Each category is a sub-folder with "
+            f"{reading.picture}.{suggest(root, reading)}"
+        )
+    return found
+
+
 def suggest(root: Path, reading: Reading) -> str:
-    """Say what ``root`` looks like and what to do; "" if that cannot be told.
+    """Say what a folder without categories seems to be, and what to do; "" if nothing fits.
 
     Args:
-        root: a folder in which no category was found.
-        reading: how it was to be read.
+        root: the folder.
+        reading: the options that found no category.
     """
     inside = _folders(root)
+    return (
+        _suggest_list(root, inside, reading)
+        or _suggest_parent(root, reading)
+        or _suggest_public(root)
+        or _suggest_other_names(root, inside, reading)
+        or _suggest_deeper(inside, reading)
+        or _suggest_list_for_loose_images(root, inside)
+    )
+
+
+def _suggest_list(root: Path, inside: Sequence[Path], reading: Reading) -> str:
+    if reading.list is not None:
+        return ""
     for folder in (root, *inside):
-        if (listed := _list(folder)) is not None and reading.list is None:
-            one = folder == root and not split_list.names_categories(listed)
-            return f" {listed} looks like a list of its images" + _options(
-                root.parent if one else root, Reading(list=listed.name), [root.name] if one else []
+        if (path := _list_in(folder)) is not None:
+            one = folder == root and not split_list.names_categories(path)
+            return f" {path} seems to be a list of its images" + _options(
+                root.parent if one else root, Reading(list=path.name), [root.name] if one else []
             )
-    if (single := _looks_like_category(root)) is not None:
-        if _same(single, reading):
-            return " It looks like a single category itself: give its parent folder."
-        return " It looks like a single category itself, of other names" + _options(
-            root.parent, single, [root.name]
-        )
-    if public := _public(root):
-        return public
-    for folder in inside:
-        looks = _looks_like_category(folder)
-        if looks is not None and not _same(looks, reading):
-            return f" {folder.name!r} looks like one of other names" + _options(root, looks, [])
-    for folder in inside:
-        looks = [_looks_like_category(each) for each in _folders(folder)]
-        if any(each is not None and _same(each, reading) for each in looks):
-            return f" The categories seem to be one folder further down: give {folder}."
-    if photos := _with_images([root, *inside]):
-        where = "directly in it" if photos == root else f"in {photos.name!r}"
-        return (
-            f" There are images {where}, but nothing says which are good. Move them, or write a "
-            "list.csv with the columns image, split, defect (and mask) beside them, and set "
-            "'list: list.csv'; with good images alone, set 'holdout' and 'allow_one_class' too."
-        )
     return ""
 
 
-def _same(one: Reading, other: Reading) -> bool:
-    """Tell whether two readings find the same good training images."""
-    return (one.train, set(one.good)) == (other.train, set(other.good))
+def _suggest_parent(root: Path, reading: Reading) -> str:
+    single = _reading_of_category(root)
+    if single is None:
+        return ""
+    if _same_training_images(single, reading):
+        return " It seems to be a single category: give its parent folder."
+    return " It seems to be a single category with other folder names" + _options(
+        root.parent, single, [root.name]
+    )
 
 
-def _options(path: Path, reading: Reading, categories: Sequence[str]) -> str:
+def _suggest_public(root: Path) -> str:
+    for name, entry in catalogue.load().items():
+        # Most data sets of a single category have folder names that are too common.
+        if entry.layout.single and name != "magnetic_tile":
+            continue
+        for category in entry.categories:
+            try:
+                entry.layout.root(root, category)
+            except (DataError, OSError):
+                continue
+            return (
+                f" It seems to be the public data set {name}: run it with --dataset {name} "
+                f"--data-root {root}, or set 'datasets: {{{name}: {{source: {name}, mirrors: "
+                f"[{root}]}}}}'."
+            )
+    return ""
+
+
+def _suggest_other_names(root: Path, inside: Sequence[Path], reading: Reading) -> str:
+    for folder in inside:
+        other = _reading_of_category(folder)
+        if other is not None and not _same_training_images(other, reading):
+            return f" {folder.name!r} seems to be a category with other folder names" + _options(
+                root, other, []
+            )
+    return ""
+
+
+def _suggest_deeper(inside: Sequence[Path], reading: Reading) -> str:
+    for folder in inside:
+        readings = map(_reading_of_category, _folders(folder))
+        if any(each is not None and _same_training_images(each, reading) for each in readings):
+            return f" The categories seem to be one folder deeper: give {folder}."
+    return ""
+
+
+def _suggest_list_for_loose_images(root: Path, inside: Sequence[Path]) -> str:
+    photos = next((folder for folder in (root, *inside) if _has_images(folder)), None)
+    if photos is None:
+        return ""
+    where = "directly in it" if photos == root else f"in {photos.name!r}"
+    return (
+        f" There are images {where}, but nothing says which are good. Move them, or write a "
+        "list.csv with the columns image, split, defect (and mask) into their folder, and set "
+        "'list: list.csv'; if all images are good, also set 'holdout' and 'allow_one_class'."
+    )
+
+
+def _options(path: Path, reading: Reading, names: Sequence[str]) -> str:
     """Show the configuration that reads a folder."""
     settings: dict[str, Any] = {"path": str(path.resolve())}
-    if categories:
-        settings["categories"] = list(categories)
+    if names:
+        settings["categories"] = list(names)
     settings |= reading.settings
     inner = ", ".join(f"{key}: {_yaml(value)}" for key, value in settings.items())
     return (
-        ". With this in a file, given as --configfile, and --dataset mine, it is read:\n"
+        ". To read it, put this into a file and give it with --configfile, and --dataset mine:\n"
         f"    datasets:\n      mine: {{{inner}}}"
     )
 
 
-def _list(folder: Path) -> Path | None:
-    """Return a CSV file in ``folder`` that says what each image is."""
+def _yaml(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_yaml, value)) + "]"
+    plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z_/][\w./-]*", value)
+    if plain and value.lower() not in ("yes", "no", "on", "off", "true", "false", "null", "y", "n"):
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _list_in(folder: Path) -> Path | None:
+    """Return a CSV file in ``folder`` that can be read as a list."""
     try:
         files = sorted(p for p in folder.iterdir() if p.suffix.lower() == ".csv" and p.is_file())
     except OSError:
@@ -91,44 +164,35 @@ def _list(folder: Path) -> Path | None:
     return None
 
 
-def _yaml(value: Any) -> str:
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_yaml, value)) + "]"
-    plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z_/][\w./-]*", value)
-    if plain and value.lower() not in ("yes", "no", "on", "off", "true", "false", "null", "y", "n"):
-        return value
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _looks_like_category(folder: Path) -> Reading | None:
-    """Return the reading that would find good training images in ``folder``."""
+def _reading_of_category(folder: Path) -> Reading | None:
+    """Return the options that find good training images in ``folder``; None if there are none."""
     inside = _folders(folder)
     train = _one_of(inside, TRAIN_WORDS)
     test = _one_of(inside, TEST_WORDS)
     masks = _one_of(inside, MASK_WORDS)
-    options: dict[str, Any] = {}
-    if masks is not None:
-        options["masks"] = masks.name
-    if train is not None:
-        good = _good(_folders(train))
-        if good is None:
+    good = _good(inside if train is None else _folders(train))
+    if good is None:
+        return None
+    names = [good.name]
+    options: dict[str, Any] = {} if masks is None else {"masks": masks.name}
+    if train is None:
+        if not _has_images(good):
             return None
-        names = [good.name]
+        options |= {"train": ".", "test": ".", "holdout": 0.2}
+        if not [each for each in inside if each not in (good, masks)]:
+            options["allow_one_class"] = True
+    else:
         options["train"] = train.name
         if test is not None:
             options["test"] = test.name
             tested = _good(_folders(test))
             if tested is not None and tested.name not in names:
                 names.append(tested.name)
-    else:
-        good = _good(inside)
-        if good is None or _with_images([good]) is None:
-            return None
-        names = [good.name]
-        options |= {"train": ".", "test": ".", "holdout": 0.2}
-        if not [each for each in inside if each not in (good, masks)]:
-            options["allow_one_class"] = True
     return Reading(good=tuple(names), **options)
+
+
+def _same_training_images(one: Reading, other: Reading) -> bool:
+    return (one.train, set(one.good)) == (other.train, set(other.good))
 
 
 def _good(folders: Sequence[Path]) -> Path | None:
@@ -142,25 +206,6 @@ def _one_of(folders: Sequence[Path], words: Sequence[str]) -> Path | None:
     return next(iter([*exact, *(each for each in folders if each.name.lower() in words)]), None)
 
 
-def _public(root: Path) -> str:
-    """Say that a folder is a public data set in its own layout."""
-    for name, entry in catalogue.load().items():
-        for category in entry.categories:
-            # A single one goes by folders that many have: its own name must be there too.
-            if entry.layout.single and name not in ("magnetic_tile",):
-                continue
-            try:
-                entry.layout.root(root, category)
-            except (DataError, OSError):
-                continue
-            return (
-                f" It looks like the public data set {name}: run it with --dataset {name} "
-                f"--data-root {root}, or set 'datasets: {{{name}: {{source: {name}, mirrors: "
-                f"[{root}]}}}}'."
-            )
-    return ""
-
-
 def _folders(folder: Path) -> list[Path]:
     try:
         found = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
@@ -169,11 +214,8 @@ def _folders(folder: Path) -> list[Path]:
     return found[:MOST]
 
 
-def _with_images(folders: Sequence[Path]) -> Path | None:
-    for folder in folders:
-        try:
-            if any(path.suffix.lower() in SUFFIXES for path in folder.iterdir()):
-                return folder
-        except OSError:
-            continue
-    return None
+def _has_images(folder: Path) -> bool:
+    try:
+        return any(path.suffix.lower() in SUFFIXES for path in folder.iterdir())
+    except OSError:
+        return False

@@ -1,6 +1,9 @@
-"""Archives from elsewhere, unpacked so that nothing gets outside the folder meant for it.
+"""Unpack archives from the internet: files only, and only below their folder.
 
-Files are written by name and content alone: no links, devices, owners or permissions.
+Members are opened by ``tarfile`` and ``zipfile`` and written here by name and content, without
+owners, permissions or times. The ``extract`` methods of these modules are not used: tarfile's
+``data`` filter and zipfile change absolute names and accept links, and a sparse tar member may
+write more than its size. Here such archives are refused, as are decompression bombs.
 """
 
 from __future__ import annotations
@@ -14,18 +17,19 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, NamedTuple
 
 from indad.core.errors import DataError
 from indad.core.progress import Progress, ignore
-from indad.data.public.download import check_space
+from indad.data.public.space import check_space
 
-#: An archive that unpacks to more than this many times its size, and 1 GB, is a bomb: images
-#: hardly shrink in an archive.
+#: An archive that unpacks to more than RATIO times its size, and to more than ALWAYS bytes, is
+#: refused as a decompression bomb: images hardly shrink in an archive.
 RATIO = 100
 ALWAYS = 10**9
-#: Bytes a tar header (a long name, extended attributes) may take: it is read into memory.
+#: Largest tar header in bytes (long names, extended attributes): headers are read into memory.
 LONGEST_HEADER = 10**6
 
 _DAMAGED = (
@@ -34,18 +38,23 @@ _DAMAGED = (
     lzma.LZMAError,
     zlib.error,
     EOFError,
-    NotImplementedError,  # a zip method Python lacks
+    NotImplementedError,  # an unknown zip compression
     RuntimeError,  # an encrypted zip
     ValueError,
     struct.error,
 )
 
-#: A member: its name, its size in bytes, and how to open it.
-Member = tuple[str, int, Callable[[], IO[bytes]]]
+
+class _Member(NamedTuple):
+    """A file of an archive: its name, its size in bytes, and how to open it."""
+
+    name: str
+    size: int
+    open: Callable[[], IO[bytes] | None]
 
 
 def safe_name(name: str) -> PurePosixPath:
-    """Return a name from elsewhere as a relative path that stays below its folder.
+    """Return a name from an archive as a relative path that stays below its folder.
 
     Raises:
         DataError: it does not.
@@ -68,80 +77,94 @@ def unpack(
     wants: Callable[[str, tuple[str, ...]], bool],
     progress: Progress = ignore,
 ) -> None:
-    """Unpack, in one pass, what each category needs into a folder of its own.
+    """Unpack the files of several categories, each into its own folder, in one pass.
 
     Args:
-        archive: a zip file, or a tar file, plain or compressed with gzip, bzip2 or xz; told by
-            content, not by name.
-        folders: category to an existing empty folder.
-        wants: ``wants(category, parts)`` tells whether a category needs the member of that path.
-        progress: called with megabytes of the archive.
+        archive: a zip file, or a tar file, plain or compressed with gzip, bzip2 or xz. The content
+            decides which, not the name.
+        folders: an existing empty folder for each category.
+        wants: ``wants(category, parts)`` tells whether a category needs the file of that path.
+        progress: called with megabytes of the archive done and in total.
 
     Raises:
-        DataError: the file is no archive or is damaged; a member is a link or a device, or leads
-            out of the folder, or comes twice; more comes out than fits on the disk or than an
-            honest archive holds.
+        DataError: the file is not an archive or is damaged; a member is a link or a device, leads
+            out of the folder or occurs twice; the content is larger than the disk or the limit.
     """
     size = archive.stat().st_size
     limit = max(RATIO * size, ALWAYS)
-    written = 0
+    unpacked = 0
     try:
-        for name, length, opened in _members(archive, size, progress):
-            path = safe_name(name)
-            written += length + 512  # unwanted members take time, headers too
-            if written > limit:
+        for member in _members(archive, size, progress):
+            path = safe_name(member.name)
+            unpacked += member.size + 512  # members that are skipped and headers take time, too
+            if unpacked > limit:
                 raise DataError(f"it unpacks to more than {limit:,} bytes: refused")
             if path.parts[0] == "__MACOSX" or path.name.startswith("."):
                 continue
             for category, folder in folders.items():
-                if not wants(category, path.parts):
-                    continue
-                check_space(folder, length)
-                target = folder / path
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with opened() as source, target.open("xb") as file:
-                    shutil.copyfileobj(source, file)
-                if target.stat().st_size != length:
-                    raise DataError(f"{name} is cut off: the archive is damaged")
+                if wants(category, path.parts):
+                    _write(member, folder / path)
     except (FileExistsError, NotADirectoryError, IsADirectoryError):
-        raise DataError(f"{archive}: {name} comes twice in it") from None
+        raise DataError(f"{archive}: {member.name} occurs twice in it") from None
     except DataError as error:
         raise DataError(f"{archive}: {error}") from None
     except _DAMAGED as error:
         reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(":")
-        raise DataError(f"{archive}: no zip or tar file, or damaged ({reason})") from None
+        raise DataError(f"{archive}: not a zip or tar file, or damaged ({reason})") from None
     except OSError as error:
         raise DataError(f"{archive}: cannot be unpacked ({error})") from None
 
 
-def _members(archive: Path, size: int, progress: Progress) -> Iterator[Member]:
-    """Yield the files of an archive; anything else but a folder is refused."""
+def _write(member: _Member, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    check_space(target.parent, member.size)
+    source = member.open()
+    assert source is not None  # it is a regular file
+    with source, target.open("xb") as file:
+        shutil.copyfileobj(source, file)
+    if target.stat().st_size != member.size:
+        raise DataError(f"{member.name} is truncated: the archive is damaged")
+
+
+def _members(archive: Path, size: int, progress: Progress) -> Iterator[_Member]:
+    """Yield the files of an archive.
+
+    Raises:
+        DataError: a member is neither a file nor a folder.
+    """
     megabytes = max(1, size // 10**6)
     with archive.open("rb") as file:
-        start = file.read(2)
-    if start == b"PK":
-        with zipfile.ZipFile(archive) as packed:
-            infos = packed.infolist()
-            for done, info in enumerate(infos, 1):
-                kind = stat.S_IFMT(info.external_attr >> 16)
-                if info.is_dir():
-                    continue
-                if kind not in (0, stat.S_IFREG):
-                    raise DataError(f"{info.filename} is a link or a device: refused")
-                yield info.filename, info.file_size, lambda info=info: packed.open(info)
-                progress(done * megabytes // len(infos), megabytes)
-        return
-    # A stream would read less, but cannot tell how far it has come.
+        is_zip = file.read(2) == b"PK"
+    if is_zip:
+        yield from _zip_members(archive, megabytes, progress)
+    else:
+        yield from _tar_members(archive, megabytes, progress)
+
+
+def _zip_members(archive: Path, megabytes: int, progress: Progress) -> Iterator[_Member]:
+    with zipfile.ZipFile(archive) as packed:
+        infos = packed.infolist()
+        for done, info in enumerate(infos, 1):
+            if info.is_dir():
+                continue
+            if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
+                raise DataError(f"{info.filename} is a link or a device: refused")
+            yield _Member(info.filename, info.file_size, partial(packed.open, info))
+            progress(done * megabytes // len(infos), megabytes)
+
+
+def _tar_members(archive: Path, megabytes: int, progress: Progress) -> Iterator[_Member]:
+    # Not a tarfile stream ("r|*"), because the position in the file gives the progress.
     with (
         archive.open("rb") as file,
         tarfile.open(fileobj=file, mode="r:*", tarinfo=_TarInfo) as packed,
     ):
-        for member in packed:
-            if member.isdir():
+        for info in packed:
+            if info.isdir():
                 continue
-            if not member.isreg():
-                raise DataError(f"{member.name} is a link or a device: refused")
-            yield member.name, member.size, lambda member=member: _opened(packed, member)
+            if not info.isreg():
+                raise DataError(f"{info.name} is a link or a device: refused")
+            yield _Member(info.name, info.size, partial(packed.extractfile, info))
             progress(min(file.tell() // 10**6, megabytes - 1), megabytes)
         progress(megabytes, megabytes)
 
@@ -153,15 +176,9 @@ _HEADERS = (
 
 
 class _TarInfo(tarfile.TarInfo):
-    """A member whose headers may not fill the memory."""
+    """A member whose headers are limited in size."""
 
     def _proc_member(self, packed: tarfile.TarFile) -> tarfile.TarInfo:
         if self.type in _HEADERS and self.size > LONGEST_HEADER:
             raise DataError(f"a header of {self.size:,} bytes: refused")
         return super()._proc_member(packed)  # type: ignore[misc]
-
-
-def _opened(packed: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
-    file = packed.extractfile(member)
-    assert file is not None  # a regular file
-    return file
