@@ -33,7 +33,7 @@ from indad.core import provenance  # noqa: E402
 from indad.core.errors import IndadError  # noqa: E402
 from indad.data import decode, manifest  # noqa: E402
 from indad.data.images import Geometry, read_image, read_mask, size  # noqa: E402
-from indad.data.public import catalogue  # noqa: E402
+from indad.data.public import archives  # noqa: E402
 from indad.evaluation import calibration, evaluate, resamples, scores  # noqa: E402
 from indad.features import store  # noqa: E402
 from indad.methods.base import Scores  # noqa: E402
@@ -381,7 +381,7 @@ def tables(folder: Path) -> list[Reader]:
         Reader("metrics", metrics, read_metrics, 500, sealed=True),
         Reader("record of metrics", record, read_metrics, 500, sealed=True),
         # An address or a path that differs is another place, where the archive's hash decides.
-        Reader("record of an archive", archive, lambda: catalogue.read_record(archive), 400,
+        Reader("record of an archive", archive, lambda: archives.read_record(archive), 400,
                lambda: True),
     ]  # fmt: skip
 

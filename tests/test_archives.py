@@ -108,7 +108,7 @@ def test_a_bomb_is_refused(tmp_path, monkeypatch):
 
 def test_the_same_name_twice_is_refused(tmp_path):
     archive = make(tmp_path / "a.tar", {"one/a.png": b"1", "one//a.png": b"2"})
-    with pytest.raises(DataError, match="one//a.png comes twice"):
+    with pytest.raises(DataError, match="one//a.png occurs twice"):
         unpack(archive, tmp_path / "out", "one")
 
 
@@ -117,7 +117,7 @@ def test_the_same_name_twice_is_refused(tmp_path):
 def test_a_truncated_archive_is_damaged(tmp_path, name, keep, rng):
     archive = make(tmp_path / name, {f"one/{i}.png": rng.bytes(5000) for i in range(20)})
     archive.write_bytes(archive.read_bytes()[: int(keep * archive.stat().st_size)])
-    with pytest.raises(DataError, match=r"a\.\S+: .*(damaged|cut off|cannot be unpacked)"):
+    with pytest.raises(DataError, match=r"a\.\S+: .*(damaged|truncated|cannot be unpacked)"):
         unpack(archive, tmp_path / "out", "one")
 
 
@@ -137,14 +137,14 @@ def test_a_huge_member_is_refused_before_it_is_read(tmp_path):
         unpack(tmp_path / "a.tar", tmp_path / "out", "one")
     info.size = 10**8
     (tmp_path / "b.tar").write_bytes(info.tobuf() + bytes(10_000))
-    with pytest.raises(DataError, match="damaged|cut off"):
+    with pytest.raises(DataError, match="damaged|truncated"):
         unpack(tmp_path / "b.tar", tmp_path / "more", "one")
 
 
 def test_what_is_no_archive_is_said(tmp_path):
     page = tmp_path / "a.tar.xz"
     page.write_text("<!DOCTYPE html><html>Please accept our cookies</html>")
-    with pytest.raises(DataError, match=r"a.tar.xz: no zip or tar file, or damaged"):
+    with pytest.raises(DataError, match=r"a.tar.xz: not a zip or tar file, or damaged"):
         unpack(page, tmp_path / "out", "one")
 
 

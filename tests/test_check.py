@@ -51,7 +51,7 @@ def test_what_the_crop_takes_is_counted(category, rng):
     report = check(category, Geometry(40, (24, 24)))
     assert report.problems == []
     lost, partly = report.warnings
-    assert "1 of 3 defects lie wholly outside" in lost
+    assert "1 of 3 defects are completely outside" in lost
     assert "cut/000_mask.png" in lost
     assert "1 of 3 defects lose more than half" in partly
 
@@ -60,7 +60,7 @@ def test_a_training_image_among_the_test_images_is_pointed_out(category):
     shutil.copy(category / "train/good/001.png", category / "test/good/100.png")
     shutil.copy(category / "train/good/001.png", category / "train/good/100.png")
     flattered, twice = check(category, WHOLE).warnings
-    assert "1 test images are training images too" in flattered
+    assert "1 test images are also training images" in flattered
     assert "test/good/100.png = train/good/001.png" in flattered
     assert "1 training images appear twice: train/good/100.png" in twice
 
@@ -130,17 +130,17 @@ def test_every_kind_of_file_and_name_is_read(category, name):
     np.testing.assert_array_equal(seen, read_image(category / "train/good" / name, WHOLE))
 
 
-def test_thousands_of_files(tmp_path, rng):
+def test_hundreds_of_files(tmp_path, rng):
     folder = tmp_path / "many"
     content = (save_image(tmp_path / "x.png", rng.integers(0, 9, (8, 8), np.uint8))).read_bytes()
-    for split, count in (("train/good", 1200), ("test/good", 400), ("test/bad", 400)):
+    for split, count in (("train/good", 200), ("test/good", 50), ("test/bad", 50)):
         (folder / split).mkdir(parents=True)
         for i in range(count):
             (folder / split / f"{i}.png").write_bytes(content)
     report = check(folder, Geometry(8, None))
     assert report.problems == []
-    assert sum(report.counts.values()) == 2000
-    assert "800 test images are training images too" in report.warnings[0]
+    assert sum(report.counts.values()) == 300
+    assert "100 test images are also training images" in report.warnings[0]
 
 
 def run_check(*arguments: str) -> SimpleNamespace:
@@ -195,22 +195,22 @@ def test_suspicious_masks_and_images_are_mentioned(category):
     lossy, large, turned, dark = report.warnings
     assert "1 masks are JPEG files" in lossy
     assert "1 masks cover more than half of the image" in large
-    assert "1 images with a mask are turned or mirrored" in turned
-    assert "reach 1833 of 65535, so they are seen almost black: a camera of 11 bits?" in dark
+    assert "1 images with a mask are rotated or mirrored" in turned
+    assert "have values up to 1833 of 65535, so they are almost black for the backbone: a camera of 11 bits?" in dark
 
 
 def test_a_mask_of_the_raw_photo_is_refused(category):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.open(category / "test/dirt/a.png").save(category / "test/dirt/a.png", exif=exif)
-    (problem,) = (each for each in check(category, WHOLE).problems if "a.png: mask is" in each)
-    assert "48 x 40 pixels, its image 40 x 48; the image is turned by its EXIF" in problem
+    (problem,) = (each for each in check(category, WHOLE).problems if "a.png: the mask has" in each)
+    assert "48 x 40 pixels, its image has 40 x 48; the image is rotated by its EXIF" in problem
 
 
 def test_values_that_mean_nothing_are_problems(category):
     Image.fromarray(np.full((40, 48), 300, np.float32)).save(category / "train/good/f.tif")
     (problem,) = check(category, WHOLE).problems
-    assert "train/good/f.tif: its floats are 300 to 300, not 0 to 1" in problem
+    assert "train/good/f.tif: its floats range from 300 to 300, not from 0 to 1" in problem
 
 
 def test_the_command_honours_options_and_suggests_them(category, tmp_path):
@@ -218,7 +218,7 @@ def test_the_command_honours_options_and_suggests_them(category, tmp_path):
     (category / "test/good").rename(category / "test/OK")
     done = run_check("--data-root", str(category.parent))
     assert done.returncode == 2
-    assert "'widget' looks like one of other names" in done.stdout
+    assert "'widget' seems to be a category with other folder names" in done.stdout
     # What is suggested, as it is printed, reads the folder.
     suggested = done.stdout[done.stdout.index("    datasets:") :]
     (tmp_path / "mine.yaml").write_text(textwrap.dedent(suggested))

@@ -19,10 +19,10 @@ from PIL import Image
 
 from conftest import ROOT
 from indad.core.errors import IndadError
-from indad.data import folder_layout, manifest
+from indad.data import files, manifest
 from indad.data.folder_layout import Reading
 from indad.data.images import SUFFIXES, Geometry, mask_pixels, read_image, read_mask
-from indad.data.manifest import _printable
+from indad.data.manifest import printable
 from indad.pipeline.config import Config, check_schema
 from run import load_config
 
@@ -97,7 +97,7 @@ class Shuffled:
         return None
 
 
-@settings(max_examples=40, **EASY)
+@settings(max_examples=25, **EASY)
 @given(tree=trees, root=st.sampled_from(["good", "test", "a good test/ground_truth", "tr äin/x"]))
 def test_no_image_is_forgotten_and_nothing_but_names_matters(tree, root):
     with tempfile.TemporaryDirectory() as place:
@@ -106,14 +106,14 @@ def test_no_image_is_forgotten_and_nothing_but_names_matters(tree, root):
         found = manifest.survey(folder, Reading(allow_one_class=True), threads=1)
         table = found.table
 
-        said = "\n".join([*found.problems, *found.notes])
+        said = "\n".join([*found.problems, *found.warnings])
         listed = table["image"].tolist()
         assert len(set(listed)) == len(listed)
-        counted = sum(int(n.split(" ")[0]) for n in found.notes if "not part of the layout" in n)
+        counted = sum(int(n.split(" ")[0]) for n in found.warnings if "not part of the layout" in n)
         beside = [image for image in images if image.startswith("other/") or "/" not in image]
         assert counted == len(beside)
         for image in set(images) - set(beside):
-            assert image in listed or _printable(str(folder / image)) in said
+            assert image in listed or printable(str(folder / image)) in said
 
         for row in table.itertuples():
             split, kind, *_ = row.image.split("/")
@@ -135,14 +135,14 @@ def test_no_image_is_forgotten_and_nothing_but_names_matters(tree, root):
         other = Path(place) / "elsewhere"
         plant(other, tree)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(folder_layout.os, "scandir", Shuffled)
+            patch.setattr(files.os, "scandir", Shuffled)
             moved = manifest.survey(other, Reading(allow_one_class=True), threads=2)
         assert moved.table.to_dict("list") == table.to_dict("list")
-        here, there = _printable(str(folder)), str(other)
+        here, there = printable(str(folder)), str(other)
         assert [p.replace(there, here) for p in moved.problems] == found.problems
 
 
-@settings(max_examples=25, **EASY)
+@settings(max_examples=10, **EASY)
 @given(names=st.lists(stems, min_size=2, max_size=8, unique=True), data=st.data())
 def test_which_photo_has_which_name_changes_only_the_hashes(names, data):
     tree = [("test/cut", name, ".png", "_mask") for name in names]
@@ -165,7 +165,7 @@ def test_which_photo_has_which_name_changes_only_the_hashes(names, data):
 sides = st.integers(8, 70)
 
 
-@settings(max_examples=40, **EASY)
+@settings(max_examples=30, **EASY)
 @given(
     size=st.tuples(sides, sides),
     resize=st.one_of(st.integers(8, 48), st.lists(st.integers(8, 48), min_size=2, max_size=2)),
@@ -310,7 +310,7 @@ configs = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=40, **EASY)
+@settings(max_examples=25, **EASY)
 @given(config=configs)
 def test_valid_configurations_pass(config):
     made = settle(config)
@@ -335,7 +335,7 @@ junk = st.one_of(
 names = {"run", "datasets", "extractors", "experiments", "method", "extractor", "source"}
 
 
-@settings(max_examples=150, **EASY)
+@settings(max_examples=100, **EASY)
 @given(config=configs, data=st.data())
 def test_a_mutation_passes_or_is_one_error_that_names_the_key(config, data):
     config = copy.deepcopy(config)

@@ -18,7 +18,7 @@ from conftest import save_image
 from indad.core import atomic
 from indad.core.errors import DataError
 from indad.data import manifest
-from indad.data.public import catalogue, sources
+from indad.data.public import archives, catalogue, fetch, sources
 from indad.data.public.layouts import LAYOUTS
 
 RNG = np.random.default_rng(0)
@@ -148,20 +148,20 @@ def pack(root: Path, archive: Path, top: str) -> Path:
     return archive
 
 
-def fetch(name: str, category: str, place: str, tmp_path: Path) -> Path:
+def make_category(name: str, category: str, place: str, tmp_path: Path) -> Path:
     """Go the way of the workflow: find a place, take one category from it."""
     entry = catalogue.load()[name]
     record = tmp_path / "record.json"
-    found = catalogue.obtain(
+    found = archives.obtain(
         entry, [catalogue.Place.of({"from": place, "sha256": sha256(place)}, mine=True)],
         [category], tmp_path / "downloads",
     )  # fmt: skip
     atomic.write_json(record, found)
     folder = tmp_path / "made" / category
-    sources.fetch(
+    fetch.fetch(
         folder, tmp_path / "receipt.json", source=name, category=category,
         options=sources.check_options(name, OPTIONS.get(name, {}), "options"),
-        download=sources.Download(record, [category], tmp_path / "downloads"),
+        download=fetch.Download(record, [category], tmp_path / "downloads"),
     )  # fmt: skip
     return folder
 
@@ -181,7 +181,7 @@ def test_a_miniature_becomes_a_category(tmp_path, name, form):
     for each in dict.fromkeys((category, other)):
         make(root, each)
     place = str(root) if form == "folder" else str(pack(root, tmp_path / entry.file, "top/"))
-    folder = fetch(name, category, place, tmp_path)
+    folder = make_category(name, category, place, tmp_path)
     table = manifest.build(folder)
     counts = table.groupby(["split", "defect"]).size().to_dict()
     expected = {("train", "good"): train, ("test", "good"): good}
@@ -195,7 +195,7 @@ def test_a_miniature_becomes_a_category(tmp_path, name, form):
 
 def test_several_masks_of_an_image_are_united(tmp_path):
     make_mvtec_loco(tmp_path / "loco", "pushpins")
-    folder = fetch("mvtec_loco_ad", "pushpins", str(tmp_path / "loco"), tmp_path)
+    folder = make_category("mvtec_loco_ad", "pushpins", str(tmp_path / "loco"), tmp_path)
     united = np.asarray(Image.open(folder / "ground_truth/logical_anomalies/000_mask.png"))
     assert (united > 0).sum() == 36
 
@@ -211,8 +211,8 @@ def test_a_listed_file_that_is_missing_is_named(tmp_path):
     make_visa(tmp_path / "visa", "candle")
     missing = tmp_path / "visa/candle/Data/Images/Normal/0001.JPG"
     missing.unlink()
-    with pytest.raises(DataError, match=r"visa, from .*: .*0001.JPG: missing, though the data set"):
-        fetch("visa", "candle", str(tmp_path / "visa"), tmp_path)
+    with pytest.raises(DataError, match=r"visa, from .*: .*0001.JPG: missing, but the data set"):
+        make_category("visa", "candle", str(tmp_path / "visa"), tmp_path)
     assert not (tmp_path / "made/candle").exists()
 
 
@@ -227,13 +227,13 @@ def test_all_places_that_fail_are_listed_with_what_to_do(tmp_path):
         catalogue.Place.of("/no/such/place", mine=True),
     ]
     with pytest.raises(DataError) as error:
-        catalogue.obtain(entry, mine, ["tubes"], tmp_path / "downloads")
+        archives.obtain(entry, mine, ["tubes"], tmp_path / "downloads")
     message = str(error.value)
     for part in (
         f"{bad}: its sha256 is {sha256(str(bad))}, not 000",
-        "holds no tubes; expected <category>/train/good/*.png",
-        "/no/such/place: there is no such file or folder",
-        f"To place it by hand: get MPDD.zip from {entry.homepage} and put it into "
+        "does not contain tubes; expected <category>/train/good/*.png",
+        "/no/such/place: no such file or folder",
+        f"To get it by hand: download MPDD.zip from {entry.homepage} and put it into "
         f"{tmp_path / 'downloads'}",
         "datasets: {mpdd: {source: mpdd, mirrors: [/data/MPDD.zip]}}",
     ):
@@ -244,7 +244,7 @@ def test_an_archive_placed_by_hand_is_found_first(tmp_path):
     entry = catalogue.load()["mpdd"]
     make_mvtec(tmp_path / "original", "tubes")
     archive = pack(tmp_path / "original", tmp_path / "downloads" / entry.file, "MPDD/")
-    found = catalogue.obtain(entry, [], ["tubes"], tmp_path / "downloads")
+    found = archives.obtain(entry, [], ["tubes"], tmp_path / "downloads")
     assert found["path"] == str(archive)
     assert found["verified"] is False  # no hash is known of this data set
 
@@ -255,8 +255,8 @@ def test_an_archive_with_another_hash_is_not_used(tmp_path):
     pack(tmp_path / "original", tmp_path / "mine.tar.xz", "")
     place = catalogue.Place.of(str(tmp_path / "mine.tar.xz"), mine=True)
     only_mine = dataclasses.replace(entry, places=())
-    with pytest.raises(DataError, match="not cf4313b13603.*To use it all the same, name it as"):
-        catalogue.obtain(only_mine, [place], ["bottle"], tmp_path / "downloads")
+    with pytest.raises(DataError, match="not cf4313b13603.*To use it anyway, configure it as"):
+        archives.obtain(only_mine, [place], ["bottle"], tmp_path / "downloads")
 
 
 def test_an_archive_that_changed_since_it_was_checked_is_refused(tmp_path):
@@ -264,11 +264,11 @@ def test_an_archive_that_changed_since_it_was_checked_is_refused(tmp_path):
     make_mvtec(tmp_path / "original", "tubes")
     archive = pack(tmp_path / "original", tmp_path / "downloads" / entry.file, "")
     record = tmp_path / "record.json"
-    found = catalogue.obtain(entry, [], ["tubes"], tmp_path / "downloads")
+    found = archives.obtain(entry, [], ["tubes"], tmp_path / "downloads")
     atomic.write_json(record, found)
     archive.write_bytes(archive.read_bytes() + b" ")
     with (
-        pytest.raises(DataError, match=r"MPDD.zip: the archive that was checked is gone or was ch"),
-        catalogue.category_tree(entry, record, "tubes", ["tubes"], tmp_path / "downloads"),
+        pytest.raises(DataError, match=r"MPDD.zip: the archive was removed or changed since"),
+        archives.category_tree(entry, record, "tubes", ["tubes"], tmp_path / "downloads"),
     ):
         pass

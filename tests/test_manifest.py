@@ -15,7 +15,9 @@ from indad.core.errors import DataError
 from indad.data import decode, manifest
 from indad.data.folder_layout import Reading
 from indad.data.images import Geometry
-from indad.data.remarks import lost_defects, remarks
+from indad.data.public.suggest import find_categories
+from indad.data.categories import is_category
+from indad.data.data_warnings import lost_defects, of_results
 
 
 def test_rows_labels_and_masks(category):
@@ -91,9 +93,9 @@ def test_everything_wrong_is_said_at_once(category):
     for part in (
         "6 problems found",
         "train/good/000.png: cannot be decoded",
-        "test/cut/000.png: mask missing, looked for",
-        "cut/001_mask.png: mask is empty",
-        "dirt/a.png: mask is 10 x 10 pixels, its image 48 x 40",
+        "test/cut/000.png: mask missing, expected",
+        "cut/001_mask.png: the mask is empty",
+        "dirt/a.png: the mask has 10 x 10 pixels, its image has 48 x 40",
         "lonely_mask.png: a mask without an image",
         "good/001.*: 2 images of that name",
     ):
@@ -122,11 +124,11 @@ def test_no_defective_test_image(category):
 
 def test_categories_are_found(category):
     (category.parent / "notes").mkdir()
-    assert manifest.find_categories(category.parent) == ["widget"]
-    with pytest.raises(DataError, match="single category itself: give its parent"):
-        manifest.find_categories(category)
+    assert find_categories(category.parent) == ["widget"]
+    with pytest.raises(DataError, match="single category: give its parent"):
+        find_categories(category)
     with pytest.raises(DataError, match=r"nowhere: data folder not found.*train/good"):
-        manifest.find_categories(category / "nowhere")
+        find_categories(category / "nowhere")
 
 
 def test_fingerprint_sees_added_removed_and_edited_files(category, rng):
@@ -197,7 +199,7 @@ def test_folders_may_have_other_names(category):
         train="learn", test="check", good=("OK", "fine"), masks="gt/masks", mask_suffix=("-GT",)
     )
     assert plain(manifest.build(category, reading)) == expected
-    assert manifest.find_categories(category.parent, reading) == ["widget"]
+    assert find_categories(category.parent, reading) == ["widget"]
     assert manifest.fingerprint(category, reading) != manifest.fingerprint(category)
 
 
@@ -228,13 +230,13 @@ def test_names_that_contain_good_are_not_good(category):
     assert labels.pop("good") == [0]
     assert len(labels) == 7
     assert all(label == [1] for label in labels.values())
-    assert sum("an image in a place that is not read" in each for each in found.problems) == 3
-    assert any("'Good' is taken as a defect though it sounds like" in each for each in found.notes)
+    assert sum("no images are read from this folder" in each for each in found.problems) == 3
+    assert any("'Good' is used as a defect although its name usually means" in each for each in found.warnings)
 
 
 def test_a_folder_called_good_must_mean_good(category):
     (category / "train/good").rename(category / "train/ok")
-    with pytest.raises(DataError, match="named 'good', which the option 'good' does not list"):
+    with pytest.raises(DataError, match="its name is 'good', which the option 'good' does not list"):
         manifest.build(category, Reading(good=("ok",)))
 
 
@@ -251,7 +253,7 @@ def test_images_in_sub_folders_keep_their_names(category):
     assert table.loc["train/good/2024/may/x.png", "label"] == 0
     assert table.loc["test/cut/2024/may/x.png", "mask"] == "ground_truth/cut/2024/may/x_mask.png"
     assert table.loc["test/cut/2024/may/x.png", "defect"] == "cut"
-    assert "1 image in good/2024, a sub-folder of the good training images" in found.notes[0]
+    assert "1 image in good/2024, a sub-folder of the good training images" in found.warnings[0]
 
 
 def test_the_same_name_written_in_two_ways_pairs(category):
@@ -293,7 +295,7 @@ def test_masks_may_be_missing_where_that_is_allowed(category):
         manifest.build(category)
     found = manifest.survey(category, Reading(missing_masks="allow"))
     assert found.problems == []
-    assert "1 of 2 images of 'cut' have no mask" in found.notes[0]
+    assert "1 of 2 images of 'cut' have no mask" in found.warnings[0]
     assert (found.table["mask"] != "").sum() == 2
 
 
@@ -302,7 +304,7 @@ def test_masks_of_good_images_must_be_empty(category):
     save_image(place / "000_mask.png", np.zeros((40, 48), np.uint8))
     assert set(manifest.build(category).query("label == 0")["mask"]) == {""}
     save_image(place / "001_mask.png", np.ones((40, 48), np.uint8))
-    with pytest.raises(DataError, match="001_mask.png: marks a defect in an image that is good"):
+    with pytest.raises(DataError, match="001_mask.png: marks a defect in a good image"):
         manifest.build(category)
 
 
@@ -346,8 +348,8 @@ def test_a_list_says_what_each_image_is(category):
     table = manifest.build(category, reading)
     for column in ("split", "label", "defect", "sha256", "mask_sha256"):
         assert sorted(table[column]) == sorted(before[column])
-    assert manifest.find_categories(category.parent, reading) == ["widget"]
-    assert manifest.is_category(category, reading)
+    assert find_categories(category.parent, reading) == ["widget"]
+    assert is_category(category, reading)
     seen = manifest.fingerprint(category, reading)
 
     # Excel writes semicolons and a mark at the beginning.
@@ -362,8 +364,8 @@ def test_a_list_says_what_each_image_is(category):
     own.unlink()
     full = [",".join(f"widget/{p}" if "/" in p else p for p in row.split(",")) for row in rows]
     write_list(category.parent / "split.csv", full)
-    assert manifest.find_categories(category.parent, reading) == ["widget"]
-    assert not manifest.is_category(category.parent, reading)
+    assert find_categories(category.parent, reading) == ["widget"]
+    assert not is_category(category.parent, reading)
     assert manifest.build(category, reading).to_csv() == table.to_csv()
 
 
@@ -384,13 +386,13 @@ def test_everything_wrong_with_a_list_is_said(category, rng):
     reading = Reading(list="split.csv", good=("OK",))
     problems = manifest.survey(category, reading).problems
     for part in (
-        "line 10: image 'photos\\\\a.png' is no image file in",
-        "line 11: image 'no/such.png' is no image file in",
-        f"line 12: {twice!r} is in line 2 too",
+        "line 10: image 'photos\\\\a.png' is not an image file in",
+        "line 11: image 'no/such.png' is not an image file in",
+        f"line 12: {twice!r} is also in line 2",
         "line 13: split must be train or test, got 'val'",
-        "line 14: 'dent' in the training split, which is good images only (OK)",
+        "line 14: 'dent' in the training split, which may have good images only (OK)",
         "line 15: defect is empty; write 'OK' for a good image",
-        "line 16: image '../secret.png' is no image file in",
+        "line 16: image '../secret.png' is not an image file in",
     ):
         assert sum(part in each for each in problems) == 1, part
     assert len(problems) == 7
@@ -405,12 +407,12 @@ def test_everything_wrong_with_a_list_is_said(category, rng):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "lacks the column image and split and defect.* it has: nothing"),
+        (b"", "lacks the column image and split and defect.* it is: empty"),
         (b"image,label\n", "lacks the column split and defect"),
         (b"image,split,defect\n\xff.png,train,good\n", "not UTF-8; save the list as 'CSV UTF-8'"),
         (b'image,split,defect\n"a,train,good\n', "not a readable list"),
-        (b"image,split,defect\na\0.png,train,good\n", "is no image file|not a readable list"),
-        (None, "no such list; it must lie in the category folder or in its parent"),
+        (b"image,split,defect\na\0.png,train,good\n", "is not an image file|not a readable list"),
+        (None, "no such list; it must be in the category folder or in its parent"),
     ],
 )
 def test_a_list_that_cannot_be_read(category, content, message):
@@ -450,11 +452,11 @@ def test_good_images_alone(category):
         assert part in str(error.value)
     found = manifest.survey(category, Reading(holdout=0.34, allow_one_class=True))
     assert found.problems == []
-    assert "all test images are good" in found.notes[-1]
+    assert "all test images are good" in found.warnings[-1]
     for image in ("000", "001"):
         (category / f"train/good/{image}.png").unlink()
     (problem,) = manifest.survey(category, Reading(holdout=0.3, allow_one_class=True)).problems[:1]
-    assert "one training image, none to spare" in problem
+    assert "there is one training image only, none can be held out" in problem
 
 
 @pytest.mark.parametrize("kind", ["good", "defective"])
@@ -490,7 +492,7 @@ def test_links_hidden_and_odd_files(category, tmp_path):
     problems = manifest.survey(category).problems
     for part in (
         "test/cut/loop: a link that leads back to a folder above it",
-        "gone.png: a link to nothing",
+        "gone.png: a broken link",
         "pipe.png: not a regular file",
         "bad\\udcff.png: its name is not valid UTF-8",
     ):
@@ -503,7 +505,7 @@ def test_images_beside_the_layout_are_mentioned(category, rng):
     save_image(category / "preview.png", rng.integers(0, 9, (9, 9, 3), np.uint8))
     found = manifest.survey(category)
     assert found.problems == []
-    assert found.notes == [
+    assert found.warnings == [
         "1 image in the category folder itself: not part of the layout, not read",
         "1 image in validation: not part of the layout, not read",
     ]
@@ -521,8 +523,8 @@ def test_what_a_readers_of_results_must_know(category):
     decode.decode(table, category, output, geometry=Geometry(40, (24, 24)))
     with decode.Pixels(output) as decoded:
         assert lost_defects(table, decoded) == ["test/cut/000.png"]
-        lines = remarks(table, decoded)
+        lines = of_results(table, decoded)
     assert [line.split(" ")[0] for line in lines] == ["1", "1", "all"]
-    assert lines[0].startswith("1 of 2 defects lie wholly outside the crop")
+    assert lines[0].startswith("1 of 2 defects are completely outside the crop")
     assert lines[1].startswith("1 of 3 defective images have no mask")
     assert lines[2].startswith("all test images are defective")

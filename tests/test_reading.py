@@ -9,7 +9,8 @@ import pytest
 from conftest import save_image
 from indad.core.errors import ConfigError, DataError
 from indad.data.folder_layout import ELSEWHERE, MASK, MISPLACED, TEST, TRAIN, Reading, sounds_good
-from indad.data.manifest import build, find_categories
+from indad.data.manifest import build
+from indad.data.public.suggest import find_categories
 
 
 @pytest.mark.parametrize(
@@ -61,10 +62,10 @@ def test_settings_are_what_differs():
         ({"train": "/data"}, "datasets.d.train: must be a name inside the category folder"),
         ({"test": "../x"}, "datasets.d.test: must be a name inside"),
         ({"masks": "."}, "datasets.d.masks: must be a name inside"),
-        ({"masks": "test"}, "datasets.d.masks: 'test' is where the images are"),
+        ({"masks": "test"}, "datasets.d.masks: 'test' is the folder of the images"),
         ({"good": "a/b"}, "datasets.d.good: must be the name of a folder, got 'a/b'"),
         ({"unlisted": "allow"}, "datasets.d.unlisted: only with a 'list'"),
-        ({"list": "x.csv", "train": "t"}, "datasets.d.list: .* so train mean nothing"),
+        ({"list": "x.csv", "train": "t"}, "datasets.d.list: the list replaces train"),
     ],
 )
 def test_options_that_make_no_sense(options, message):
@@ -128,9 +129,9 @@ def test_a_list_is_recognised(category):
     [
         (["0.png"], "There are images directly in it, but nothing says which are good"),
         (["some/0.png"], "There are images in 'some', but nothing says which are good"),
-        (["split_csv/1cls.csv", "candle/Data/x.JPG"], "looks like the public data set visa: run"),
-        (["01/train/ok/0.bmp", "01/test/ok/1.bmp"], "looks like the public data set btad"),
-        (["more/part/train/good/0.png"], "one folder further down: give "),
+        (["split_csv/1cls.csv", "candle/Data/x.JPG"], "seems to be the public data set visa: run"),
+        (["01/train/ok/0.bmp", "01/test/ok/1.bmp"], "seems to be the public data set btad"),
+        (["more/part/train/good/0.png"], "one folder deeper: give "),
         (["x/notes.txt"], "test/<defect>.$"),
     ],
 )

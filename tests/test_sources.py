@@ -9,25 +9,25 @@ import pytest
 
 from indad.core.errors import DataError
 from indad.data import manifest
-from indad.data.public import catalogue, sources
+from indad.data.public import archives, fetch, sources
 
 
 def files(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def fetch(folder, source, category, **options):
+def make(folder, source, category, **options):
     settings = sources.check_options(source, options, "options")
     receipt = folder.with_suffix(".json")
-    sources.fetch(folder, receipt, source=source, category=category, options=settings)
+    fetch.fetch(folder, receipt, source=source, category=category, options=settings)
     return json.loads(receipt.read_text())
 
 
 def test_elpv_is_a_seeded_good_only_split(tmp_path):
     asked = {"train": 12, "good": 5, "per_defect": 3}
-    receipt = fetch(tmp_path / "a", "elpv", "mono", **asked)
-    fetch(tmp_path / "b", "elpv", "mono", **asked)
-    fetch(tmp_path / "c", "elpv", "mono", **asked, seed=1)
+    receipt = make(tmp_path / "a", "elpv", "mono", **asked)
+    make(tmp_path / "b", "elpv", "mono", **asked)
+    make(tmp_path / "c", "elpv", "mono", **asked, seed=1)
     assert files(tmp_path / "a") == files(tmp_path / "b")
     assert set(files(tmp_path / "a")) != set(files(tmp_path / "c"))
     table = manifest.build(tmp_path / "a")
@@ -47,14 +47,14 @@ def test_elpv_is_a_seeded_good_only_split(tmp_path):
 def test_elpv_types_do_not_mix(tmp_path):
     names = {}
     for kind in ("mono", "poly"):
-        fetch(tmp_path / kind, "elpv", kind, train=5, good=5, per_defect=5)
+        make(tmp_path / kind, "elpv", kind, train=5, good=5, per_defect=5)
         names[kind] = {path.name for path in (tmp_path / kind).rglob("*.png")}
     assert not names["mono"] & names["poly"]
 
 
 def test_elpv_with_too_few_good_cells(tmp_path):
     with pytest.raises(DataError, match="elpv mono: 588 good cells, too few for 588"):
-        fetch(tmp_path / "a", "elpv", "mono", train=588)
+        make(tmp_path / "a", "elpv", "mono", train=588)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -64,11 +64,11 @@ def test_elpv_without_its_package(tmp_path, monkeypatch):
 
     monkeypatch.setattr(metadata, "distribution", missing)
     with pytest.raises(DataError, match="pip install elpv-dataset"):
-        fetch(tmp_path / "a", "elpv", "mono")
+        make(tmp_path / "a", "elpv", "mono")
 
 
 def test_drawn_categories_are_valid_data_sets(tmp_path):
-    receipt = fetch(tmp_path / "a", "drawn", "wood", train=3, good=2, per_defect=2, size=64)
+    receipt = make(tmp_path / "a", "drawn", "wood", train=3, good=2, per_defect=2, size=64)
     table = manifest.build(tmp_path / "a")
     test = table[table["split"] == "test"]
     assert (test["mask"] != "").tolist() == (test["label"] == 1).tolist()
@@ -78,9 +78,8 @@ def test_drawn_categories_are_valid_data_sets(tmp_path):
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "3", '{"from": 1}', "[" * 100_000, '{"source": "x"}', "\udcff"]
 )
-def test_damaged_records_and_receipts_are_refused(tmp_path, text):
+def test_damaged_records_are_refused(tmp_path, text):
     path = tmp_path / "r.json"
-    for read in (catalogue.read_record, sources.read_receipt):
-        path.write_text(text, errors="surrogateescape")
-        with pytest.raises(DataError, match=r"r\.json: damaged"):
-            read(path)
+    path.write_text(text, errors="surrogateescape")
+    with pytest.raises(DataError, match=r"r\.json: damaged"):
+        archives.read_record(path)

@@ -1,13 +1,13 @@
-"""Drawn textures with exact defect masks, in MVTec AD layout.
+"""Synthetic textures with exact defect masks, in MVTec AD layout.
 
-Four materials, each with its own kinds of defects, from obvious to subtle. Each image has a random
-generator of its own, derived from the data set's seed, the material, the folder and the number, so
-that asking for more images never changes the earlier ones. They show that a pipeline works; they
-are no benchmark.
+Four materials, each with its own kinds of defects, from obvious to subtle. They show that a
+pipeline works; they are not a benchmark. Each image has its own random generator, seeded by the
+data set's seed, the material, the folder and the number, so that drawing more images never changes
+the earlier ones.
 
 A defect is a layer over a good image: an opacity alpha in [0, 1] and a colour. Its mask is where
-alpha exceeds ``VISIBLE``; alpha is set to zero elsewhere, so that pixels outside the mask are those
-of the good image exactly.
+alpha exceeds ``VISIBLE``. Elsewhere alpha is set to zero, so that pixels outside the mask equal
+those of the good image.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from indad.core.errors import ConfigError
 from indad.core.progress import Progress, ignore
 
 Random = np.random.Generator
-#: Opacity from which a defect counts as visible, and is drawn at all.
+#: Opacity above which a defect is drawn and belongs to the mask.
 VISIBLE = 0.1
 
 
 def _noise(rng: Random, size: int, scale: float | tuple[float, float]) -> np.ndarray:
     """Smooth periodic noise of zero mean and unit deviation, ``(size, size)``; scale in pixels."""
-    # A Gaussian filter as a product of spectra: its cost does not grow with the scale.
+    # A Gaussian filter in the frequency domain: its cost does not depend on the scale.
     rows, columns = np.broadcast_to(scale, 2)
     fall_y = np.exp(-2 * (np.pi * rows * np.fft.fftfreq(size)) ** 2)
     fall_x = np.exp(-2 * (np.pi * columns * np.fft.rfftfreq(size)) ** 2)
@@ -47,8 +47,8 @@ def _grid(size: int) -> tuple[np.ndarray, np.ndarray]:
     return axis[:, None], axis[None, :]
 
 
-def _turned(rng: Random, size: int, degrees: float) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates turned by a random small angle and shifted."""
+def _rotated(rng: Random, size: int, degrees: float) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates rotated by up to ``degrees`` and shifted, both at random."""
     y, x = _grid(size)
     angle = np.deg2rad(rng.uniform(-degrees, degrees))
     along = np.cos(angle) * x + np.sin(angle) * y + rng.uniform()
@@ -64,7 +64,7 @@ def _colour(values: np.ndarray, dark: tuple[int, ...], light: tuple[int, ...]) -
 
 
 def _light(rng: Random, size: int, strength: float) -> np.ndarray:
-    """A soft gradient of light across the image, around 1."""
+    """Illumination: a linear gradient across the image with mean 1."""
     y, x = _grid(size)
     slope = rng.uniform(-strength, strength, 2)
     return (1 + slope[0] * (y - 0.5) + slope[1] * (x - 0.5))[..., None]
@@ -74,8 +74,8 @@ def _light(rng: Random, size: int, strength: float) -> np.ndarray:
 
 
 def wood(rng: Random, size: int) -> np.ndarray:
-    """Boards sawn along the grain: rings distorted by slow noise, fine pores."""
-    along, across = _turned(rng, size, 4)
+    """Boards sawn along the grain: rings distorted by smooth noise, and fine pores."""
+    along, across = _rotated(rng, size, 4)
     bend = 0.035 * _noise(rng, size, (size / 10, size / 4))
     rings = 0.5 + 0.5 * np.sin(2 * np.pi * (rng.uniform(7, 10) * (across + bend) + 0.3 * along))
     pores = _noise(rng, size, (0.6, 9))
@@ -87,7 +87,7 @@ def wood(rng: Random, size: int) -> np.ndarray:
 
 def fabric(rng: Random, size: int) -> np.ndarray:
     """A plain weave: warp and weft threads over and under, slightly wavy."""
-    along, across = _turned(rng, size, 2)
+    along, across = _rotated(rng, size, 2)
     count = 26
     wave = 0.004 * _noise(rng, size, size / 12)
     u, v = count * (along + wave), count * (across - wave)
@@ -111,7 +111,7 @@ def metal(rng: Random, size: int) -> np.ndarray:
 
 
 def tile(rng: Random, size: int) -> np.ndarray:
-    """Terrazzo: chips of several stones in a pale ground."""
+    """Terrazzo: chips of several stones on a pale ground."""
     chips = _noise(rng, size, 3.2)
     other, fine = _noise(rng, size, 2.2), _noise(rng, size, 1.1)
     base = 0.75 + 0.03 * _noise(rng, size, 0.6) + 0.05 * _noise(rng, size, 12)
@@ -133,7 +133,7 @@ Layer = tuple[np.ndarray, np.ndarray]
 
 
 def _blob(rng: Random, size: int, radius: float, ragged: float = 0.35) -> np.ndarray:
-    """An irregular spot: signed distance-like field in pixels, positive inside."""
+    """An irregular spot: a field like a signed distance in pixels, positive inside."""
     y, x = _grid(size)
     cy, cx = rng.uniform(0.2, 0.8, 2)
     stretch, angle = rng.uniform(0.7, 1.4), rng.uniform(0, np.pi)
@@ -152,7 +152,7 @@ def _path(rng: Random, size: int, length: float, wander: float) -> np.ndarray:
 
 
 def _stroke(points: np.ndarray, size: int, width: float) -> np.ndarray:
-    """Opacity of a soft line of a width in pixels along points."""
+    """Opacity of a soft line along points, ``width`` pixels wide."""
     canvas = np.zeros((size, size), np.float32)
     rows, columns = np.rint(points).astype(int).T
     inside = (rows >= 0) & (rows < size) & (columns >= 0) & (columns < size)
@@ -162,7 +162,7 @@ def _stroke(points: np.ndarray, size: int, width: float) -> np.ndarray:
 
 
 def scratch(rng: Random, image: np.ndarray) -> Layer:
-    """One or two long thin lines, lighter or darker than the ground."""
+    """One or two long thin lines, lighter or darker than the texture."""
     size = len(image)
     alpha = np.zeros((size, size), np.float32)
     for _ in range(rng.integers(1, 3)):
@@ -195,7 +195,7 @@ def stain(rng: Random, image: np.ndarray) -> Layer:
 
 
 def hole(rng: Random, image: np.ndarray) -> Layer:
-    """One or two dark round pits with a lit edge."""
+    """One or two dark round pits with a bright edge."""
     size = len(image)
     alpha, shade = np.zeros((size, size)), image.copy()
     for _ in range(rng.integers(1, 3)):
@@ -229,7 +229,7 @@ def dent(rng: Random, image: np.ndarray) -> Layer:
 
 
 def knot(rng: Random, image: np.ndarray) -> Layer:
-    """A dark knot with rings of its own."""
+    """A dark knot with its own rings."""
     size = len(image)
     field = _blob(rng, size, rng.uniform(0.045, 0.09) * size, 0.2)
     rings = 0.5 + 0.15 * np.sin(field * 1.1)
@@ -251,13 +251,13 @@ def coloured_thread(rng: Random, image: np.ndarray) -> Layer:
 
 
 def missing_thread(rng: Random, image: np.ndarray) -> Layer:
-    """A stretch where a thread is gone and the dark ground shows."""
+    """A line where a thread is missing and the dark ground is visible."""
     alpha, _ = coloured_thread(rng, image)
     return np.minimum(alpha * 1.3, 0.9), 0.45 * image
 
 
 def distortion(rng: Random, image: np.ndarray) -> Layer:
-    """A place where the pattern is pulled aside."""
+    """A place where the pattern is displaced."""
     size = len(image)
     field = _blob(rng, size, rng.uniform(0.08, 0.13) * size, 0.1)
     pull = np.clip(field / (0.06 * size), 0, 1) ** 1.5 * rng.uniform(6, 10) * size / 256
@@ -270,11 +270,11 @@ def distortion(rng: Random, image: np.ndarray) -> Layer:
 
 @dataclass(frozen=True)
 class Material:
-    """How to draw a material, and what can be wrong with it.
+    """A material and its kinds of defects.
 
     Attributes:
-        render: ``(rng, size)`` to float ``(H, W, 3)`` in 0..255.
-        defects: name to ``(rng, image)`` that returns opacity and colour.
+        render: ``render(rng, size)`` returns float ``(H, W, 3)`` in 0..255.
+        defects: by name, functions of ``(rng, image)`` that return opacity and colour.
     """
 
     render: Callable[[Random, int], np.ndarray]
@@ -312,7 +312,7 @@ def _pixels(image: np.ndarray) -> np.ndarray:
 
 
 def draw_good(material: str, rng: Random, size: int = 256) -> np.ndarray:
-    """Draw a flawless image: uint8 ``(size, size, 3)``.
+    """Draw a good image: uint8 ``(size, size, 3)``.
 
     Raises:
         ConfigError: the material is unknown.
@@ -325,7 +325,7 @@ def draw_defect(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw a defective image, uint8 ``(size, size, 3)``, and its mask, bool ``(size, size)``.
 
-    Outside the mask the image is what ``draw_good`` gives for a generator in the same state.
+    Outside the mask the image equals that of ``draw_good`` with a generator in the same state.
 
     Raises:
         ConfigError: the material or the defect is unknown.
@@ -336,13 +336,13 @@ def draw_defect(
             f"defect {defect!r} is unknown; {material} has {', '.join(chosen.defects)}"
         )
     image = chosen.render(rng, size)
-    faintness = rng.uniform(0.4, 1) ** 1.5  # from plain to hardly there
+    faintness = rng.uniform(0.4, 1) ** 1.5  # from obvious to subtle
     while True:
         alpha, colour = chosen.defects[defect](rng, image)
         alpha = alpha * faintness
         mask = alpha > VISIBLE
-        if mask.sum() >= size * size / 4000:  # a stroke may leave the image: draw another
-            break
+        if mask.sum() >= size * size / 4000:
+            break  # else most of the defect is outside the image, and another one is drawn
     alpha = np.where(mask, alpha, 0)[..., None]
     return _pixels(image * (1 - alpha) + colour * alpha), mask
 
@@ -358,15 +358,17 @@ def draw_category(
     seed: int = 0,
     progress: Progress = ignore,
 ) -> None:
-    """Draw a category into ``folder``.
+    """Draw the images and masks of a category in MVTec AD layout.
 
     Args:
-        folder: gets ``train/good``, ``test/good``, ``test/<defect>`` and ``ground_truth/<defect>``.
+        folder: the category folder.
         material: one of ``MATERIALS``.
-        train, good, per_defect: images for training, good ones for testing, and of each defect.
+        train: number of training images.
+        good: number of good test images.
+        per_defect: number of test images of each defect.
         size: side of the images in pixels.
-        seed: of the data set.
-        progress: called with images done and in all.
+        seed: seed of the data set.
+        progress: called with the number of images done and in total.
 
     Raises:
         ConfigError: the material is unknown.

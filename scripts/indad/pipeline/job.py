@@ -16,6 +16,7 @@ import os
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -84,6 +85,8 @@ def _log_to(files: list[str]) -> None:
         level=logging.INFO, format="%(asctime)s %(message)s", handlers=handlers, force=True
     )
     logging.captureWarnings(True)
+    # PIL warns of images above 89 megapixels; indad.data.images has its own, higher limit.
+    warnings.filterwarnings("ignore", message="Image size .* could be decompression bomb")
 
 
 def run(main: Callable[[Job], None], snakemake: Job | None) -> None:

@@ -42,10 +42,10 @@ class RetryPolicy:
 
     Attributes:
         attempts: failures in a row after which a server that has answered is given up.
-        unanswered: the same for a server that has never answered, fewer, so that a computer
-            without a network fails soon.
-        pause: seconds before an attempt; doubled after each further failure.
-        longest_pause: limit of the pause in seconds, also if the server asks for a longer one
+        unanswered: attempts to get a first answer: fewer, so that a computer without a network
+            fails soon.
+        pause: seconds before another attempt, doubled after each further failure.
+        longest_pause: limit of a pause in seconds, also if the server asks for a longer one
             (``Retry-After``).
         connect: seconds to wait for a connection.
         stall: seconds without data after which a connection counts as broken.
@@ -58,25 +58,6 @@ class RetryPolicy:
     connect: float = 10.0
     stall: float = 60.0
 
-    def adapter(self, attempts: int) -> HTTPAdapter:
-        """Return a transport adapter that makes up to ``attempts`` attempts to get an answer.
-
-        An answer with an error that may pass counts towards ``self.attempts``.
-        """
-        retry = _LoggedRetry(
-            total=None,
-            connect=attempts - 1,
-            read=attempts - 1,
-            status=self.attempts - 1,
-            other=0,
-            status_forcelist=_RETRIED,
-            raise_on_status=False,
-            backoff_factor=self.pause,
-            backoff_max=self.longest_pause,
-            retry_after_max=math.ceil(self.longest_pause),
-        )
-        return HTTPAdapter(max_retries=retry)
-
 
 RETRY_POLICY = RetryPolicy()
 
@@ -86,9 +67,28 @@ class _LoggedRetry(Retry):
 
     def sleep(self, response: Any = None) -> None:
         last = self.history[-1]
-        reason = f"HTTP {last.status}" if last.status else last.error
-        logger.info("%s: %s; trying again", last.url, reason)
+        logger.info("%s; trying again", f"HTTP {last.status}" if last.status else last.error)
         super().sleep(response)
+
+
+def _session(policy: RetryPolicy) -> requests.Session:
+    """Return a session that tries to get an answer as often as the policy says."""
+    retry = _LoggedRetry(
+        total=None,
+        connect=policy.unanswered - 1,
+        read=policy.unanswered - 1,
+        status=policy.attempts - 1,
+        status_forcelist=_RETRIED,
+        raise_on_status=False,
+        backoff_factor=policy.pause,
+        backoff_max=policy.longest_pause,
+        retry_after_max=math.ceil(policy.longest_pause),
+    )
+    session = requests.Session()
+    session.mount("http://", HTTPAdapter(max_retries=retry))
+    session.mount("https://", HTTPAdapter(max_retries=retry))
+    session.headers["Accept-Encoding"] = "identity"  # compressed data cannot be continued
+    return session
 
 
 def download(
@@ -138,7 +138,7 @@ def download(
 
 
 class _BrokenError(Exception):
-    """The connection broke during a transfer. The message is the reason."""
+    """The connection broke. The message is the reason."""
 
 
 class _Transfer:
@@ -146,10 +146,7 @@ class _Transfer:
 
     def __init__(self, url: str, part: Path, policy: RetryPolicy, progress: Progress) -> None:
         self.url, self.part, self.policy, self.progress = url, part, policy, progress
-        self.session = requests.Session()
-        # Compressed data could not be counted or continued.
-        self.session.headers["Accept-Encoding"] = "identity"
-        self.attempts = policy.unanswered
+        self.answered = False
         self.etag = ""
 
     def run(self) -> None:
@@ -159,16 +156,18 @@ class _Transfer:
             DataError: as ``download``.
         """
         failures = 0
-        with self.session:
+        with _session(self.policy) as session:
             while True:
                 before = self._size()
                 try:
-                    self._request(before)
+                    self._request(session, before)
                     return
                 except _BrokenError as error:
                     reason = str(error)
                 except OSError as error:
                     raise DataError(f"cannot write {self.part}: {error.strerror}") from None
+                if not self.answered:
+                    raise self._failure(reason, self.policy.unanswered)
                 after = self._size()
                 failures = 1 if after - before > WORTHWHILE else failures + 1
                 if failures >= self.policy.attempts:
@@ -179,43 +178,38 @@ class _Transfer:
                 )
                 time.sleep(pause)
 
-    def _request(self, offset: int) -> None:
+    def _request(self, session: requests.Session, offset: int) -> None:
         """Request the rest of the file, and append it."""
-        headers = {}
-        if offset:
-            headers["Range"] = f"bytes={offset}-"
-            if self.etag:  # another version of the file is sent from its beginning
-                headers["If-Range"] = self.etag
-        for prefix in ("http://", "https://"):
-            self.session.mount(prefix, self.policy.adapter(self.attempts))
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        if offset and self.etag:  # a server then sends a changed file from its beginning
+            headers["If-Range"] = self.etag
         timeout = (self.policy.connect, self.policy.stall)
         try:
-            response = self.session.get(self.url, headers=headers, timeout=timeout, stream=True)
+            response = session.get(self.url, headers=headers, timeout=timeout, stream=True)
         except (requests.ConnectionError, requests.Timeout) as error:
-            raise self._failure(_reason(error, self.policy), self.attempts) from None
+            raise _BrokenError(_reason(error, self.policy)) from None
         except requests.RequestException as error:
             raise DataError(f"{type(error).__name__}: {error}") from None
-        self.attempts = self.policy.attempts
+        self.answered = True
         with response:
             if response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-                if _total(response) != offset:  # the part is longer than the file
+                if _total(response) != offset:
                     self.part.unlink()
-                    raise _BrokenError("the file has become shorter")
-            elif not response.ok:
+                    raise _BrokenError("the part is longer than the file")
+            elif response.ok:
+                self._save(response, offset)
+            else:
                 reason = f"HTTP {response.status_code} {response.reason}"
                 if response.status_code in _RETRIED:
                     raise self._failure(reason, self.policy.attempts)
                 raise DataError(reason)
-            else:
-                self._save(response, offset)
 
     def _save(self, response: requests.Response, offset: int) -> None:
-        """Write a response's content to the file, from ``offset`` if the server continues there."""
+        """Write the content to the file, from ``offset`` on if the server continues there."""
         if response.headers.get("Content-Type", "").startswith("text/html"):
             raise DataError("the server sends a web page, not a file: open it in a browser")
-        if response.status_code != HTTPStatus.PARTIAL_CONTENT:  # all of it, whatever was requested
-            offset = 0
-            total = int(response.headers.get("Content-Length", 0))
+        if response.status_code != HTTPStatus.PARTIAL_CONTENT:  # the whole file
+            offset, total = 0, int(response.headers.get("Content-Length", 0))
         elif response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
             total = _total(response)
         else:
