@@ -1,4 +1,4 @@
-"""Archives from elsewhere are unpacked whole, or refused; nothing gets out of their folder."""
+"""Archives are unpacked completely, or refused; no file is written outside their folder."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def unpack(archive: Path, folder: Path, *categories: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.tar.xz"])
-def test_only_what_is_asked_for_is_unpacked(tmp_path, name):
+def test_only_the_categories_asked_for_are_unpacked(tmp_path, name):
     archive = make(tmp_path / name, FILES)
     found = unpack(archive, tmp_path / "out", "one")
     assert found == ["one/top/one/test/cut/0.png", "one/top/one/train/good/0.png"]
@@ -122,7 +122,7 @@ def test_a_truncated_archive_is_damaged(tmp_path, name, keep, rng):
 
 
 def test_a_header_that_fills_the_memory_is_refused(tmp_path):
-    """Names and attributes are read whole, and shrink to nothing in a compressed archive."""
+    """Names and attributes are read into memory, and compress to almost nothing."""
     archive = make(tmp_path / "a.tar.xz", {"one/" + "n" * 2_000_000: b"content"})
     with pytest.raises(DataError, match="a header of 2,0.* bytes"):
         unpack(archive, tmp_path / "out", "one")
@@ -141,7 +141,7 @@ def test_a_huge_member_is_refused_before_it_is_read(tmp_path):
         unpack(tmp_path / "b.tar", tmp_path / "more", "one")
 
 
-def test_what_is_no_archive_is_said(tmp_path):
+def test_other_files_are_refused(tmp_path):
     page = tmp_path / "a.tar.xz"
     page.write_text("<!DOCTYPE html><html>Please accept our cookies</html>")
     with pytest.raises(DataError, match=r"a.tar.xz: not a zip or tar file, or damaged"):
@@ -153,7 +153,7 @@ def test_mutated_archives_unpack_inside_or_are_refused(tmp_path, name, rng):
     files = {f"one/{'n' * 120 * i}{i}.png": rng.bytes(50) * 10 for i in range(4)}
     whole = make(tmp_path / name, files).read_bytes()
     box = tmp_path / "box"
-    for i in range(150):
+    for i in range(100):
         content = np.frombuffer(whole, np.uint8).copy()
         content[rng.integers(0, len(content), rng.integers(1, 8))] = rng.integers(0, 256)
         (tmp_path / name).write_bytes(content.tobytes())

@@ -1,4 +1,4 @@
-"""Properties of manifests, masks and configurations that hold whatever they are made of."""
+"""Properties of manifests, masks and configurations that hold for any input."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ EASY = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 
 # -- manifests ------------------------------------------------------------------------------------
 
-#: Whatever a Unix file name may have, what means something to CSV, HDF5 or terminals more often.
+#: Characters of Unix file names, special ones of CSV, HDF5 and terminals more often.
 letters = st.one_of(
     st.sampled_from([*"ab._- ,;'\"\n\r\t\\#%&{}[]*?=~", "ä", "a\u0308", "漢", "_mask", "good"]),
     st.characters(exclude_characters="/\0", exclude_categories=["Cs"]),
@@ -50,7 +50,7 @@ trees = st.lists(st.tuples(folders, stems, endings, masked), min_size=1, max_siz
 
 @lru_cache
 def content(number: int, mask: bool) -> bytes:
-    """A PNG, whatever the name: files are read by content."""
+    """A PNG, also under other names: files are read by content."""
     pixels = np.full((4, 4), 255 if mask else number, np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
@@ -99,7 +99,7 @@ class Shuffled:
 
 @settings(max_examples=25, **EASY)
 @given(tree=trees, root=st.sampled_from(["good", "test", "a good test/ground_truth", "tr äin/x"]))
-def test_no_image_is_forgotten_and_nothing_but_names_matters(tree, root):
+def test_every_image_is_listed_or_reported(tree, root):
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / root / "part"
         images = plant(folder, tree)
@@ -124,14 +124,14 @@ def test_no_image_is_forgotten_and_nothing_but_names_matters(tree, root):
                 assert drawn in (stem, f"{stem}_mask")
                 assert Path(row.mask).parts[1:-1] == Path(row.image).parts[1:-1]
 
-        if len(table):  # one without images is refused, so none is ever written
+        if len(table):  # an empty one is refused, so it is never written
             file = Path(place) / "m.csv"
             manifest.write(table, file)
             again = manifest.read(file)
             assert again.to_dict("list") == table.to_dict("list")
             assert manifest.content_hash(again) == manifest.content_hash(table)
 
-        # Neither where the folder lies, nor the order in which its files are listed.
+        # Neither the folder's path nor the order of its files matters.
         other = Path(place) / "elsewhere"
         plant(other, tree)
         with pytest.MonkeyPatch.context() as patch:
@@ -144,7 +144,7 @@ def test_no_image_is_forgotten_and_nothing_but_names_matters(tree, root):
 
 @settings(max_examples=10, **EASY)
 @given(names=st.lists(stems, min_size=2, max_size=8, unique=True), data=st.data())
-def test_which_photo_has_which_name_changes_only_the_hashes(names, data):
+def test_contents_change_only_the_hashes(names, data):
     tree = [("test/cut", name, ".png", "_mask") for name in names]
     order = data.draw(st.permutations(range(len(names))))
     with tempfile.TemporaryDirectory() as place:

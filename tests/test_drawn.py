@@ -1,4 +1,4 @@
-"""Drawn textures: the same for the same seed, with masks that are exact."""
+"""Synthetic textures: the same for the same seed, with exact masks."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def test_all_undecodable_files_are_named_and_nothing_is_left(category, table, tm
 @pytest.mark.parametrize("name", ["train/good/000.png", "ground_truth/cut/000_mask.png"])
 def test_a_file_changed_since_it_was_indexed_is_refused(category, table, tmp_path, name):
     save_image(category / name, np.asarray(Image.open(category / name)) ^ 1)
-    with pytest.raises(DataError, match=f"{name}: is not the file that was indexed"):
+    with pytest.raises(DataError, match=f"{name}: has changed since it was indexed"):
         decode.decode(table, category, tmp_path / "p.h5", geometry=GEOMETRY)
 
 

@@ -1,4 +1,4 @@
-"""Each public data set's own layout, in miniature, becomes a category that the index accepts."""
+"""A miniature of each public data set becomes a category that can be indexed."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def make_kolektor_sdd2(root: Path, category: str) -> None:
     shutil.copy(root / "train/10000.png", root / "train/10000 (copy).png")
 
 
-#: Data set to: its maker, training images, good test images, defects.
+#: For each data set: its maker, and the numbers of training, good and defective test images.
 MINIATURES = {
     "mvtec_ad": (make_mvtec, 3, 1, {"scratch": 1}),
     "mpdd": (make_mvtec, 3, 1, {"scratch": 1}),
@@ -149,7 +149,7 @@ def pack(root: Path, archive: Path, top: str) -> Path:
 
 
 def make_category(name: str, category: str, place: str, tmp_path: Path) -> Path:
-    """Go the way of the workflow: find a place, take one category from it."""
+    """Make a category as the workflow does: find a place, then take the category from it."""
     entry = catalogue.load()[name]
     record = tmp_path / "record.json"
     found = archives.obtain(
@@ -193,7 +193,7 @@ def test_a_miniature_becomes_a_category(tmp_path, name, form):
     assert len(list(root.rglob("*.*"))) > 0
 
 
-def test_several_masks_of_an_image_are_united(tmp_path):
+def test_several_masks_of_an_image_are_combined(tmp_path):
     make_mvtec_loco(tmp_path / "loco", "pushpins")
     folder = make_category("mvtec_loco_ad", "pushpins", str(tmp_path / "loco"), tmp_path)
     united = np.asarray(Image.open(folder / "ground_truth/logical_anomalies/000_mask.png"))

@@ -1,4 +1,4 @@
-"""How a category folder is read, and what is said of one that is laid out in another way."""
+"""Options for other layouts, and suggestions for folders that do not fit them."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ from indad.data.public.suggest import find_categories
         ({"train": "a/b", "test": "a/c", "masks": "a/d"}, "a", (ELSEWHERE, ("a",))),
     ],
 )
-def test_what_the_images_of_a_folder_are(options, folder, expected):
+def test_meaning_of_folders(options, folder, expected):
     parts = tuple(folder.split("/")) if folder else ()
     assert Reading.from_config(options).place(parts) == expected
 
 
-def test_settings_are_what_differs():
+def test_settings_differ_from_the_defaults():
     assert Reading.from_config({"path": "/x", "good": "good", "list": None}).settings == {}
     options = {"good": ["a", "b"], "mask_suffix": "_gt", "holdout": 0.5, "train": "t"}
     reading = Reading.from_config(options)
@@ -68,7 +68,7 @@ def test_settings_are_what_differs():
         ({"list": "x.csv", "train": "t"}, "datasets.d.list: the list replaces train"),
     ],
 )
-def test_options_that_make_no_sense(options, message):
+def test_invalid_options(options, message):
     with pytest.raises(ConfigError, match=message):
         Reading.from_config(options, "datasets.d")
 

@@ -1,4 +1,4 @@
-"""Data sets that the project makes: whole or absent, and the same for the same seed."""
+"""Data sets that are made here: complete or absent, and the same for the same seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Downloads from a server that serves, cuts off, stalls, redirects, refuses and corrupts."""
+"""Downloads from a server that breaks, stalls, redirects, refuses or corrupts."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from indad.core.errors import DataError
 from indad.data.public import download, space
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
-#: Where a transfer is cut, but for a piece too small to be kept.
+#: Where a transfer breaks: the incomplete piece after it is lost.
 CUT = 4 * 2**18
+ETAG = '"version 1"'
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 IMPATIENT = download.RetryPolicy(pause=0.01, connect=0.5, stall=0.3)
 
@@ -48,10 +49,10 @@ class Handler(BaseHTTPRequestHandler):
         """Silence."""
 
     def do_GET(self) -> None:
-        wanted = self.headers.get("Range")
-        self.server.seen.append(wanted)
+        requested = self.headers.get("Range")
+        self.server.seen.append(requested)
         what = self.server.plan.pop(0) if self.server.plan else "serve"
-        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
+        start = int(requested.removeprefix("bytes=").rstrip("-")) if requested else 0
         if what == "hang up":
             self.close_connection = True
             return
@@ -74,21 +75,24 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
+        if what == "changed" and self.headers.get("If-Range") == ETAG:  # the file is another one
+            what = "no resume"
         if what == "no resume":
             start = 0
         body = CONTENT[start:]
-        if what == "corrupt":
+        if what in ("corrupt", "changed"):
             body = bytes(len(body))
-        if wanted and start >= len(CONTENT):
+        if requested and start >= len(CONTENT):
             self.send_response(416)
             self.send_header("Content-Range", f"bytes */{len(CONTENT)}")
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
-        self.send_response(206 if wanted and what != "no resume" else 200)
-        if wanted and what != "no resume":
+        self.send_response(206 if requested and what != "no resume" else 200)
+        if requested and what != "no resume":
             shifted = start + 7 if what == "other part" else start
             self.send_header("Content-Range", f"bytes {shifted}-{len(CONTENT) - 1}/{len(CONTENT)}")
+        self.send_header("ETag", ETAG)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if what == "reset":
@@ -134,16 +138,17 @@ def server(monkeypatch) -> Iterator[Server]:
         (["stall"], [None, f"bytes={CUT}-"]),
         (["503", "502", "cut"], [None, None, None, f"bytes={CUT}-"]),
         (["cut", "no resume"], [None, f"bytes={CUT}-"]),
+        (["cut", "changed"], [None, f"bytes={CUT}-"]),
         (["cut", "redirect"], [None, f"bytes={CUT}-", f"bytes={CUT}-"]),
         (["cut", "other part"], [None, f"bytes={CUT}-", None]),
         (["reset", "hang up"], [None, None, None]),
     ],
     ids=[
-        *("whole", "redirect", "cut", "cut twice", "stall", "busy", "no resume", "moved"),
-        *("other part", "hang up"),
+        *("whole", "redirect", "cut", "cut twice", "stall", "busy", "no resume", "changed"),
+        *("moved", "other part", "hang up"),
     ],
 )
-def test_a_bad_line_is_survived(server, tmp_path, plan, ranges):
+def test_broken_connections_are_resumed(server, tmp_path, plan, ranges):
     server.plan = list(plan)
     path = tmp_path / "data.tar.xz"
     steps = []
@@ -168,15 +173,15 @@ def test_a_bad_line_is_survived(server, tmp_path, plan, ranges):
     ],
     ids=["404", "403", "503", "drip", "stall", "corrupt", "page"],
 )
-def test_what_cannot_be_mended_is_said_and_nothing_looks_finished(server, tmp_path, plan, reason):
+def test_failures_are_explained_and_leave_no_file(server, tmp_path, plan, reason):
     server.plan = list(plan)
     with pytest.raises(DataError, match=reason):
         fetch(server.url, tmp_path / "data.tar.xz")
     assert not (tmp_path / "data.tar.xz").exists()
 
 
-def test_a_later_run_goes_on_where_the_first_was_cut(server, tmp_path):
-    server.plan = ["cut", *["404"]]
+def test_a_later_run_resumes(server, tmp_path):
+    server.plan = ["cut", "404"]
     with pytest.raises(DataError, match="404"):
         fetch(server.url, tmp_path / "data.tar.xz")
     server.seen.clear()
@@ -185,7 +190,7 @@ def test_a_later_run_goes_on_where_the_first_was_cut(server, tmp_path):
     assert (tmp_path / "data.tar.xz").read_bytes() == CONTENT
 
 
-def test_a_bad_part_of_an_earlier_run_costs_one_more_transfer(server, tmp_path):
+def test_a_damaged_part_is_downloaded_again(server, tmp_path):
     server.plan = ["cut", "404"]
     with pytest.raises(DataError):
         fetch(server.url, tmp_path / "data.tar.xz")
@@ -195,8 +200,8 @@ def test_a_bad_part_of_an_earlier_run_costs_one_more_transfer(server, tmp_path):
     assert (tmp_path / "data.tar.xz").read_bytes() == CONTENT
 
 
-def test_without_a_hash_an_old_part_is_not_continued(server, tmp_path):
-    """Nothing would tell that the file had changed in between."""
+def test_without_a_hash_an_old_part_is_not_resumed(server, tmp_path):
+    """The file may have changed in the meantime."""
     server.plan = ["cut", "404"]
     with pytest.raises(DataError):
         fetch(server.url, tmp_path / "data.tar.xz", sha256=None)
@@ -205,14 +210,14 @@ def test_without_a_hash_an_old_part_is_not_continued(server, tmp_path):
     assert server.seen == [None]
 
 
-def test_a_part_longer_than_the_file_starts_anew(server, tmp_path):
+def test_a_part_longer_than_the_file_is_downloaded_again(server, tmp_path):
     server.plan = ["cut", "404"]
     with pytest.raises(DataError):
         fetch(server.url, tmp_path / "data.tar.xz")
     (part,) = tmp_path.iterdir()
     part.write_bytes(CONTENT + b"more")
     assert fetch(server.url, tmp_path / "data.tar.xz") == SHA256
-    part.write_bytes(CONTENT)  # whole, but killed before it was renamed
+    part.write_bytes(CONTENT)  # complete, but the process was killed before it was renamed
     server.seen.clear()
     assert fetch(server.url, tmp_path / "data.tar.xz") == SHA256
     assert server.seen == [f"bytes={len(CONTENT)}-"]
@@ -236,7 +241,7 @@ def test_a_full_disk_is_noticed_before_the_transfer(server, tmp_path, monkeypatc
     assert not (tmp_path / "data.tar.xz").exists()
 
 
-def test_no_server_is_given_up_soon(server, tmp_path):
+def test_unreachable_servers_fail_soon(server, tmp_path):
     with pytest.raises(DataError, match="not an http or https address"):
         fetch("ftp://example.org/x", tmp_path / "x")
     url = server.url

@@ -578,7 +578,7 @@ def test_a_public_data_set_is_taken_from_a_mirror(tmp_path):
     assert failed.returncode != 0
     message = failed.stdout + failed.stderr
     assert "http://127.0.0.1:9/MPDD.zip: connection refused (2 attempts" in message
-    assert "To place it by hand: get MPDD.zip from" in message
+    assert "To get it by hand: download MPDD.zip from" in message
 
 
 def test_mvtec_ad_is_used_where_it_lies_or_downloaded(tmp_path):
@@ -591,10 +591,10 @@ def test_mvtec_ad_is_used_where_it_lies_or_downloaded(tmp_path):
     failed = snakemake(tmp_path, "--until", "index", environment=offline, run=run)
     message = failed.stdout + failed.stderr
     assert failed.returncode != 0
-    assert message.count("indad: mvtec_ad: MVTec AD could not be had; tried in this order:") == 1
-    assert "data/mvtec_ad: there is no such file or folder" in message
+    assert message.count("indad: mvtec_ad: could not get MVTec AD; tried in this order:") == 1
+    assert "data/mvtec_ad: no such file or folder" in message
     assert "tar.xz (unconfirmed): connection refused (2 attempts in a row)" in message
-    assert "To place it by hand: get mvtec_anomaly_detection.tar.xz (sha256 cf4313b" in message
+    assert "To get it by hand: download mvtec_anomaly_detection.tar.xz (sha256 cf4313b" in message
     assert "Traceback" not in message
 
     for category in load_config(None)["datasets"]["mvtec_ad"]["categories"]:
@@ -645,7 +645,7 @@ def test_a_folder_of_ones_own_by_a_list_and_with_one_class(category, tmp_path):
         assert "- mine, gadget: all test images are good: image-level figures are not" in text
     assert verify(tmp_path / "results").problems == []
     log = (tmp_path / "results/logs/index/mine/widget.log").read_text()
-    assert "holdout: 2 of 5 good training images are held out to test with" in log
+    assert "holdout: 2 of 5 good training images are held out for the test" in log
     assert "1 of 3 images of 'flaw' have no mask" in log
 
     # Another line of the list is another manifest, and what follows from it.
