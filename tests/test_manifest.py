@@ -441,7 +441,7 @@ def test_good_images_alone(category):
     for image in ("000", "001"):
         (category / f"train/good/{image}.png").unlink()
     (problem,) = manifest.survey(category, Reading(holdout=0.3, allow_one_class=True)).problems[:1]
-    assert "there is one training image only, none can be held out" in problem
+    assert "there is only one training image, none can be held out" in problem
 
 
 def test_links_hidden_files_and_special_files(category, tmp_path):

@@ -105,7 +105,7 @@ def test_two_folders_and_no_split_are_recognised(tmp_path, rng):
     for name in ("normal/0", "normal/1", "abnormal/2"):
         pixels = rng.integers(0, 9, (9, 9, 3), dtype="uint8")
         save_image(tmp_path / "part" / f"{name}.png", pixels)
-    wanted = 'train: ".", test: ".", good: normal, holdout: 0.2}'
+    wanted = "train: ., test: ., good: normal, holdout: 0.2}"
     assert wanted in refused(tmp_path)
     assert f"categories: [part], {wanted}" in refused(tmp_path / "part")
     options = {"train": ".", "test": ".", "good": "normal", "holdout": 0.2}

@@ -17,7 +17,7 @@ import numpy as np
 from indad.core.errors import DataError
 from indad.core.progress import Progress, ignore
 from indad.data import data_warnings, manifest
-from indad.data.data_warnings import Seen
+from indad.data.data_warnings import Decoded
 from indad.data.decode import common_size
 from indad.data.folder_layout import Reading
 from indad.data.images import Geometry, decode, is_rotated, mask_pixels, read_mask, to_rgb
@@ -72,12 +72,12 @@ def check(
     found = manifest.survey(folder, reading, threads=threads)
     table = found.table
     rows = list(table.itertuples())
-    seen: list[Seen] = []
+    decoded: list[Decoded] = []
     with ThreadPoolExecutor(threads) as pool:
         for each in pool.map(lambda row: _examine(folder, row, geometry), rows):
-            seen.append(each)
-            progress(len(seen), len(rows))
-    problems = [*found.problems, *(each.problem for each in seen if each.problem)]
+            decoded.append(each)
+            progress(len(decoded), len(rows))
+    problems = [*found.problems, *(each.problem for each in decoded if each.problem)]
     if rows:
         try:
             common_size(table, geometry)
@@ -89,36 +89,36 @@ def check(
         masks=int((table["mask"] != "").sum()),
         defective=int(table["label"].sum()),
         sizes=Counter(f"{row.width}x{row.height}" for row in rows),
-        modes=Counter(each.mode for each in seen if each.mode),
+        modes=Counter(each.mode for each in decoded if each.mode),
         problems=problems,
-        warnings=[*found.warnings, *data_warnings.of_files(table, seen, reading)],
+        warnings=[*found.warnings, *data_warnings.of_files(table, decoded, reading)],
     )
 
 
-def _examine(folder: Path, row: Any, geometry: Geometry) -> Seen:
+def _examine(folder: Path, row: Any, geometry: Geometry) -> Decoded:
     """Decode an image and its mask."""
     path = folder / row.image
     try:
         image = decode(path)
         to_rgb(image)
     except DataError as error:
-        return Seen(problem=str(error))
+        return Decoded(problem=str(error))
     except ValueError as error:
-        return Seen(problem=f"{path}: {error}")
-    seen = Seen(
+        return Decoded(problem=f"{path}: {error}")
+    decoded = Decoded(
         mode=f"{path.suffix.lstrip('.').upper()} {image.mode}",
         peak=int(np.asarray(image).max()) if image.mode.startswith("I") else 0,
     )
     if not row.mask:
-        return seen
+        return decoded
     mask = folder / row.mask
     try:
         drawn = mask_pixels(mask)
-        seen = seen._replace(covered=float(drawn.mean()), rotated=is_rotated(path))
+        decoded = decoded._replace(covered=float(drawn.mean()), rotated=is_rotated(path))
         before = np.count_nonzero(read_mask(mask, Geometry(geometry.resize, None)))
         kept = np.count_nonzero(read_mask(mask, geometry))
     except DataError:  # smaller than the crop: one problem for all images, see `check`
-        return seen
+        return decoded
     if not before:  # the mask is thinner than a pixel after the resize
-        return seen._replace(kept=0.0 if drawn.any() else None)
-    return seen._replace(kept=kept / before)
+        return decoded._replace(kept=0.0 if drawn.any() else None)
+    return decoded._replace(kept=kept / before)

@@ -19,8 +19,8 @@ from indad.data.folder_layout import Reading
 DARK = 1 << 14
 
 
-class Seen(NamedTuple):
-    """What decoding an image and its mask shows.
+class Decoded(NamedTuple):
+    """Properties of a decoded image and its mask.
 
     Attributes:
         mode: file type and PIL mode, such as ``PNG RGB``.
@@ -39,25 +39,25 @@ class Seen(NamedTuple):
     peak: int = 0
 
 
-def of_files(table: pd.DataFrame, seen: Sequence[Seen], reading: Reading) -> list[str]:
-    """Warn of what the decoded files of a category show.
+def of_files(table: pd.DataFrame, decoded: Sequence[Decoded], reading: Reading) -> list[str]:
+    """Return the warnings about the files of a category.
 
     Args:
         table: the manifest.
-        seen: one for each of its rows.
+        decoded: one for each of its rows.
         reading: how the folder is read.
     """
-    pairs = list(zip(table.itertuples(), seen, strict=True))
+    pairs = list(zip(table.itertuples(), decoded, strict=True))
     return [
         *_lost_to_the_crop(pairs),
         *_suspicious_masks(pairs),
-        *_dark_images(seen),
+        *_dark_images(decoded),
         *_duplicates(table),
         *_missing_masks(table, reading),
     ]
 
 
-def _lost_to_the_crop(pairs: Sequence[tuple[Any, Seen]]) -> list[str]:
+def _lost_to_the_crop(pairs: Sequence[tuple[Any, Decoded]]) -> list[str]:
     masks = sum(bool(row.mask) for row, _ in pairs)
     lost = [row.mask for row, each in pairs if each.kept == 0]
     partly = sum(each.kept is not None and 0 < each.kept < 0.5 for _, each in pairs)
@@ -75,7 +75,7 @@ def _lost_to_the_crop(pairs: Sequence[tuple[Any, Seen]]) -> list[str]:
     return warnings
 
 
-def _suspicious_masks(pairs: Sequence[tuple[Any, Seen]]) -> list[str]:
+def _suspicious_masks(pairs: Sequence[tuple[Any, Decoded]]) -> list[str]:
     pairs = [(row, each) for row, each in pairs if row.mask]
     lossy = [row.mask for row, _ in pairs if row.mask.lower().endswith((".jpg", ".jpeg"))]
     large = [row.mask for row, each in pairs if each.covered > 0.5]
@@ -99,8 +99,8 @@ def _suspicious_masks(pairs: Sequence[tuple[Any, Seen]]) -> list[str]:
     return warnings
 
 
-def _dark_images(seen: Sequence[Seen]) -> list[str]:
-    peaks = [each.peak for each in seen if each.peak]
+def _dark_images(decoded: Sequence[Decoded]) -> list[str]:
+    peaks = [each.peak for each in decoded if each.peak]
     if not peaks or max(peaks) >= DARK:
         return []
     return [
@@ -161,7 +161,7 @@ def lost_defects(manifest: pd.DataFrame, pixels: Pixels) -> list[str]:
 
 
 def of_results(manifest: pd.DataFrame, pixels: Pixels) -> list[str]:
-    """Warn of what a reader of a category's results must know about its data.
+    """Return the warnings that a reader of a category's results needs.
 
     Args:
         manifest: the category's manifest.

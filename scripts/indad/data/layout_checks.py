@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from indad.data.find_images import Findings, FoundImage, count_images, image_id
 from indad.data.folder_layout import GOOD, TEST, TRAIN, Reading, sounds_good
 
 
-def check_layout(folder: Path, reading: Reading, found: Findings) -> None:
+def check_layout(found: Findings) -> None:
     """Add to ``found`` what is wrong with the names, masks and kinds of its images."""
-    if reading.list is None:
-        _check_names(folder, found)
-    _check_missing_masks(folder, reading, found)
-    _warn_of_good_names(reading, found)
-    _check_kinds(folder, reading, found)
-    if set(folder.name) & set("{}"):  # Snakemake's wildcards
-        found.problems.append(f"{folder}: rename it, without {{ and }}")
+    if found.reading.list is None:
+        _check_names(found)
+    _check_missing_masks(found)
+    _warn_of_good_names(found)
+    _check_kinds(found)
+    if set(found.folder.name) & set("{}"):  # Snakemake's wildcards
+        found.add_problem((), "rename it, without { and }")
 
 
-def _check_names(folder: Path, found: Findings) -> None:
+def _check_names(found: Findings) -> None:
     ids = Counter(image_id(each.path[:-1], each.path) for each in found.images)
-    found.problems += [
-        f"{folder.joinpath(*each)}.*: {count} images of that name; masks and scores are assigned "
-        "by name, so rename one"
-        for each, count in ids.items()
-        if count > 1
-    ]
+    for (*folder, name), count in ids.items():
+        if count > 1:
+            found.add_problem(
+                (*folder, f"{name}.*"),
+                f"{count} images of that name; masks and scores are assigned by name, so rename "
+                "one",
+            )
 
 
-def _check_missing_masks(folder: Path, reading: Reading, found: Findings) -> None:
+def _check_missing_masks(found: Findings) -> None:
     """Report images without a mask if others of the same defect have one."""
     by_defect: dict[str, list[FoundImage]] = defaultdict(list)
     for image in found.images:
@@ -40,54 +41,56 @@ def _check_missing_masks(folder: Path, reading: Reading, found: Findings) -> Non
         missing = [each for each in images if each.mask is None]
         if not missing or len(missing) == len(images):
             continue
-        if reading.missing_masks == "allow":
+        if found.reading.missing_masks == "allow":
             found.warnings.append(
                 f"{len(missing)} of {count_images(len(images))} of {defect!r} have no mask: "
                 "pixel-level figures leave them out"
             )
             continue
-        found.problems += [
-            f"{folder.joinpath(*image.path)}: mask missing"
-            f"{_expected_mask(folder, reading, image)}; other images of {defect!r} have one, and "
-            "'missing_masks: allow' leaves such images out of pixel-level figures"
-            for image in missing
-        ]
+        for image in missing:
+            found.add_problem(
+                image.path,
+                f"mask missing{_expected_mask(found, image)}; other images of {defect!r} have one, "
+                "and 'missing_masks: allow' leaves such images out of pixel-level figures",
+            )
 
 
-def _expected_mask(folder: Path, reading: Reading, image: FoundImage) -> str:
+def _expected_mask(found: Findings, image: FoundImage) -> str:
+    reading = found.reading
     if reading.list is not None:
         return ""
     suffix, *others = reading.mask_suffix
     name = PurePosixPath(image.path[-1]).stem
     rest = reading.place(image.path[:-1])[1]
-    expected = folder.joinpath(reading.masks, *rest, f"{name}{suffix}.png")
+    expected = found.folder.joinpath(reading.masks, *rest, f"{name}{suffix}.png")
     return f", expected {expected}" + (f" (or without {suffix!r})" if "" in others else "")
 
 
-def _warn_of_good_names(reading: Reading, found: Findings) -> None:
+def _warn_of_good_names(found: Findings) -> None:
     names = {each.defect for each in found.images if sounds_good(each.defect)} - {GOOD}
     found.warnings += [
         f"{name!r} is used as a defect although its name usually means good; if it is good, set "
-        f"'good: [{', '.join([*reading.good, name])}]'"
+        f"'good: [{', '.join([*found.reading.good, name])}]'"
         for name in sorted(names)
     ]
 
 
-def _check_kinds(folder: Path, reading: Reading, found: Findings) -> None:
+def _check_kinds(found: Findings) -> None:
     """Report training images, good test images or defective test images that are missing."""
     kinds = Counter(
         "train" if each.split == TRAIN else "good" if each.defect == GOOD else "defective"
         for each in found.images
     )
-    how = _how_to_add(reading)
+    how = _how_to_add(found.reading)
     if not kinds["train"]:
-        found.problems.append(f"{folder}: no training image: {how['train']}")
+        found.add_problem((), f"no training image: {how['train']}")
     if not kinds["good"] and not kinds["defective"]:
-        found.problems.append(
-            f"{folder}: no test image. Good ones: {how['good']}, or set 'holdout: 0.2' to test "
-            f"with a fifth of the training images. Defective ones: {how['defective']}, or set "
+        found.add_problem(
+            (),
+            f"no test image. Good ones: {how['good']}, or set 'holdout: 0.2' to test with a fifth "
+            f"of the training images. Defective ones: {how['defective']}, or set "
             "'allow_one_class: true' to do without. With a 'list' (a CSV file that says what each "
-            "image is) images can stay where they are"
+            "image is) images can stay where they are",
         )
         return
     for kind, other, hint in (
@@ -96,14 +99,15 @@ def _check_kinds(folder: Path, reading: Reading, found: Findings) -> None:
     ):
         if kinds[kind]:
             continue
-        if reading.allow_one_class:
+        if found.reading.allow_one_class:
             found.warnings.append(
                 f"all test images are {other}: image AUROC and similar figures are not defined"
             )
         else:
-            found.problems.append(
-                f"{folder}: no {kind} test image: {how[kind]}{hint} (AUROC needs both kinds; "
-                "'allow_one_class: true' gives scores and maps without it)"
+            found.add_problem(
+                (),
+                f"no {kind} test image: {how[kind]}{hint} (AUROC needs both kinds; "
+                "'allow_one_class: true' gives scores and maps without it)",
             )
 
 

@@ -116,9 +116,8 @@ def survey(
     """
     if not folder.is_dir():
         raise DataError(missing_folder(folder))
-    reading = reading or Reading()
-    found = find_images(folder, reading)
-    check_layout(folder, reading, found)
+    found = find_images(folder, reading or Reading())
+    check_layout(found)
     problems = found.problems
     rows: list[Row] = []
     with ThreadPoolExecutor(threads) as pool:

@@ -247,19 +247,12 @@ def _total(response: requests.Response) -> int:
 def _reason(error: Exception, policy: RetryPolicy) -> str:
     """Explain in a few words why a connection failed."""
     text = str(error)
-    broken = "the connection broke off"
-    unknown = "the server's name is not known (no network?)"
     for known, meaning in {
         "Read timed out": f"stalled, no data for {policy.stall:g} s",
         "timed out": f"no answer within {policy.connect:g} s",
-        "IncompleteRead": broken,
-        "Connection broken": broken,
-        "Connection aborted": broken,
-        "Remote end closed": broken,
-        "Name or service not known": unknown,
-        "name resolution": unknown,
-        "Failed to resolve": unknown,
-        "nodename nor servname": unknown,
+        "Connection broken": "the connection broke off",
+        "Connection aborted": "the connection broke off",
+        "Failed to resolve": "the server's name is not known (no network?)",
         "Connection refused": "connection refused",
         "Network is unreachable": "the network is unreachable",
     }.items():

@@ -31,6 +31,16 @@ logger = logging.getLogger("indad")
 Item = tuple[tuple[Path, ...], str]
 
 
+def keyword_options(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the keyword-only parameters of a function, without ``progress``, with defaults."""
+    parameters = inspect.signature(function).parameters.values()
+    return {
+        each.name: each.default
+        for each in parameters
+        if each.kind is each.KEYWORD_ONLY and each.name != "progress"
+    }
+
+
 @dataclass(frozen=True)
 class Layout:
     """A layout of images and masks on disk.
@@ -56,8 +66,7 @@ class Layout:
     @property
     def options(self) -> dict[str, int]:
         """The layout's options with their defaults."""
-        parameters = inspect.signature(self.items).parameters.values()
-        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+        return keyword_options(self.items)
 
     def wants(self, category: str, parts: tuple[str, ...]) -> bool:
         """Tell whether a category needs a file of an archive.

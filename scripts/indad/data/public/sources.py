@@ -6,15 +6,14 @@ A source writes one category in MVTec AD layout. It either makes the data with a
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from indad.core.errors import ConfigError
-from indad.core.progress import Progress, ignore
+from indad.data import synthetic
 from indad.data.public import catalogue, elpv
+from indad.data.public.layouts import keyword_options
 
 
 @dataclass(frozen=True)
@@ -40,12 +39,7 @@ class Source:
         if self.entry is not None:
             return self.entry.layout.options
         assert self.make is not None
-        parameters = inspect.signature(self.make).parameters.values()
-        return {
-            each.name: each.default
-            for each in parameters
-            if each.kind is each.KEYWORD_ONLY and each.name != "progress"
-        }
+        return keyword_options(self.make)
 
 
 def get(name: str, key: str = "source") -> Source:
@@ -74,36 +68,9 @@ def check_options(name: str, options: Mapping[str, Any], key: str) -> dict[str, 
     return known | dict(options)
 
 
-def make_drawn(
-    folder: Path,
-    category: str,
-    *,
-    train: int = 60,
-    good: int = 20,
-    per_defect: int = 10,
-    size: int = 256,
-    seed: int = 0,
-    progress: Progress = ignore,
-) -> None:
-    """Draw textures with exact defect masks (see ``indad.data.synthetic``)."""
-    # Imported here because it needs SciPy, which takes long to import when a workflow is planned.
-    from indad.data.synthetic import draw_category
-
-    draw_category(
-        folder,
-        category,
-        train=train,
-        good=good,
-        per_defect=per_defect,
-        size=size,
-        seed=seed,
-        progress=progress,
-    )
-
-
 SOURCES = {
     "drawn": Source(
-        make_drawn, ("wood", "fabric", "metal", "tile"), "drawn by indad (MIT licence)"
+        synthetic.draw_category, tuple(synthetic.MATERIALS), "drawn by indad (MIT licence)"
     ),
     "elpv": Source(elpv.make_elpv, elpv.CATEGORIES, elpv.CREDIT),
     **{

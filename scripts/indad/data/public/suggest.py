@@ -5,11 +5,11 @@ A folder with other names, a list, a public data set, or images without any orde
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from indad.core.errors import DataError
 from indad.data import categories, split_list
@@ -133,20 +133,13 @@ def _options(path: Path, reading: Reading, names: Sequence[str]) -> str:
     if names:
         settings["categories"] = list(names)
     settings |= reading.settings
-    inner = ", ".join(f"{key}: {_yaml(value)}" for key, value in settings.items())
+    shown = yaml.safe_dump(
+        settings, default_flow_style=True, allow_unicode=True, sort_keys=False, width=10_000
+    )
     return (
         ". To read it, put this into a file and give it with --configfile, and --dataset mine:\n"
-        f"    datasets:\n      mine: {{{inner}}}"
+        f"    datasets:\n      mine: {shown.strip()}"
     )
-
-
-def _yaml(value: Any) -> str:
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_yaml, value)) + "]"
-    plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z_/][\w./-]*", value)
-    if plain and value.lower() not in ("yes", "no", "on", "off", "true", "false", "null", "y", "n"):
-        return value
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _list_in(folder: Path) -> Path | None:
