@@ -180,47 +180,33 @@ def test_failures_are_explained_and_leave_no_file(server, tmp_path, plan, reason
     assert not (tmp_path / "data.tar.xz").exists()
 
 
-def test_a_later_run_resumes(server, tmp_path):
+@pytest.mark.parametrize(
+    ("part", "sha256", "ranges"),
+    [
+        ("kept", SHA256, [f"bytes={CUT}-"]),
+        ("kept", None, [None]),  # without a hash: the file may have changed in the meantime
+        ("damaged", SHA256, [f"bytes={CUT}-", None]),
+        ("complete", SHA256, [f"bytes={len(CONTENT)}-"]),
+        ("longer than the file", SHA256, [f"bytes={len(CONTENT) + 4}-", None]),
+    ],
+)
+def test_a_later_run_resumes(server, tmp_path, part, sha256, ranges):
+    path = tmp_path / "data.tar.xz"
     server.plan = ["cut", "404"]
     with pytest.raises(DataError, match="404"):
-        fetch(server.url, tmp_path / "data.tar.xz")
+        fetch(server.url, path, sha256=sha256)
+    (left,) = tmp_path.iterdir()
+    content = {
+        "kept": left.read_bytes(),
+        "damaged": bytes(left.stat().st_size),
+        "complete": CONTENT,
+        "longer than the file": CONTENT + b"more",
+    }
+    left.write_bytes(content[part])
     server.seen.clear()
-    fetch(server.url, tmp_path / "data.tar.xz")
-    assert server.seen == [f"bytes={CUT}-"]
-    assert (tmp_path / "data.tar.xz").read_bytes() == CONTENT
-
-
-def test_a_damaged_part_is_downloaded_again(server, tmp_path):
-    server.plan = ["cut", "404"]
-    with pytest.raises(DataError):
-        fetch(server.url, tmp_path / "data.tar.xz")
-    (part,) = tmp_path.iterdir()
-    part.write_bytes(bytes(part.stat().st_size))
-    fetch(server.url, tmp_path / "data.tar.xz")
-    assert (tmp_path / "data.tar.xz").read_bytes() == CONTENT
-
-
-def test_without_a_hash_an_old_part_is_not_resumed(server, tmp_path):
-    """The file may have changed in the meantime."""
-    server.plan = ["cut", "404"]
-    with pytest.raises(DataError):
-        fetch(server.url, tmp_path / "data.tar.xz", sha256=None)
-    server.seen.clear()
-    assert fetch(server.url, tmp_path / "data.tar.xz", sha256=None) == SHA256
-    assert server.seen == [None]
-
-
-def test_a_part_longer_than_the_file_is_downloaded_again(server, tmp_path):
-    server.plan = ["cut", "404"]
-    with pytest.raises(DataError):
-        fetch(server.url, tmp_path / "data.tar.xz")
-    (part,) = tmp_path.iterdir()
-    part.write_bytes(CONTENT + b"more")
-    assert fetch(server.url, tmp_path / "data.tar.xz") == SHA256
-    part.write_bytes(CONTENT)  # complete, but the process was killed before it was renamed
-    server.seen.clear()
-    assert fetch(server.url, tmp_path / "data.tar.xz") == SHA256
-    assert server.seen == [f"bytes={len(CONTENT)}-"]
+    assert fetch(server.url, path, sha256=sha256) == SHA256
+    assert server.seen == ranges
+    assert path.read_bytes() == CONTENT
 
 
 def test_the_server_may_ask_for_a_pause(server, tmp_path, monkeypatch):
@@ -229,6 +215,10 @@ def test_the_server_may_ask_for_a_pause(server, tmp_path, monkeypatch):
     server.plan = ["503", "429", "503"]
     fetch(server.url, tmp_path / "data.tar.xz")
     assert pauses == [3, 0.04]  # none after the first failure
+    pauses.clear()
+    server.plan = ["429"]
+    fetch(server.url, tmp_path / "more.tar.xz", policy=replace(IMPATIENT, longest_pause=2))
+    assert pauses == [2]
 
 
 def test_a_full_disk_is_noticed_before_the_transfer(server, tmp_path, monkeypatch):

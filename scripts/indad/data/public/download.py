@@ -77,6 +77,7 @@ def _session(policy: RetryPolicy) -> requests.Session:
         total=None,
         connect=policy.unanswered - 1,
         read=policy.unanswered - 1,
+        other=policy.unanswered - 1,
         status=policy.attempts - 1,
         status_forcelist=_RETRIED,
         raise_on_status=False,
