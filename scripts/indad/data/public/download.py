@@ -63,7 +63,11 @@ RETRY_POLICY = RetryPolicy()
 
 
 class _LoggedRetry(Retry):
-    """Logs why there is a pause."""
+    """Logs why there is a pause, and limits the pause that a server asks for."""
+
+    def get_retry_after(self, response: Any) -> float | None:
+        asked = super().get_retry_after(response)
+        return None if asked is None else min(asked, self.backoff_max)
 
     def sleep(self, response: Any = None) -> None:
         last = self.history[-1]
@@ -83,7 +87,6 @@ def _session(policy: RetryPolicy) -> requests.Session:
         raise_on_status=False,
         backoff_factor=policy.pause,
         backoff_max=policy.longest_pause,
-        retry_after_max=math.ceil(policy.longest_pause),
     )
     session = requests.Session()
     session.mount("http://", HTTPAdapter(max_retries=retry))
