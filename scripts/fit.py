@@ -17,11 +17,11 @@ def main(job: Job) -> None:
         detector = methods.create(
             model["method"], model["parameters"], seed=int(job.wildcards.seed)
         )
-        detector.provenance = store.made_with
-        detector.memory = job.config["memory_mb"] << 20
         detector.fit(
             store.split("train"),
             device=device,
+            memory=job.config["memory_mb"] << 20,
+            made_with=store.made_with,
             progress=LoggedProgress(f"fit {job.wildcards.category} {model['method']}", "steps"),
         )
         detector.save(Path(job.output.model))

@@ -20,10 +20,10 @@ def main(job: Job) -> None:
             job.input.model,
             gallery=store.split("train"),
             device=device,
+            memory=job.config["memory_mb"] << 20,
             parameters=job.params.parameters,
         )
         detector.check_features(store.made_with)
-        detector.memory = job.config["memory_mb"] << 20
         result = detector.score(
             store.split("test"),
             progress=LoggedProgress(f"score {job.wildcards.category} {job.wildcards.experiment}"),

@@ -1,47 +1,37 @@
-"""The methods by name. A new one is a module beside this file and one line in ``METHODS``."""
+"""The methods by name. A new method is a module in this folder and one line in ``METHODS``."""
 
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from indad.core import checksum
 from indad.core.errors import ConfigError, StoreError
 from indad.features.source import FeatureSource
-from indad.methods.base import SCHEMA_VERSION, Detector
+from indad.methods.base import MEMORY, Detector
+from indad.methods.constraints import Parameter
+from indad.methods.model_file import SCHEMA_VERSION, read_header, read_tensors
 
-#: method name in the configuration -> module and class
+__all__ = [
+    "METHODS",
+    "SCHEMA_VERSION",
+    "create",
+    "load",
+    "method_class",
+    "parameters",
+    "read_header",
+    "score_parameters",
+    "version",
+]
+
+#: Name of a method in the configuration: its module and class.
 METHODS = {
     "spade": "indad.methods.spade:SPADE",
     "padim": "indad.methods.padim:PaDiM",
     "patchcore": "indad.methods.patchcore:PatchCore",
 }
-
-
-#: What a model's description holds.
-HEADER = {
-    "type": "object",
-    "required": ["schema_version", "indad", "method", "method_version", "parameters", "layers",
-                 "input_size", "features"],
-    "properties": {
-        "schema_version": {"type": "integer"},
-        "indad": {"type": "string"},
-        "method": {"enum": list(METHODS)},
-        "method_version": {"type": "integer"},
-        "parameters": {"type": "object"},
-        "layers": {"type": "array", "items": {"type": "string"}, "minItems": 1},
-        "input_size": {
-            "type": "array", "items": {"type": "integer", "minimum": 1},
-            "minItems": 2, "maxItems": 2,
-        },
-        "features": {"type": "object"},
-        "gallery": {"type": "object"},
-    },
-}  # fmt: skip
 
 
 def method_class(name: str) -> type[Detector]:
@@ -56,18 +46,43 @@ def method_class(name: str) -> type[Detector]:
     return getattr(import_module(module), attribute)
 
 
-def create(name: str, parameters: Mapping[str, Any], *, seed: int = 0) -> Detector:
+def parameters(name: str) -> dict[str, Parameter]:
+    """Return the parameters of a method, except the seed: name to default and allowed values.
+
+    >>> parameters("padim")["epsilon"].default
+    0.01
+    >>> str(parameters("padim")["epsilon"].allowed)
+    'a number above 0'
+    >>> parameters("padim")["dimensions"].allowed.schema()
+    {'type': 'integer', 'minimum': 1}
+
+    Raises:
+        ConfigError: there is no method of that name.
+    """
+    cls = method_class(name)
+    return {
+        key: Parameter(each.default, cls.constraints[key])
+        for key, each in inspect.signature(cls).parameters.items()
+        if key != "seed"
+    }
+
+
+def create(name: str, values: Mapping[str, Any], *, seed: int = 0) -> Detector:
     """Make an unfitted detector.
+
+    Args:
+        name: the method.
+        values: parameters of its constructor; defaults apply to those left out.
+        seed: of everything that is drawn at random.
 
     Raises:
         ConfigError: the method or a parameter is unknown, or a value is not allowed.
     """
-    cls = method_class(name)
-    known = [key for key in inspect.signature(cls).parameters if key != "seed"]
-    for key in parameters:
+    known = parameters(name)
+    for key in values:
         if key not in known:
             raise ConfigError(f"{key}: unknown parameter of {name}; it has {', '.join(known)}")
-    return cls(**parameters, seed=seed)
+    return method_class(name)(**values, seed=seed)
 
 
 def version(name: str) -> int:
@@ -75,48 +90,9 @@ def version(name: str) -> int:
     return method_class(name).version
 
 
-def score_parameters(name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of ``parameters`` that take effect only in scoring."""
-    return {key: parameters[key] for key in method_class(name).score_parameters}
-
-
-def read_header(path: str | Path, *, verify: bool = True) -> dict[str, Any]:
-    """Compare a model file with its seal and return its description, without its arrays.
-
-    Args:
-        path: the model file.
-        verify: False leaves the comparison out, where models are only listed or told apart.
-
-    Raises:
-        StoreError: the file is missing, damaged, not a model of this project, or of another
-            schema version.
-    """
-    import jsonschema
-    from safetensors import SafetensorError, safe_open
-
-    if verify:
-        checksum.check(Path(path), "model")
-    elif not Path(path).is_file():
-        raise StoreError(f"{path}: no such model")
-    try:
-        with safe_open(str(path), framework="numpy") as file:
-            header = json.loads(file.metadata()["indad"])
-        jsonschema.validate(header, HEADER)
-    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
-        reason = f"{path}: not a model of this project ({error}); delete it and run again"
-        raise StoreError(reason) from None
-    except jsonschema.ValidationError as error:
-        where = ".".join(map(str, error.absolute_path)) or "header"
-        raise StoreError(
-            f"{path}: not a model of this project ({where}: {error.message}); delete it and run "
-            "again"
-        ) from None
-    if header["schema_version"] != SCHEMA_VERSION:
-        raise StoreError(
-            f"{path}: schema_version is {header['schema_version']}, this library reads "
-            f"{SCHEMA_VERSION}; delete the model and fit it again"
-        )
-    return header
+def score_parameters(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of ``values`` that take effect only in scoring."""
+    return {key: values[key] for key in method_class(name).score_parameters}
 
 
 def load(
@@ -124,10 +100,60 @@ def load(
     *,
     gallery: FeatureSource | None = None,
     device: str = "cpu",
+    memory: int = MEMORY,
     parameters: Mapping[str, Any] | None = None,
 ) -> Detector:
-    """Load a fitted detector of any method; arguments and errors as ``Detector.load``."""
+    """Read a model that ``Detector.save`` wrote; its scores are bit-identical to the saved one's.
+
+    Args:
+        path: the model file.
+        gallery: the training features, for a method that needs a gallery.
+        device: where to score, ``cpu`` or ``cuda``.
+        memory: as in ``Detector.fit``.
+        parameters: other values for the method's ``score_parameters``.
+
+    Raises:
+        StoreError: the file is missing, damaged, or of another method or version.
+        ConfigError: ``parameters`` has one that only a new fit could change.
+    """
     header = read_header(path)
-    return method_class(header["method"]).from_file(
-        path, header, gallery=gallery, device=device, parameters=parameters
-    )
+    cls = _compatible_class(path, header, parameters or {})
+    try:
+        return cls.from_state(
+            header | {"parameters": header["parameters"] | dict(parameters or {})},
+            read_tensors(path, device),
+            gallery=gallery,
+            device=device,
+            memory=memory,
+        )
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise StoreError(f"{path}: damaged model ({error}); delete it and run again") from None
+
+
+def _compatible_class(
+    path: str | Path, header: Mapping[str, Any], parameters: Mapping[str, Any]
+) -> type[Detector]:
+    """Return the class that reads a model, for scoring with ``parameters``.
+
+    Raises:
+        StoreError: this version of the library cannot read the model.
+        ConfigError: the model was fitted with another value of one of ``parameters``.
+    """
+    if header["method"] not in METHODS:
+        raise StoreError(
+            f"{path}: method is {header['method']!r}, this library has {', '.join(METHODS)}; "
+            "delete the model and fit it again"
+        )
+    cls = method_class(header["method"])
+    if header["method_version"] != cls.version:
+        raise StoreError(
+            f"{path}: method_version is {header['method_version']}, this library reads "
+            f"{cls.version}; delete the model and fit it again"
+        )
+    for name, value in parameters.items():
+        fitted = header["parameters"].get(name)
+        if name not in cls.score_parameters and fitted != value:
+            raise ConfigError(
+                f"{name}: the model {path} was fitted with {fitted!r}, not {value!r}; fit it again"
+            )
+    return cls

@@ -1,4 +1,4 @@
-"""From patch distances on a coarse grid to a smooth anomaly map at the image's size."""
+"""Upsample and smooth the patch distances of a coarse grid to an anomaly map at the input size."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from scipy.ndimage import gaussian_filter1d
 if TYPE_CHECKING:
     import torch
 
-#: Standard deviation in pixels of the smoothing, and where the kernel is cut, in standard
-#: deviations: the values of all three papers' codes.
+#: Standard deviation of the smoothing in pixels, and radius of the kernel in standard deviations:
+#: the values in the code of all three papers.
 SIGMA = 4.0
 TRUNCATE = 4.0
 
@@ -22,9 +22,10 @@ TRUNCATE = 4.0
 def _operator(coarse: int, fine: int, sigma: float) -> np.ndarray:
     """Return the matrix ``(fine, coarse)`` that upsamples and smooths along one axis.
 
-    Bilinear upsampling (half-pixel centres, as ``align_corners=False``) and Gaussian smoothing
-    with reflected borders are both linear and separable, so that a map is ``A M B^T``. Built in
-    float64 by applying each step to the identity: SciPy stays the one home of the border rule.
+    Bilinear upsampling (half-pixel centres, as torch's ``align_corners=False``) and Gaussian
+    smoothing with reflected borders are both linear and separable, so that the fine map of a coarse
+    one M is ``A M B^T`` with one such matrix per axis. The smoothing is applied to the columns of
+    the upsampling matrix by SciPy, in float64, which fixes the border rule.
     """
     position = (np.arange(fine) + 0.5) * coarse / fine - 0.5
     position = np.clip(position, 0, coarse - 1)
@@ -43,23 +44,26 @@ def _operator(coarse: int, fine: int, sigma: float) -> np.ndarray:
 def anomaly_maps(
     patch_maps: Sequence[torch.Tensor], size: tuple[int, int], *, sigma: float = SIGMA
 ) -> torch.Tensor:
-    """Upsample each layer's patch map, average over layers, smooth.
+    """Upsample the patch map of each layer, average over the layers, and smooth.
 
     Args:
         patch_maps: one ``(N, h, w)`` tensor per layer; the grids may differ.
         size: ``(H, W)`` of the result in pixels.
-        sigma: standard deviation of the Gaussian in pixels; radius ``4 sigma``, borders mirrored
-            about the edge of the image (``scipy.ndimage``'s "reflect").
+        sigma: standard deviation of the Gaussian in pixels. Its radius is ``4 sigma``, and the
+            image is mirrored about its edges (``mode="reflect"`` of ``scipy.ndimage``).
 
     Returns:
         ``(N, H, W)`` on the inputs' device.
+
+    Raises:
+        ValueError: ``patch_maps`` is empty.
     """
     import torch
 
     total: torch.Tensor | None = None
     for maps in patch_maps:
         rows, columns = (
-            torch.from_numpy(_operator(coarse, fine, sigma).copy()).to(maps)
+            torch.tensor(_operator(coarse, fine, sigma)).to(maps)
             for coarse, fine in zip(maps.shape[1:], size, strict=True)
         )
         fine_maps = rows @ maps @ columns.T

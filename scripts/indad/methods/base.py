@@ -1,7 +1,8 @@
-"""What every method has in common: an estimator with fit, score, save and load."""
+"""What all methods have in common: an estimator with fit, score and save."""
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,22 +11,26 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 import numpy as np
 
 from indad import __version__
-from indad.core import atomic, checksum
 from indad.core.device import smaller
 from indad.core.errors import ConfigError, StoreError
 from indad.core.progress import Progress, ignore
 from indad.features.source import FeatureSource, select_layers
+from indad.methods import model_file
+from indad.methods.constraints import Constraint, Integer, Layers, check
 
-# torch is imported where it is used: the workflow reads a method's parameters many times, and
-# importing torch takes longer than planning all jobs.
+# torch is imported where it is used: planning a workflow reads the parameters of methods, and
+# importing torch takes longer than the whole planning.
 if TYPE_CHECKING:
     import torch
 
-SCHEMA_VERSION = 2
 #: Images scored at once: enough to fill matrix products, few enough to hold all their layers.
 SCORE_BATCH = 16
-#: Bytes below which searching in smaller blocks saves nothing that a GPU lacks.
+#: Default for the bytes that a search may allocate, besides the model and the features it compares.
+MEMORY = 1 << 30
+#: Bytes below which smaller blocks of a search do not help a GPU that is out of memory.
 LEAST_MEMORY = 32 << 20
+#: Settings in which the features of new images may differ from the training features.
+MAY_DIFFER = frozenset({"versions", "device", "manifest_sha256", "weights_source"})
 
 
 class Scores(NamedTuple):
@@ -41,56 +46,54 @@ class Scores(NamedTuple):
 
 
 class Detector(ABC):
-    """An anomaly detector over backbone features.
+    """An anomaly detector over backbone features, in the manner of a scikit-learn estimator.
 
-    A method is a subclass in a module of its own. It names its keyword parameters in ``__init__``
-    (with defaults, and ``check`` for what is allowed), and implements ``_fit``, ``_score``,
-    ``_state`` and ``_restore``. Learned attributes end in an underscore. Parameters listed in
-    ``score_parameters`` take effect only in scoring: experiments that differ in nothing else
-    share one fitted model.
+    A method is a subclass in its own module. Its constructor takes hyper-parameters by keyword,
+    each with a default and an entry in ``constraints``, and stores them under their names.
+    The subclass implements ``_fit``, ``_score``, ``_state`` and ``_restore``. Attributes that
+    ``fit`` sets end in an underscore:
+
+    Attributes:
+        layers_: names of the layers in use.
+        input_size_: ``(H, W)`` in pixels of the images that the training features come from.
+        made_with_: the settings that the training features were made with.
+        device_: where the model is, ``cpu`` or ``cuda``.
+        memory_: bytes that a search may allocate.
     """
 
     #: Name in the configuration and in model files.
     method: ClassVar[str]
-    #: Raised when the algorithm changes, so that old models are fitted anew.
+    #: To be raised when the algorithm changes, so that older models are fitted again.
     version: ClassVar[int] = 1
+    #: Allowed values of each parameter of the constructor.
+    constraints: ClassVar[dict[str, Constraint]] = {"layers": Layers(), "seed": Integer(0)}
+    #: Parameters that take effect only in scoring. Experiments that differ in no others share one
+    #: fitted model.
     score_parameters: ClassVar[tuple[str, ...]] = ()
-    #: Whether the model is a link to the training features rather than a copy.
+    #: Whether the model refers to the stored training features instead of holding a copy.
     needs_gallery: ClassVar[bool] = False
 
     layers: Sequence[str] | None
     seed: int
 
     def __init__(self, **parameters: Any) -> None:
-        """Keep ``parameters`` as attributes of the same names."""
-        self._parameters = parameters
+        """Check ``parameters`` and store each under its name.
+
+        Raises:
+            ConfigError: a value is not allowed.
+        """
+        check(parameters, self.constraints)
         for name, value in parameters.items():
             setattr(self, name, value)
-        self.device = "cpu"
-        #: Bytes a search may take beside the model and the features it compares.
-        self.memory = 1 << 30
-        #: What the features were made with; set by ``fit``'s caller, kept in the model file.
-        self.provenance: dict[str, Any] = {}
-
-    # -- parameters -------------------------------------------------------------------------
 
     @property
     def parameters(self) -> dict[str, Any]:
         """The constructor's parameters and their values."""
-        return dict(self._parameters)
-
-    def check(self, name: str, allowed: str, ok: bool) -> None:
-        """Refuse a parameter's value.
-
-        Raises:
-            ConfigError: naming the parameter, its value and what is allowed.
-        """
-        if not ok:
-            raise ConfigError(f"{name}: must be {allowed}, got {self._parameters[name]!r}")
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     @classmethod
     def shared_fit(cls, parameter_sets: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Return score parameters the fit must know, so that one model serves all sets."""
+        """Return the score parameters to fit with, so that one model serves all sets."""
         return {}
 
     @classmethod
@@ -98,35 +101,31 @@ class Detector(ABC):
         """Return which share of a model fitted with ``fitted`` scoring with ``parameters`` uses."""
         return 1.0
 
-    def check_features(self, made_with: Mapping[str, Any]) -> None:
-        """Refuse features that were made with other settings than the training features.
-
-        Raises:
-            StoreError: naming each difference.
-        """
-        # Versions, device and the images themselves may differ: a model scores new images.
-        names = set(self.provenance) - {"versions", "device", "manifest_sha256", "weights_source"}
-        differences = [
-            f"  - {name}: the model's are {self.provenance[name]!r}, these {made_with.get(name)!r}"
-            for name in sorted(names)
-            if made_with.get(name) != self.provenance[name]
-        ]
-        if differences:
-            raise StoreError(
-                "the features are not of the kind the model was fitted on; fit it again\n"
-                + "\n".join(differences)
-            )
-
     # -- fit and score ------------------------------------------------------------------------
 
     def fit(
-        self, train: FeatureSource, *, device: str = "cpu", progress: Progress = ignore
+        self,
+        train: FeatureSource,
+        *,
+        device: str = "cpu",
+        memory: int = MEMORY,
+        made_with: Mapping[str, Any] | None = None,
+        progress: Progress = ignore,
     ) -> Self:
-        """Learn what is normal from the features of good images.
+        """Fit the model to the features of good images.
+
+        Args:
+            train: features of the training images.
+            device: where to compute and to keep the model, ``cpu`` or ``cuda``.
+            memory: bytes that a search may allocate, besides the model and the features it
+                compares. It changes results by rounding only.
+            made_with: the settings that the features were made with, to be saved with the model.
+            progress: called with the steps done and the number of steps.
 
         Raises:
-            ConfigError: a wanted layer was not extracted.
-            DeviceError: a GPU's memory does not suffice, even in smaller pieces.
+            ConfigError: a layer in ``layers`` was not extracted, or a parameter does not fit the
+                features.
+            DeviceError: the GPU's memory is too small, even for smaller blocks.
         """
         import torch
 
@@ -135,44 +134,37 @@ class Detector(ABC):
         except ValueError as error:
             raise ConfigError(f"layers: {error}") from None
         self.input_size_ = tuple(train.input_size)
-        self.device = device
+        self.made_with_ = dict(made_with or {})
+        self.device_, self.memory_ = device, memory
         with torch.inference_mode():
             while True:
                 try:
                     self._fit(train, progress)
                     return self
                 except torch.cuda.OutOfMemoryError:
-                    self.memory = smaller(self.memory, "a fit within {} bytes", LEAST_MEMORY)
+                    self.memory_ = smaller(self.memory_, "a fit within {} bytes", LEAST_MEMORY)
 
     def score(self, test: FeatureSource, *, progress: Progress = ignore) -> Scores:
         """Score images by their features. The result does not depend on the other images.
 
+        Args:
+            test: features of the images.
+            progress: called with the images done and the number of images.
+
         Raises:
-            DeviceError: a GPU's memory does not hold a single image's work.
+            DeviceError: the GPU's memory is too small for a single image.
         """
         import torch
-
-        from indad.methods.anomaly_map import anomaly_maps
 
         count = len(test)
         images = np.empty(count, np.float32)
         maps = np.empty((count, *test.input_size), np.float32)
+        batch, start = SCORE_BATCH, 0
         with torch.inference_mode():
-            batch, start = SCORE_BATCH, 0
             while start < count:
                 part = slice(start, min(start + batch, count))
                 try:
-                    layers = {
-                        name: torch.from_numpy(test.maps(name, part)).to(self.device)
-                        for name in self.layers_
-                    }
-                    z = torch.from_numpy(test.embedding(part)).to(self.device)
-                    image_scores, patch_maps = self._score(layers, z)
-                    fine = anomaly_maps(patch_maps, test.input_size)
-                    if image_scores is None:
-                        image_scores = fine.amax(dim=(1, 2))
-                    images[part] = image_scores.cpu().numpy()
-                    maps[part] = fine.cpu().numpy()
+                    images[part], maps[part] = self._score_images(test, part)
                 except torch.cuda.OutOfMemoryError:
                     batch = smaller(batch, "a batch of {} images")
                     continue
@@ -180,9 +172,47 @@ class Detector(ABC):
                 progress(start, count)
         return Scores(images, maps)
 
+    def _score_images(self, test: FeatureSource, part: slice) -> Scores:
+        import torch
+
+        from indad.methods.anomaly_map import anomaly_maps
+
+        z = torch.from_numpy(test.embedding(part)).to(self.device_)
+        image_scores, patch_maps = self._score(self._read_layers(test, part), z)
+        maps = anomaly_maps(patch_maps, test.input_size)
+        if image_scores is None:
+            image_scores = maps.amax(dim=(1, 2))
+        return Scores(image_scores.cpu().numpy(), maps.cpu().numpy())
+
+    def _read_layers(self, source: FeatureSource, images: slice) -> dict[str, torch.Tensor]:
+        """Return the maps ``(n, C, h, w)`` of each of ``layers_`` on the detector's device."""
+        import torch
+
+        return {
+            name: torch.from_numpy(source.maps(name, images)).to(self.device_)
+            for name in self.layers_
+        }
+
+    def check_features(self, made_with: Mapping[str, Any]) -> None:
+        """Check that features were made with the settings of the training features.
+
+        Raises:
+            StoreError: naming each difference.
+        """
+        differences = [
+            f"  - {name}: the model's are {value!r}, these {made_with.get(name)!r}"
+            for name, value in sorted(self.made_with_.items())
+            if name not in MAY_DIFFER and made_with.get(name) != value
+        ]
+        if differences:
+            raise StoreError(
+                "the features were made with other settings than those the model was fitted on; "
+                "fit it again\n" + "\n".join(differences)
+            )
+
     @abstractmethod
     def _fit(self, train: FeatureSource, progress: Progress) -> None:
-        """Set the learned attributes, as tensors on ``self.device``."""
+        """Set the learned attributes, as tensors on ``device_``."""
 
     @abstractmethod
     def _score(
@@ -195,109 +225,52 @@ class Detector(ABC):
             z: pooled embeddings ``(B, D)``.
 
         Returns:
-            Image scores ``(B,)``, or None for the maximum of the smoothed map, and the patch maps
-            ``[(B, h, w), ...]`` to be upsampled, averaged and smoothed.
+            Image scores ``(B,)``, or None for the maximum of the smoothed map; and the patch maps
+            ``[(B, h, w), ...]``, which the caller upsamples, averages and smooths.
         """
 
-    # -- save and load --------------------------------------------------------------------------
+    # -- the model file -----------------------------------------------------------------------
 
-    @abstractmethod
-    def _state(self) -> dict[str, torch.Tensor]:
-        """Return the learned arrays."""
+    def save(self, path: str | Path) -> None:
+        """Write the fitted model as a safetensors file; ``indad.methods.load`` reads it."""
+        path = Path(path)
+        model_file.write(path, self._header(path), self._state())
 
-    @abstractmethod
-    def _restore(self, state: dict[str, torch.Tensor], gallery: FeatureSource | None) -> None:
-        """Set the learned attributes from ``_state``'s arrays."""
-
-    def header(self, path: Path) -> dict[str, Any]:
-        """Describe the model: all that is needed to score a new image but the weights."""
+    def _header(self, path: Path) -> dict[str, Any]:
+        """Return the header of the model file that is written at ``path``."""
         return {
-            "schema_version": SCHEMA_VERSION,
             "indad": __version__,
             "method": self.method,
             "method_version": self.version,
             "parameters": self.parameters,
             "layers": list(self.layers_),
             "input_size": list(self.input_size_),
-            "features": self.provenance,
+            "features": self.made_with_,
         }
 
-    def save(self, path: str | Path) -> None:
-        """Write the fitted model as safetensors, sealed, its description in the header."""
-        from safetensors.torch import save_file
-
-        path = Path(path)
-        state = {name: value.contiguous().cpu() for name, value in self._state().items()}
-        with atomic.replacing(path) as temporary:
-            temporary.touch()
-            mode = temporary.stat().st_mode
-            header = checksum.with_placeholder(self.header(path))
-            save_file(state, str(temporary), metadata={"indad": header})
-            temporary.chmod(mode)  # safetensors lets nobody but the owner read
-            checksum.write_safetensors_checksum(temporary)
-
     @classmethod
-    def load(
+    def from_state(
         cls,
-        path: str | Path,
-        *,
-        gallery: FeatureSource | None = None,
-        device: str = "cpu",
-        parameters: Mapping[str, Any] | None = None,
-    ) -> Self:
-        """Read a model that ``save`` wrote; its scores are bit-identical to the saved one's.
-
-        Args:
-            path: the model file.
-            gallery: the training features, where ``needs_gallery``.
-            device: where to score.
-            parameters: other values for ``score_parameters``.
-
-        Raises:
-            StoreError: the file is missing, damaged, of another method or version.
-            ConfigError: ``parameters`` has one that only a new fit could change.
-        """
-        from indad.methods import read_header
-
-        header = read_header(path)
-        return cls.from_file(path, header, gallery=gallery, device=device, parameters=parameters)
-
-    @classmethod
-    def from_file(
-        cls,
-        path: str | Path,
         header: Mapping[str, Any],
+        state: Mapping[str, torch.Tensor],
         *,
-        gallery: FeatureSource | None = None,
-        device: str = "cpu",
-        parameters: Mapping[str, Any] | None = None,
+        gallery: FeatureSource | None,
+        device: str,
+        memory: int,
     ) -> Self:
-        """Do what `load` does, with the ``header`` that ``methods.read_header`` returned."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        for key, wanted in (("method", cls.method), ("method_version", cls.version)):
-            if header[key] != wanted:
-                raise StoreError(
-                    f"{path}: {key} is {header[key]!r}, this library reads {wanted!r}; delete "
-                    "the model and fit it again"
-                )
-        for name, value in (parameters or {}).items():
-            if name not in cls.score_parameters and header["parameters"].get(name) != value:
-                raise ConfigError(
-                    f"{name}: the model {path} was fitted with "
-                    f"{header['parameters'].get(name)!r}, not {value!r}; fit it again"
-                )
-        try:
-            detector = cls(**header["parameters"] | dict(parameters or {}))
-        except TypeError as error:
-            raise StoreError(f"{path}: not a model of this library ({error}); delete it") from None
+        """Make a fitted detector from the content of a model file (see ``indad.methods.load``)."""
+        detector = cls(**header["parameters"])
         detector.layers_ = tuple(header["layers"])
         detector.input_size_ = tuple(header["input_size"])
-        detector.provenance = header["features"]
-        detector.device = device
-        try:
-            detector._restore(load_file(str(path), device=device), gallery)
-        except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
-            raise StoreError(f"{path}: damaged model ({error}); delete it") from None
+        detector.made_with_ = dict(header["features"])
+        detector.device_, detector.memory_ = device, memory
+        detector._restore(state, gallery)
         return detector
+
+    @abstractmethod
+    def _state(self) -> dict[str, torch.Tensor]:
+        """Return the learned arrays."""
+
+    @abstractmethod
+    def _restore(self, state: Mapping[str, torch.Tensor], gallery: FeatureSource | None) -> None:
+        """Set the learned attributes from the arrays of ``_state``."""

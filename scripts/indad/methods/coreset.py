@@ -1,30 +1,32 @@
 """Coresets by greedy k-centre: exact farthest-first traversal, in few passes over the points.
 
-Farthest-first traversal (Gonzalez 1985; Sener and Savarese, arXiv:1708.00489) is what PatchCore
-thins its memory bank with (Roth et al., arXiv:2106.08265, algorithm 1): always take the point
-farthest from those taken so far. Two things make it fast and leave the order as it is. Both rest
-on the fact that a point's distance to the chosen ones, once known, can only shrink and so remains
-an upper bound.
+PatchCore reduces its memory bank by farthest-first traversal (Roth et al., arXiv:2106.08265,
+algorithm 1; Gonzalez 1985; Sener and Savarese, arXiv:1708.00489): pick the point farthest from
+those picked before. Two techniques make it fast without changing the order. Both use that the
+distance of a point to the picks can only shrink, so that a distance computed earlier is an upper
+bound.
 
-* Batches: among the points of the largest bounds, made exact, go on choosing by their mutual
-  distances alone, as long as the best of them is at least the largest bound outside.
-* Laziness: a point whose bound is below what is being chosen cannot be next. It is compared with
-  the picks it has missed only when the radius comes down to its bound.
+* Batches: the bounds of the points with the largest ones are made exact. Among these points, the
+  next picks follow from their mutual distances, as long as the farthest of them is at least as far
+  as the largest bound of all other points.
+* Lazy updates: a point whose bound is below the distance of the current pick cannot be the next
+  pick. It is compared with the picks since its last update only when the distance of the picks has
+  shrunk to its bound.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from indad.core.progress import Progress, ignore
 from indad.methods.neighbors import augmented, augmented_bank, block_shape
 
 #: Squared distances up to this many float32 roundings of a point's squared norm (about the mean)
-#: count as 0: products tell equal points no better apart.
+#: count as 0: the products cannot distinguish such points from equal ones.
 ROUNDINGS = 16
 
 
@@ -32,10 +34,10 @@ class GreedyOrder(NamedTuple):
     """A greedy order: each of its prefixes is the greedy coreset of that size.
 
     Attributes:
-        indices: ``(count,)`` int64, the points in the order they were picked, on their device.
+        indices: ``(count,)`` int64, the points in the order of picking, on the points' device.
         distances: ``(count,)`` float32, each pick's Euclidean distance to the picks before it,
-            which is the covering radius of these; the first is infinite. Never increases.
-        covering_radius: largest distance of any point to its nearest pick, over all picks.
+            which is their covering radius; the first is infinite. It never increases.
+        covering_radius: largest distance of any point to its nearest pick.
     """
 
     indices: Tensor
@@ -44,15 +46,20 @@ class GreedyOrder(NamedTuple):
 
 
 def random_projection(dim_in: int, dim_out: int, seed: int) -> Tensor:
-    """Draw a Gaussian random projection that keeps squared distances on average.
+    """Draw a Gaussian random projection that preserves squared distances on average.
 
     Johnson and Lindenstrauss 1984. Drawn by NumPy, so that it is the same on every platform.
+
+    Args:
+        dim_in: dimensions of the points.
+        dim_out: dimensions of the projected points.
+        seed: of the generator.
 
     Returns:
         ``(dim_in, dim_out)`` float32 on the CPU, entries from N(0, 1 / dim_out).
 
     Raises:
-        ValueError: when a dimension is below 1.
+        ValueError: a dimension is below 1.
     """
     if min(dim_in, dim_out) < 1:
         raise ValueError(f"a projection needs dimensions of at least 1, got {dim_in} to {dim_out}")
@@ -68,37 +75,36 @@ def greedy_k_center(
     start: int,
     candidates: int = 1024,
     memory: int = 1 << 30,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = ignore,
 ) -> GreedyOrder:
     """Pick ``count`` points, each the farthest from those picked before it.
 
-    Distances are float32 products of the points less their mean. Points at equal distance, up to
-    rounding, may come in either order. When every point left is a duplicate of a pick (closer than
-    the products can tell), the lowest indices not yet picked follow, at distance 0.
+    Distances come from float32 products of the centred points. Points at equal distance, up to
+    rounding, may come in either order. When all points left are duplicates of picks (up to the
+    rounding of the products), they follow in the order of their indices, at distance 0.
 
     Args:
         points: ``(N, D)`` float32.
-        count: how many to pick, from 1 to N.
+        count: number of picks, from 1 to N.
         start: index of the first pick.
-        candidates: how many points to choose among between updates; changes the speed only.
-        memory: bytes for blocks of distances; about 50 bytes per point, ``4 count (D + 1)`` for
-            the picks and ``10 candidates^2`` come on top.
-        progress: called as ``progress(picked, count)`` after every batch.
+        candidates: number of points to choose among between updates; it changes the speed only.
+        memory: bytes for blocks of distances, in addition to about 50 bytes per point,
+            ``4 count (D + 1)`` for the picks and ``10 candidates^2``.
+        progress: called with the picks done and ``count`` after every batch.
 
     Returns:
-        The order, the distance at each pick and the final covering radius, all in the points'
-        units.
+        The order, with distances in the points' units.
 
     Raises:
-        ValueError: when ``points`` is no float32 matrix or not finite, or ``count``, ``start`` or
+        ValueError: ``points`` is not a float32 matrix or not finite, or ``count``, ``start`` or
             ``candidates`` is out of range.
     """
     _check(points, count, start, candidates)
     search = _Search(points, count, memory)
     search.add(torch.tensor([start], device=points.device), [torch.inf])
     search.update(torch.arange(len(points), device=points.device))
-    # How many of the largest bounds to make exact for a batch. Most of them shrink below the rest;
-    # the number is steered so that about the candidates asked for stay.
+    # Number of the largest bounds to make exact for a batch. Most of them shrink below the bounds
+    # of the other points; the width is adjusted so that about `candidates` points remain.
     width = 4 * candidates
     while search.picked < count:
         width = min(max(width, candidates + 1), len(points))
@@ -109,18 +115,17 @@ def greedy_k_center(
             width //= 2
         if len(near) and not search.choose(near, floor, candidates):
             search.fill()
-        if progress is not None:
-            progress(search.picked, count)
+        progress(search.picked, count)
     return search.result()
 
 
 class _Search:
-    """The state of a traversal: bounds on the points, and the picks.
+    """The state of a traversal: the bound of each point, and the picks.
 
     Attributes:
         bound: ``(N,)`` upper bounds on the squared distance to the picks; -1 for a pick.
-        seen: ``(N,)`` how many picks are in the bound.
-        picked: how many picks there are.
+        seen: ``(N,)`` number of picks that each bound takes into account.
+        picked: number of picks.
     """
 
     def __init__(self, points: Tensor, count: int, memory: int) -> None:
@@ -139,7 +144,7 @@ class _Search:
         self.squares = np.empty(count, dtype=np.float32)
 
     def add(self, indices: Tensor, squares: list[float]) -> None:
-        """Append picks and the squared distances they were made at."""
+        """Append picks, with their squared distances to the picks before them."""
         new = slice(self.picked, self.picked + len(indices))
         self.indices[new] = indices
         self.squares[new] = squares
@@ -148,19 +153,24 @@ class _Search:
         self.picked = new.stop
 
     def squared(self, rows: Tensor, half: Tensor) -> Tensor:
-        """Turn half squares, less the rows' half squared norms, into squared distances."""
+        """Complete products of ``augmented`` factors to squared distances, in place.
+
+        Args:
+            rows: the points in the rows of ``half``.
+            half: half the squared distances minus half the squared norms of the rows.
+        """
         norms = self.norms[rows].view(-1, *[1] * (half.ndim - 1))
         square = half.mul_(2).add_(norms)
-        nothing = ROUNDINGS * torch.finfo(square.dtype).eps * norms
-        return square.masked_fill_(square <= nothing, 0)
+        rounding = ROUNDINGS * torch.finfo(square.dtype).eps * norms
+        return square.masked_fill_(square <= rounding, 0)
 
     def update(self, rows: Tensor) -> None:
-        """Make the bounds of ``rows`` exact: compare each with the picks it has not seen."""
+        """Make the bounds of ``rows`` exact: compare each point with the picks it has not seen."""
         rows = rows[self.seen[rows] < self.picked].sort()[0]
         if not len(rows):
             return
-        # By what they have seen, so that a block's rows have missed the same picks, and by index,
-        # so that they are gathered from memory in order.
+        # Sorted by the number of picks seen, so that the rows of a block need the same picks, then
+        # by index, so that memory is read in order.
         seen, order = self.seen[rows].sort(stable=True)
         first = seen[:: self.rows].tolist()
         for done, part in zip(first, rows[order].split(self.rows), strict=True):
@@ -173,17 +183,26 @@ class _Search:
         self.seen[rows] = self.picked
 
     def front(self, width: int) -> tuple[Tensor, float]:
-        """Return the points that can be next, bounds exact, and the largest bound outside."""
+        """Return the points that can be picked next, and the largest bound of all others.
+
+        Args:
+            width: number of the largest bounds to make exact.
+        """
         bounds, rows = self.bound.topk(width)
         floor = float(bounds[-1]) if width < len(self.bound) else -1.0
         self.update(rows)
         return rows[self.bound[rows] >= max(floor, 0)], floor
 
     def choose(self, near: Tensor, floor: float, candidates: int) -> int:
-        """Go on picking among ``near``, while the best is at least every bound outside.
+        """Pick among ``near`` as long as the farthest is at least at ``floor``.
+
+        Args:
+            near: points with exact bounds.
+            floor: the largest bound of all other points.
+            candidates: largest number of points to choose among.
 
         Returns:
-            How many were picked: at least one, unless all points left are duplicates of picks.
+            The number of picks: at least one, unless all points left are duplicates of picks.
         """
         bound = self.bound[near]
         if len(near) > candidates:
@@ -192,7 +211,7 @@ class _Search:
             bound, near = bound[:-1], near[order[:-1]]
         vectors = self.points[near]
         half = augmented(vectors, self.mean) @ augmented_bank(vectors, self.mean).T
-        # Row: the pick; column: the point it comes near. The diagonal marks a pick as taken.
+        # Row i: the distances of all points to point i. The diagonal of -1 marks a point as picked.
         square = self.squared(near, half).fill_diagonal_(-1).T.contiguous().cpu().numpy()
         best = bound.cpu().numpy()
         chosen: list[int] = []
@@ -209,7 +228,7 @@ class _Search:
         return len(chosen)
 
     def fill(self) -> None:
-        """Pick the lowest indices left, all of them duplicates of picks."""
+        """Pick the points with the lowest indices left, all of them duplicates of picks."""
         left = (self.bound >= 0).nonzero()[: self.count - self.picked, 0]
         self.add(left, [0.0] * len(left))
 
@@ -222,7 +241,7 @@ class _Search:
         return float(self.bound[near].max().sqrt()) if len(near) else 0.0
 
     def result(self) -> GreedyOrder:
-        """Return the order; rounding between two batches must not let a distance grow."""
+        """Return the order. The minimum removes increases by rounding between two batches."""
         distances = np.sqrt(np.minimum.accumulate(self.squares))
         on_device = torch.from_numpy(distances).to(self.indices.device)
         return GreedyOrder(self.indices, on_device, self.covering_radius())
@@ -235,7 +254,7 @@ def _check(points: Tensor, count: int, start: int, candidates: int) -> None:
     if not 1 <= count <= len(points):
         raise ValueError(f"count: {count} asked for, but there are {len(points)} points")
     if not 0 <= start < len(points):
-        raise ValueError(f"start: {start} is not the index of one of {len(points)} points")
+        raise ValueError(f"start: {start} is not an index of {len(points)} points")
     if candidates < 1:
         raise ValueError(f"candidates: expected at least 1, got {candidates}")
     if not torch.linalg.vector_norm(points).isfinite():

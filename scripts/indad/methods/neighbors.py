@@ -1,8 +1,9 @@
 """Exact nearest-neighbour search by matrix products, in bounded memory.
 
-The order of the distances comes from ``|x - y|^2 = |x|^2 - 2 (x y - |y|^2 / 2)``, one block of
-queries and bank vectors at a time; ``|x|^2`` does not change the order and is left out. The
-winners' distances are then taken directly from the differences, where nothing cancels.
+The order of the distances follows from ``|x - y|^2 = |x|^2 - 2 (x y - |y|^2 / 2)``, computed for
+one block of queries and bank vectors at a time; ``|x|^2`` does not change the order of a query's
+distances and is left out. The distances of the nearest vectors are then computed from the
+differences, without cancellation.
 """
 
 from __future__ import annotations
@@ -13,21 +14,21 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-#: Columns over which a block's minimum is first taken. A plain ``min`` with its index costs as
-#: much as a product over 128 dimensions on a CPU; ``amin`` is vectorised, eight times as fast, and
-#: the index is looked for only in the winning group.
+#: Columns over which a block's minimum is taken first. On a CPU a ``min`` with its index costs as
+#: much as a product over 128 dimensions. ``amin`` is vectorised and eight times as fast; the index
+#: is then searched for only in the group that has the minimum.
 GROUP = 128
-#: Largest block of distances, (queries, bank vectors): what stays in a CPU's cache, and what keeps
-#: a GPU busy.
+#: Largest block of distances, (queries, bank vectors): small enough for a CPU's cache, large enough
+#: to keep a GPU busy.
 CPU_BLOCK = (1024, 2048)
 CUDA_BLOCK = (8192, 16384)
 
 
 def block_shape(device: torch.device, memory: int, dimensions: int) -> tuple[int, int]:
-    """Return how many queries and bank vectors to compare at once on ``device``.
+    """Return the numbers of queries and bank vectors to compare at once on ``device``.
 
     The block of distances and each of its two factors take at most an eighth of ``memory`` bytes
-    (float32), unless even one query and one group of bank vectors take more.
+    (float32), unless one query and one group of bank vectors already take more.
 
     Returns:
         ``(rows, columns)``; ``columns`` is a multiple of ``GROUP``.
@@ -41,7 +42,15 @@ def block_shape(device: torch.device, memory: int, dimensions: int) -> tuple[int
 
 
 def augmented(vectors: Tensor, mean: Tensor) -> Tensor:
-    """Return the centred vectors with a 1 behind each, ``(n, D + 1)``: one factor of a product."""
+    """Return the first factor of the product of `augmented_bank`.
+
+    Args:
+        vectors: ``(n, D)``.
+        mean: ``(D,)``, subtracted.
+
+    Returns:
+        ``(n, D + 1)``: the centred vectors, and a last column of ones.
+    """
     out = vectors.new_empty(len(vectors), vectors.shape[1] + 1)
     torch.sub(vectors, mean, out=out[:, :-1])
     out[:, -1] = 1
@@ -49,15 +58,16 @@ def augmented(vectors: Tensor, mean: Tensor) -> Tensor:
 
 
 def augmented_bank(vectors: Tensor, mean: Tensor, length: int | None = None) -> Tensor:
-    """Return the other factor: the product of both is ``|y|^2 / 2 - x y``.
+    """Return the second factor: ``augmented(x) @ augmented_bank(y).T`` is ``|y|^2 / 2 - x y``.
 
     Args:
         vectors: ``(n, D)``.
-        mean: ``(D,)``, subtracted: the smaller the norms, the less cancels.
-        length: rows of the result, at least n; the rows added are infinitely far from everything.
+        mean: ``(D,)``, subtracted: smaller norms lose fewer digits by cancellation.
+        length: rows of the result, at least n; added rows are infinitely far from all queries.
 
     Returns:
-        ``(length, D + 1)``: the centred vectors, negative, and half their squared norms.
+        ``(length, D + 1)``: the negative centred vectors, and a last column of half their squared
+        norms.
     """
     out = vectors.new_zeros(length or len(vectors), vectors.shape[1] + 1)
     centred = out[: len(vectors), :-1]
@@ -68,23 +78,23 @@ def augmented_bank(vectors: Tensor, mean: Tensor, length: int | None = None) -> 
 
 
 class Bank:
-    """Vectors to search among, with what every search needs computed once.
+    """Vectors to search in, prepared once for many searches.
 
     Args:
-        vectors: ``(G, D)`` float32, at least one; kept, not copied.
-        memory: bytes that the bank and a search may take besides vectors, queries and results.
-            A centred copy of the vectors is kept when it fits in half of it.
+        vectors: ``(G, D)`` float32, at least one; not copied.
+        memory: bytes that the bank and a search may allocate besides vectors, queries and results.
+            A centred copy of the vectors is kept when it fits in half of them.
 
     Raises:
-        ValueError: when ``vectors`` is no float32 matrix, is empty, or holds values that are not
-            finite or whose squares are not.
+        ValueError: ``vectors`` is not a float32 matrix, is empty, or has values that are not finite
+            or whose squares are not.
     """
 
     @torch.no_grad()
     def __init__(self, vectors: Tensor, memory: int = 1 << 30) -> None:
         _check(vectors, "bank")
         if vectors.numel() == 0:
-            raise ValueError(f"bank: no vectors to search among, shape {tuple(vectors.shape)}")
+            raise ValueError(f"bank: no vectors to search in, shape {tuple(vectors.shape)}")
         self.vectors = vectors
         self.memory = memory
         self._mean = vectors.mean(dim=0)
@@ -102,20 +112,20 @@ class Bank:
     def nearest(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         """Find the nearest bank vector of each query.
 
-        Which one is nearest is decided by float32 products: among bank vectors whose squared
-        distances differ by less than their rounding, about 1e-6 of the squared norms, any may be
-        taken; the lowest index wins otherwise equal ones.
+        Float32 products decide which one is nearest. If the squared distances of several bank
+        vectors differ by less than the rounding, about 1e-6 of the squared norms, any of them may
+        be returned; of exactly equal ones it is the lowest index.
 
         Args:
             queries: ``(M, D)`` float32 on the bank's device.
 
         Returns:
-            ``(M,)`` Euclidean distances, in the vectors' units and 0 for identical vectors, and
-            ``(M,)`` int64 indices into the bank.
+            ``(M,)`` Euclidean distances, 0 for identical vectors, and ``(M,)`` int64 indices into
+            the bank.
 
         Raises:
-            ValueError: when the queries' shape, type or device does not fit the bank, or their
-                values are not finite.
+            ValueError: the queries' shape, type or device does not fit the bank, or their values
+                are not finite.
         """
         self._check_queries(queries)
         best = queries.new_full((len(queries),), torch.inf)
@@ -131,14 +141,14 @@ class Bank:
 
         Args:
             queries: ``(M, D)`` float32 on the bank's device.
-            k: how many, from 1 to G.
+            k: number of neighbours, from 1 to G.
 
         Returns:
             ``(M, k)`` Euclidean distances, ascending, and ``(M, k)`` int64 indices into the bank;
             of equal distances the lower index comes first.
 
         Raises:
-            ValueError: as :meth:`nearest`, and when ``k`` is below 1 or above G.
+            ValueError: as `nearest`, or ``k`` is below 1 or above G.
         """
         if not 1 <= k <= len(self.vectors):
             raise ValueError(f"k: {k} neighbours asked for, but the bank has {len(self.vectors)}")
@@ -167,12 +177,12 @@ class Bank:
     def _blocks(self, queries: Tensor) -> Iterator[tuple[slice, int, Tensor]]:
         """Yield ``(query rows, first bank index, block)``; a row's blocks come in bank order.
 
-        A block holds half the squared distances less half the queries' squared norms. It is
-        overwritten by the next one. Columns past the bank's end are infinite.
+        A block holds half the squared distances minus half the queries' squared norms. The next
+        block overwrites it. Columns past the end of the bank are infinite.
         """
         dimensions = self.vectors.shape[1]
         buffer = queries.new_empty(self._rows * self._columns)
-        # As many queries at once as fit, so that a bank that is not kept centred is read seldom.
+        # As many queries at once as fit: without a centred copy, each round reads the whole bank.
         many = max(self._rows, self.memory // 8 // 4 // (dimensions + 1))
         for first in range(0, len(queries), many):
             factor = augmented(queries[first : first + many], self._mean)
@@ -185,16 +195,16 @@ class Bank:
                     yield slice(begin, begin + len(part)), start, block
 
     def _bank_factor(self, start: int) -> Tensor:
-        """Return the bank's factor of the block at ``start``, filled up to whole groups."""
+        """Return the bank's factor of the block at ``start``, padded to whole groups."""
         if self._factor is not None:
             return self._factor[start : start + self._columns]
         part = self.vectors[start : start + self._columns]
         return augmented_bank(part, self._mean, math.ceil(len(part) / GROUP) * GROUP)
 
     def _distances(self, queries: Tensor, index: Tensor) -> Tensor:
-        """Return ``(M, k)`` distances to the bank vectors ``index (M, k)`` from the differences."""
+        """Return the distances ``(M, k)`` to the bank vectors ``index (M, k)``."""
         distance = queries.new_empty(index.shape)
-        # Three arrays of this size at worst: gathered, subtracted, squared.
+        # Up to three arrays of this size exist at once: gathered, subtracted, squared.
         rows = max(1, self.memory // 16 // (4 * queries.shape[1] * index.shape[1]))
         for start in range(0, len(queries), rows):
             part = slice(start, start + rows)
@@ -212,7 +222,7 @@ def _improve(best: Tensor, block: Tensor) -> tuple[Tensor, Tensor]:
     groups = block.unflatten(1, (-1, GROUP))
     lowest = groups.amin(dim=2)
     value = lowest.amin(dim=1)
-    # Later blocks improve ever fewer queries; only those are looked at again.
+    # Later blocks improve fewer and fewer queries, and only those need the index.
     better = (value < best).nonzero()[:, 0]
     group = lowest[better].argmin(dim=1)
     best[better] = value[better]
@@ -220,15 +230,18 @@ def _improve(best: Tensor, block: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Gallery:
-    """Images to search among, of which each query image names its own.
+    """Images to search in, where each query image is compared with some of them only.
 
-    An image's vectors are prepared once for all queries that ask for it, and nothing is gathered:
-    the whole never has to be in memory.
+    An image's vectors are read and prepared once for all query images that are compared with it.
+    The images do not have to fit in memory together.
 
     Args:
         read: ``read(i)`` returns the vectors of image ``i``, float32 ``(P, D)``.
-        keep: whether to keep what was read, prepared, for later searches.
-        memory: bytes a search may take besides queries, results and what is kept.
+        keep: whether to keep the prepared images in memory for later searches.
+        memory: bytes that a search may allocate besides queries, results and kept images.
+
+    Raises:
+        ValueError: as `Bank`.
     """
 
     @torch.no_grad()
@@ -237,7 +250,8 @@ class Gallery:
         self._kept: dict[int, Tensor] | None = {} if keep else None
         first = read(0)
         _check(first, "image 0")
-        # Any centre serves. One that no query has a say in keeps a score free of other queries.
+        # Any centre would do. This one does not depend on the queries, so that the distances of a
+        # query do not depend on the others.
         self._mean = first.mean(dim=0)
         self._rows, self._columns = block_shape(first.device, memory, first.shape[1])
 
@@ -254,23 +268,23 @@ class Gallery:
 
     @torch.no_grad()
     def nearest(self, queries: Tensor, among: Sequence[Sequence[int]]) -> Tensor:
-        """Find the distance of each query to the nearest vector of its images.
+        """Find the distance of each query to the nearest vector of some images.
 
         Args:
-            queries: ``(B, Q, D)`` float32: vectors of B query images.
-            among: the images each of them is compared with, at least one.
+            queries: ``(B, Q, D)`` float32: the vectors of B query images.
+            among: for each query image, the indices of the images to search in, at least one.
 
         Returns:
-            ``(B, Q)`` Euclidean distances; see :meth:`Bank.nearest` for how exact.
+            ``(B, Q)`` Euclidean distances, as exact as those of `Bank.nearest`.
 
         Raises:
-            ValueError: as there.
+            ValueError: the queries, or an image, are not finite float32 vectors.
         """
         count, each, _ = queries.shape
         _check(queries.flatten(0, 1), "queries")
         factors = augmented(queries.flatten(0, 1), self._mean)
         best = queries.new_full((count * each,), torch.inf)
-        # The nearest vectors themselves, since the image they are of may not be kept.
+        # The nearest vectors, not their indices: the image they belong to may not be kept.
         winners = torch.empty_like(factors)
         buffer = queries.new_empty(self._rows * self._columns)
         for image in sorted(set().union(*among)):
@@ -288,35 +302,20 @@ class Gallery:
                     torch.mm(factors[rows], columns.T, out=block)
                     better, column = _improve(best[rows], block)
                     winners[rows][better] = columns[column]
-        # Centred queries less centred winners, which are kept negative: equal ones cancel.
+        # The bank's factor has the centred vectors negated: the sum is the difference.
         difference = factors[:, :-1].add_(winners[:, :-1])
         return difference.square_().sum(dim=1).sqrt_().view(count, each)
 
 
 def nearest(queries: Tensor, bank: Tensor, *, memory: int = 1 << 30) -> tuple[Tensor, Tensor]:
-    """Find the nearest of the ``bank (G, D)`` for each query; see :meth:`Bank.nearest`.
-
-    Returns:
-        ``(M,)`` Euclidean distances and ``(M,)`` int64 indices into the bank.
-
-    Raises:
-        ValueError: when shapes, types or devices do not fit together, the bank is empty, or values
-            are not finite.
-    """
+    """Find the nearest vector of ``bank (G, D)`` for each query; see `Bank.nearest`."""
     return Bank(bank, memory).nearest(queries)
 
 
 def k_nearest(
     queries: Tensor, bank: Tensor, k: int, *, memory: int = 1 << 30
 ) -> tuple[Tensor, Tensor]:
-    """Find the ``k`` nearest of the ``bank (G, D)`` for each query; see :meth:`Bank.k_nearest`.
-
-    Returns:
-        ``(M, k)`` Euclidean distances, ascending, and ``(M, k)`` int64 indices into the bank.
-
-    Raises:
-        ValueError: as :func:`nearest`, and when ``k`` is below 1 or above G.
-    """
+    """Find the ``k`` nearest vectors of ``bank (G, D)``, nearest first; see `Bank.k_nearest`."""
     return Bank(bank, memory).k_nearest(queries, k)
 
 
@@ -325,6 +324,6 @@ def _check(vectors: Tensor, name: str) -> None:
     if vectors.ndim != 2 or vectors.dtype != torch.float32:
         shape, dtype = tuple(vectors.shape), vectors.dtype
         raise ValueError(f"{name}: expected a float32 matrix, got {dtype} of shape {shape}")
-    # One pass without a copy: any NaN or infinity makes the norm so.
+    # One pass without a copy: any NaN or infinity makes the norm NaN or infinite.
     if not torch.linalg.vector_norm(vectors).isfinite():
         raise ValueError(f"{name}: values that are NaN, infinite or too large to square")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,46 +11,79 @@ from indad.core.errors import ConfigError
 from indad.core.progress import Progress
 from indad.features.source import FeatureSource, chunks
 from indad.methods.base import Detector
+from indad.methods.constraints import Integer, Positive
 
 if TYPE_CHECKING:
     import torch
 
-#: Bytes of float64 features or covariances held at once: it sets how many rows of the grid are
-#: fitted together, never the result.
+#: Bytes of float64 features or covariances held at once. They set how many rows of the grid are
+#: fitted together, and change no result.
 BLOCK_BYTES = 96 << 20
 #: Training images added to the covariances at once.
 FIT_IMAGES = 32
-#: Positions scored together, which bounds the scratch memory of the solve.
+#: Positions scored together, to bound the memory of the solve.
 SCORE_POSITIONS = 512
 
 
 class PaDiM(Detector):
-    """A Gaussian per position of the first layer's grid, scored by Mahalanobis distance.
+    """A Gaussian per position, scored by the Mahalanobis distance.
 
-    The layers are brought to the first one's grid (nearest, so that each deep feature covers its
-    patch) and concatenated, and a random subset of ``dimensions`` channels is kept (section 3.1).
-    Per position: mean and covariance over the training images plus ``epsilon`` I (equation 1), and
-    the Mahalanobis distance of equation 2. Image score: the maximum of the smoothed map.
+    The layers are resized to the grid ``(h, w)`` of the first one (nearest neighbour, so that each
+    deep feature covers its patch), concatenated, and reduced to ``dimensions`` = d channels drawn
+    at random (section 3.1). From the features ``x_p1 ... x_pN`` of the N training images at
+    position p (equation 1)::
 
-    The distance is ``|L^-1 (x - mu)|`` with L the covariance's Cholesky factor. With few images for
-    the dimensions, ``2 n <= d``, the covariance is a low-rank matrix plus ``epsilon`` I, and by the
-    Woodbury identity, with X the centred features (n, d)::
+        mu_p = 1 / N * sum over n of x_pn
+        S_p  = 1 / (N - 1) * sum over n of (x_pn - mu_p)(x_pn - mu_p)^T + epsilon * I
 
-        S^-1 = (I - W^T W) / epsilon,   W = C^-1 X,   C C^T = X X^T + (n - 1) epsilon I
+    The score of an image's feature ``x_p`` is (equation 2)::
 
-    which is exact and needs no d x d matrix. Either way a position is at most d (d + 1) / 2 numbers
-    (for odd d, half a row more), half of a covariance; an inverse is never formed, and the memory
-    of the fit does not grow with the number of images.
+        s_p = sqrt((x_p - mu_p)^T S_p^-1 (x_p - mu_p))
+
+    The map ``(h, w)`` is upsampled to the input size and smoothed (Gaussian, sigma 4 pixels). The
+    image score is its maximum.
+
+    No inverse is computed. With the Cholesky factorisation ``S_p = L L^T`` the score is
+    ``|L^-1 (x_p - mu_p)|``. With few images for the dimensions, ``2 N <= d``, ``S_p`` is
+    ``epsilon * I`` plus a matrix of low rank. With the centred features X ``(N, d)``, the Woodbury
+    identity gives the exact inverse without a ``(d, d)`` matrix::
+
+        S^-1 = (I - W^T W) / epsilon,   W = C^-1 X,   C C^T = X X^T + (N - 1) * epsilon * I
+
+    In both cases the model holds at most ``d (d + 1) / 2`` numbers per position besides the mean
+    (for odd d, half a row more), which is half of a covariance, and the memory of the fit does not
+    grow with N.
+
+    Departures from the paper: the factorisations above instead of an inverse, fitted in float64
+    and stored in float32, which changes scores by rounding only; sigma is the same number of
+    pixels for every input size.
 
     Args:
-        layers: layers to use; all extracted ones when left out. The first gives the grid.
+        layers: layers to use, the first gives the grid; all extracted ones by default.
         dimensions: channels kept (paper: 100 for ResNet-18, 550 for Wide ResNet-50).
         epsilon: regularisation of the covariance (paper: 0.01).
-        seed: chooses the channels.
+        seed: draws the channels.
+
+    Examples:
+        >>> import numpy as np
+        >>> from indad.features.source import ArrayFeatures
+        >>> rng = np.random.default_rng(0)
+        >>> good = rng.random((9, 3, 4, 4))
+        >>> train = ArrayFeatures({"layer1": good[:8]}, input_size=(16, 16))
+        >>> test = ArrayFeatures({"layer1": [good[8], good[8] + 1]}, input_size=(16, 16))
+        >>> detector = PaDiM(dimensions=2).fit(train)
+        >>> scores = detector.score(test)
+        >>> scores.image.round(1)
+        array([2. , 6.2], dtype=float32)
+        >>> scores.maps.shape
+        (2, 16, 16)
+        >>> bool((scores.image == scores.maps.max(axis=(1, 2))).all())
+        True
     """
 
     method = "padim"
     version = 2
+    constraints = Detector.constraints | {"dimensions": Integer(1), "epsilon": Positive()}
 
     dimensions: int
     epsilon: float
@@ -64,15 +97,9 @@ class PaDiM(Detector):
         seed: int = 0,
     ) -> None:
         super().__init__(layers=layers, dimensions=dimensions, epsilon=epsilon, seed=seed)
-        self.check(
-            "dimensions",
-            "a whole number of at least 1",
-            isinstance(dimensions, int) and dimensions >= 1,
-        )
-        self.check("epsilon", "a number above 0", isinstance(epsilon, (int, float)) and epsilon > 0)
 
     def _select(self, train: FeatureSource) -> dict[str, np.ndarray]:
-        """Draw the channels: layer name to sorted channel numbers within that layer."""
+        """Draw the channels: layer name to ascending channel numbers within that layer."""
         sizes = [train.shape(layer)[0] for layer in self.layers_]
         if self.dimensions > sum(sizes):
             raise ConfigError(
@@ -88,7 +115,7 @@ class PaDiM(Detector):
         }
 
     def _rows(self, train: FeatureSource, rows: slice, images: slice) -> torch.Tensor:
-        """Read some images' selected features on some rows: float64 ``(positions, n, d)``."""
+        """Read the channels of some images on some rows: float64 ``(positions, n, d)``."""
         import torch
 
         _, height, width = train.shape(self.layers_[0])
@@ -106,7 +133,7 @@ class PaDiM(Detector):
             block[..., filled : filled + len(channels)] = maps.transpose(2, 3, 0, 1)
             filled += len(channels)
         positions = block.reshape(count * width, -1, self.dimensions)
-        return torch.from_numpy(positions).to(self.device)
+        return torch.from_numpy(positions).to(self.device_)
 
     def _fit(self, train: FeatureSource, progress: Progress) -> None:
         import torch
@@ -116,7 +143,7 @@ class PaDiM(Detector):
         self.grid_ = (height, width)
         self.low_rank_ = 2 * len(train) <= self.dimensions
         fit = self._fit_low_rank if self.low_rank_ else self._fit_covariance
-        self.mean_ = torch.empty(height * width, self.dimensions, device=self.device)
+        self.mean_ = torch.empty(height * width, self.dimensions, device=self.device_)
         factor: torch.Tensor | None = None
 
         row_bytes = 8 * width * self.dimensions * min(len(train), self.dimensions)
@@ -124,20 +151,20 @@ class PaDiM(Detector):
             at = slice(rows.start * width, rows.stop * width)
             mean, part = fit(train, rows)
             if factor is None:
-                factor = torch.empty(height * width, *part.shape[1:], device=self.device)
+                factor = torch.empty(height * width, *part.shape[1:], device=self.device_)
             self.mean_[at], factor[at] = mean.float(), part.float()
             progress(rows.stop, height)
         assert factor is not None
         self.factor_ = factor
 
     def _fit_low_rank(self, train: FeatureSource, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the means and W of some rows, ``(positions, d)`` and ``(positions, n, d)``."""
+        """Return the means ``(positions, d)`` and W ``(positions, n, d)`` of some rows."""
         import torch
 
         X = torch.cat([self._rows(train, rows, at) for at in chunks(len(train), FIT_IMAGES)], dim=1)
         mean = X.mean(dim=1)
         X -= mean[:, None]
-        # One image has no spread: its covariance is epsilon I alone.
+        # The covariance of a single image is epsilon I.
         gram = X @ X.mT
         gram.diagonal(dim1=1, dim2=2).add_(max(len(train) - 1, 1) * self.epsilon)
         return mean, torch.linalg.solve_triangular(torch.linalg.cholesky(gram), X, upper=False)
@@ -145,10 +172,10 @@ class PaDiM(Detector):
     def _fit_covariance(
         self, train: FeatureSource, rows: slice
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the means and the packed Cholesky factors of some rows.
+        """Return the means ``(positions, d)`` and the packed Cholesky factors of some rows.
 
-        Images are added a few at a time, centred on the mean of the first few, so that sums of
-        squares cancel nothing of note.
+        Images are added in blocks, centred on the mean of the first block, so that no significant
+        digits cancel in the sums of squares.
         """
         import torch
 
@@ -167,18 +194,18 @@ class PaDiM(Detector):
         return mean + start[:, 0], _pack(torch.linalg.cholesky(squares))
 
     def _embed(self, layers: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Return the selected features of a batch, ``(positions, d, B)``."""
+        """Return the drawn channels of a batch: ``(positions, d, B)``."""
         import torch
         from torch.nn.functional import interpolate
 
         parts = [
             interpolate(
-                layers[name][:, torch.from_numpy(channels).to(self.device)],
+                layers[name][:, torch.from_numpy(channels).to(self.device_)],
                 size=self.grid_,
                 mode="nearest",
             )
             for name, channels in self.channels_.items()
-            if len(channels)  # few dimensions may miss a layer
+            if len(channels)  # a layer may have none of the drawn channels
         ]
         return torch.cat(parts, dim=1).flatten(2).permute(2, 1, 0)
 
@@ -188,10 +215,10 @@ class PaDiM(Detector):
         import torch
 
         x = self._embed(layers)
-        squared = torch.empty(x.shape[0], x.shape[2], device=self.device)
+        squared = torch.empty(x.shape[0], x.shape[2], device=self.device_)
         for at in chunks(len(x), SCORE_POSITIONS):
-            # In order in memory: MKL rounds products of transposed matrices otherwise in twelve
-            # threads than in two.
+            # Contiguous: MKL rounds products of transposed matrices differently in twelve threads
+            # than in two.
             delta = x[at].contiguous().sub_(self.mean_[at, :, None])
             if self.low_rank_:
                 explained = (self.factor_[at] @ delta).square_().sum(dim=1)
@@ -212,7 +239,7 @@ class PaDiM(Detector):
             **{f"channels.{name}": torch.from_numpy(c) for name, c in self.channels_.items()},
         }
 
-    def _restore(self, state: dict[str, torch.Tensor], gallery: FeatureSource | None) -> None:
+    def _restore(self, state: Mapping[str, torch.Tensor], gallery: FeatureSource | None) -> None:
         self.mean_, self.factor_ = state["mean"], state["factor"]
         height, width = state["grid"].tolist()
         self.grid_ = (height, width)
@@ -223,8 +250,9 @@ class PaDiM(Detector):
 def _pack(factor: torch.Tensor) -> torch.Tensor:
     """Pack lower triangles ``(P, d, d)`` into ``(P, d + 1, ceil(d / 2))``, without their zeros.
 
-    A triangle is two smaller ones and a square. The small triangles, one of them transposed, fill
-    one rectangle, and each can be solved where it lies: LAPACK's rectangular full packed format.
+    LAPACK's rectangular full packed format: a triangle consists of two smaller triangles and a
+    square. One small triangle, transposed, fills the zeros above the other, and each can be solved
+    in place.
     """
     size = factor.shape[-1]
     half = (size + 1) // 2
@@ -241,7 +269,7 @@ def _solve_packed(packed: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 
     half = packed.shape[2]
     rest = x.shape[1] - half
-    # Of each matrix only the lower triangle is read; above it lies the other one.
+    # solve_triangular reads the lower triangle only; above it is the other, transposed triangle.
     upper = solve_triangular(packed[:, 1 : half + 1], x[:, :half], upper=False)
     below = x[:, half:] - packed[:, half + 1 :] @ upper
     lower = solve_triangular(packed[:, :rest, :rest].mT, below, upper=False)

@@ -1,8 +1,8 @@
-"""PatchCore: towards total recall in industrial anomaly detection (arXiv:2106.08265)."""
+"""PatchCore: towards total recall in anomaly detection (Roth et al., arXiv:2106.08265)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,38 +11,82 @@ from indad.core.errors import StoreError
 from indad.core.progress import Progress
 from indad.features.source import FeatureSource, chunks
 from indad.methods.base import Detector
+from indad.methods.constraints import Choice, Integer, Positive
 
 if TYPE_CHECKING:
     import torch
 
-#: Dimensions of the authors' embedding, per layer and in the end.
+    from indad.methods.neighbors import Bank
+
+#: Dimensions of the authors' embedding, per layer and after merging the layers.
 OFFICIAL_DIMENSIONS = 1024
 #: Images embedded at once while fitting.
 FIT_BATCH = 16
 
 
 class PatchCore(Detector):
-    """Distance to the nearest patch of a memory bank thinned to a coreset.
+    """Distance to the nearest patch of a memory bank, reduced to a coreset.
 
-    A patch is the 3x3 neighbourhood of a position, per layer, the deeper layers bilinearly
-    resized to the first one's grid (section 3.1). The bank holds the first ``coreset_ratio`` of
-    the patches in greedy k-centre order, chosen on a random projection (section 3.2, algorithm 1);
-    a smaller coreset is a prefix of a larger one's. Patch score: distance to the nearest bank
-    vector. Image score: the largest patch score (equation 6), re-weighted over ``neighbours``
-    bank vectors (equation 7).
+    The embedding of a position is computed from its 3x3 neighbourhood in each layer, the deeper
+    layers bilinearly resized to the grid ``(h, w)`` of the first one (section 3.1). The memory bank
+    M holds the first ``coreset_ratio`` of all training patches in greedy k-centre order
+    (section 3.2, algorithm 1)::
+
+        m_next = argmax over patches p of min over m in M of |p - m|
+
+    so that a smaller coreset is a prefix of a larger one. The score of a patch ``e_p`` is its
+    distance to the nearest bank vector ``m*``, and the image score that of the farthest patch
+    ``e*`` (equation 6)::
+
+        s_p = min over m in M of |e_p - m|,     s = max over p of s_p
+
+    With ``neighbours`` = b > 1 the image score is weighted by the local density around ``m*``
+    (equation 7), where ``N_b(m*)`` are the b bank vectors nearest to ``m*``, itself included::
+
+        s' = (1 - exp(|e* - m*|) / sum over m in N_b(m*) of exp(|e* - m|)) * s
+
+    The map ``(h, w)`` is upsampled to the input size and smoothed (Gaussian, sigma 4 pixels).
+
+    Departures: the coreset is chosen on a random projection to ``projection`` dimensions (as in
+    the paper and the authors' code), so that it is a k-centre set of the projected patches; the
+    first pick is drawn at random, where the authors' code takes the patch farthest on average from
+    ten random ones; the distances of the map are Euclidean, where the authors' code has their
+    squares; there is no weighting by default, as in the authors' code; sigma is the same number of
+    pixels for every input size.
 
     Args:
-        layers: layers to use, shallow to deep; all extracted ones when left out.
-        embedding: ``official``, 1024 dimensions as the authors' code pools them, or ``concat``,
-            each layer averaged over 3x3 and concatenated.
-        coreset_ratio: share of all training patches kept, in (0, 1].
-        projection: dimensions of the random projection the coreset is chosen on.
-        neighbours: bank vectors of the re-weighting, the match among them; 1 means none, as in
-            the authors' code.
-        seed: chooses the projection and the first patch.
+        layers: layers to use, shallow to deep; all extracted ones by default.
+        embedding: ``official``, 1024 dimensions, pooled as in the authors' code; or ``concat``,
+            the 3x3 averages of the layers, concatenated.
+        coreset_ratio: share of the training patches in the bank, in (0, 1].
+        projection: dimensions of the random projection that the coreset is chosen on.
+        neighbours: bank vectors in the weighting, including the nearest; 1 means no weighting.
+        seed: draws the projection and the first pick.
+
+    Examples:
+        >>> import numpy as np
+        >>> from indad.features.source import ArrayFeatures
+        >>> rng = np.random.default_rng(0)
+        >>> good = rng.random((9, 3, 4, 4))
+        >>> train = ArrayFeatures({"layer1": good[:8]}, input_size=(16, 16))
+        >>> test = ArrayFeatures({"layer1": [good[8], good[8] + 1]}, input_size=(16, 16))
+        >>> detector = PatchCore(embedding="concat", coreset_ratio=0.5).fit(train)
+        >>> detector.bank_.shape  # half of 8 * 4 * 4 patches
+        torch.Size([64, 3])
+        >>> scores = detector.score(test)
+        >>> scores.image.round(2)
+        array([0.15, 1.76], dtype=float32)
+        >>> scores.maps.shape
+        (2, 16, 16)
     """
 
     method = "patchcore"
+    constraints = Detector.constraints | {
+        "embedding": Choice("official", "concat"),
+        "coreset_ratio": Positive(1),
+        "projection": Integer(1),
+        "neighbours": Integer(1),
+    }
     score_parameters = ("coreset_ratio", "neighbours")
 
     embedding: str
@@ -68,133 +112,141 @@ class PatchCore(Detector):
             neighbours=neighbours,
             seed=seed,
         )
-        self.check("embedding", "'official' or 'concat'", embedding in ("official", "concat"))
-        self.check(
-            "coreset_ratio",
-            "a number above 0, at most 1",
-            isinstance(coreset_ratio, (int, float)) and 0 < coreset_ratio <= 1,
-        )
-        for name in ("projection", "neighbours"):
-            value = self._parameters[name]
-            self.check(name, "a whole number of at least 1", isinstance(value, int) and value >= 1)
 
     @classmethod
     def shared_fit(cls, parameter_sets: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """One greedy order of the largest coreset holds all smaller ones."""
+        """Return the largest coreset: the smaller ones are prefixes of it."""
         return {"coreset_ratio": max(each["coreset_ratio"] for each in parameter_sets)}
 
     @classmethod
     def scored_share(cls, parameters: Mapping[str, Any], fitted: Mapping[str, Any]) -> float:
-        """A smaller coreset is a prefix of the stored one."""
+        """Return the share of the stored coreset that scoring uses."""
         return parameters["coreset_ratio"] / fitted["coreset_ratio"]
 
     def _embed(self, layers: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return patch embeddings ``(B, h, w, D)`` on the first layer's grid."""
-        if self.embedding == "official":
-            return _official_embedding(list(layers.values()))
-        return _concat_embedding(list(layers.values()))
+        embed = _official_embedding if self.embedding == "official" else _concat_embedding
+        return embed(list(layers.values()))
 
-    def _embed_images(self, train: FeatureSource, part: slice) -> torch.Tensor:
-        import torch
-
-        layers = {
-            name: torch.from_numpy(train.maps(name, part)).to(self.device) for name in self.layers_
-        }
-        return self._embed(layers).flatten(0, 2)
+    def _embed_images(self, train: FeatureSource, images: slice) -> torch.Tensor:
+        """Return the patch embeddings of some images: ``(patches, D)``."""
+        return self._embed(self._read_layers(train, images)).flatten(0, 2)
 
     def _fit(self, train: FeatureSource, progress: Progress) -> None:
-        import torch
+        from indad.methods.coreset import greedy_k_center
 
-        from indad.methods.coreset import greedy_k_center, random_projection
-
-        self._searchable: Any = None
+        self._bank: Bank | None = None
         _, height, width = train.shape(self.layers_[0])
         grid = height * width
         self.patches_ = len(train) * grid
-        keep = self._count(self.patches_)
+        keep = self._count()
         steps = 2 * len(train) + keep
 
-        projected = None
-        for part in chunks(len(train), FIT_BATCH):
-            patches = self._embed_images(train, part)
-            if projected is None:
-                dimensions = min(self.projection, patches.shape[1])
-                projected = torch.empty(self.patches_, dimensions, device=self.device)
-                mapping = random_projection(patches.shape[1], dimensions, self.seed)
-                mapping = mapping.to(self.device)
-                self.bank_ = torch.empty(keep, patches.shape[1], device=self.device)
-            at = slice(part.start * grid, part.stop * grid)
-            # Nothing to gain from a projection that does not shrink.
-            narrow = dimensions < patches.shape[1]
-            projected[at] = patches @ mapping if narrow else patches
-            progress(part.stop, steps)
-
-        start = int(np.random.default_rng(self.seed).integers(self.patches_))
+        points = self._project(train, grid, lambda done: progress(done, steps))
         order = greedy_k_center(
-            projected,
+            points,
             keep,
-            start=start,
-            memory=self.memory,
-            progress=lambda done, total: progress(len(train) + done, steps),
+            start=int(np.random.default_rng(self.seed).integers(self.patches_)),
+            memory=self.memory_,
+            progress=lambda done, _: progress(len(train) + done, steps),
         )
-        del projected
+        del points
         self.indices_ = order.indices.cpu()
+        # All embeddings together may not fit in memory: they are computed again, and those of the
+        # coreset are kept.
+        self.bank_ = self._collect(
+            train, grid, lambda done: progress(steps - len(train) + done, steps)
+        )
 
-        # The whole bank never was in memory: embed once more and keep what was chosen.
-        for part in chunks(len(train), FIT_BATCH):
-            first, last = part.start * grid, part.stop * grid
+    def _project(
+        self, train: FeatureSource, grid: int, progress: Callable[[int], None]
+    ) -> torch.Tensor:
+        """Return the points that the coreset is chosen on: ``(patches, projection)``."""
+        import torch
+
+        from indad.methods.coreset import random_projection
+
+        points = mapping = None
+        for images in chunks(len(train), FIT_BATCH):
+            patches = self._embed_images(train, images)
+            if points is None:
+                dimensions = min(self.projection, patches.shape[1])
+                points = torch.empty(self.patches_, dimensions, device=self.device_)
+                if dimensions < patches.shape[1]:
+                    mapping = random_projection(patches.shape[1], dimensions, self.seed)
+                    mapping = mapping.to(self.device_)
+            points[images.start * grid : images.stop * grid] = (
+                patches if mapping is None else patches @ mapping
+            )
+            progress(images.stop)
+        assert points is not None
+        return points
+
+    def _collect(
+        self, train: FeatureSource, grid: int, progress: Callable[[int], None]
+    ) -> torch.Tensor:
+        """Return the embeddings of the patches ``indices_``: ``(keep, D)``."""
+        import torch
+
+        bank = None
+        for images in chunks(len(train), FIT_BATCH):
+            first, last = images.start * grid, images.stop * grid
             chosen = ((self.indices_ >= first) & (self.indices_ < last)).nonzero()[:, 0]
             if len(chosen):
-                patches = self._embed_images(train, part)
-                wanted = (self.indices_[chosen] - first).to(self.device)
-                self.bank_[chosen.to(self.device)] = patches[wanted]
-            progress(len(train) + keep + part.stop, steps)
+                patches = self._embed_images(train, images)
+                if bank is None:
+                    bank = torch.empty(len(self.indices_), patches.shape[1], device=self.device_)
+                inside = (self.indices_[chosen] - first).to(self.device_)
+                bank[chosen.to(self.device_)] = patches[inside]
+            progress(images.stop)
+        assert bank is not None
+        return bank
 
-    def _count(self, patches: int) -> int:
-        """Return the coreset's size, rounded down as in the authors' code, at least 1."""
-        return max(1, int(patches * self.coreset_ratio))
+    def _count(self) -> int:
+        """Return the size of the coreset, at least 1; rounded down as in the authors' code."""
+        return max(1, int(self.patches_ * self.coreset_ratio))
 
     def _score(
         self, layers: dict[str, torch.Tensor], z: torch.Tensor
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         patches = self._embed(layers)
         batch, height, width, dimensions = patches.shape
-        distance, index = self._bank().nearest(patches.reshape(-1, dimensions))
+        distance, index = self._searchable_bank().nearest(patches.reshape(-1, dimensions))
         distance = distance.view(batch, height * width)
-        score, worst = distance.max(dim=1)
+        score, farthest = distance.max(dim=1)
         if self.neighbours > 1:
-            match = index.view(batch, -1).gather(1, worst[:, None])[:, 0]
-            worst_patch = patches.flatten(1, 2)[range(batch), worst]
-            score = self._reweighted(score, worst_patch, match)
+            match = index.view(batch, -1).gather(1, farthest[:, None])[:, 0]
+            score = self._weighted(score, patches.flatten(1, 2)[range(batch), farthest], match)
         return score, [distance.view(batch, height, width)]
 
-    def _bank(self) -> Any:
-        """Return the searchable bank of the coreset asked for, a prefix of the stored one."""
+    def _searchable_bank(self) -> Bank:
+        """Return the coreset in use, a prefix of the stored one, prepared for the search."""
         from indad.methods.neighbors import Bank
 
-        count = self._count(self.patches_)
-        if self._searchable is None:
-            self._searchable = Bank(self.bank_[:count], self.memory)
-        return self._searchable
+        if self._bank is None:
+            self._bank = Bank(self.bank_[: self._count()], self.memory_)
+        return self._bank
 
-    def _reweighted(
+    def _weighted(
         self, score: torch.Tensor, patch: torch.Tensor, match: torch.Tensor
     ) -> torch.Tensor:
-        """Weigh image scores by how lonely the bank's match is (equation 7).
+        """Weight image scores by equation 7, one minus a softmax: large distances do not overflow.
 
-        ``1 - exp(d*) / sum over the match's neighbours of exp(d)`` is computed as one minus a
-        softmax, so that large distances do not overflow.
+        Args:
+            score: ``(B,)``.
+            patch: the farthest patch of each image, ``(B, D)``.
+            match: index of its nearest bank vector, ``(B,)``.
         """
         import torch
 
         from indad.methods.neighbors import k_nearest
 
-        bank = self.bank_[: self._count(self.patches_)]
+        bank = self.bank_[: self._count()]
         neighbours = min(self.neighbours, len(bank))
-        if neighbours == 1:  # a bank of one vector: nothing to weigh by
+        if neighbours == 1:  # a bank of one vector has no density
             return score
-        # The match is among its own neighbours; a duplicate of it may take its place in the list.
-        near = k_nearest(bank[match], bank, neighbours, memory=self.memory)[1]
+        # The match is its own nearest neighbour; with duplicates, another index may be listed.
+        near = k_nearest(bank[match], bank, neighbours, memory=self.memory_)[1]
         near[:, 0] = match
         distances = (patch[:, None] - bank[near]).square().sum(dim=2).sqrt()
         return score * (1 - torch.softmax(distances, dim=1)[:, 0])
@@ -208,12 +260,12 @@ class PatchCore(Detector):
             "patches": torch.tensor(self.patches_),
         }
 
-    def _restore(self, state: dict[str, torch.Tensor], gallery: FeatureSource | None) -> None:
-        self._searchable = None
+    def _restore(self, state: Mapping[str, torch.Tensor], gallery: FeatureSource | None) -> None:
+        self._bank = None
         self.bank_ = state["bank"]
         self.indices_ = state["indices"].cpu()
         self.patches_ = int(state["patches"])
-        if self._count(self.patches_) > len(self.bank_):
+        if self._count() > len(self.bank_):
             raise StoreError(
                 f"coreset_ratio: {self.coreset_ratio} asked for, but the model holds only "
                 f"{len(self.bank_)} of {self.patches_} patches; fit it again"
@@ -221,7 +273,7 @@ class PatchCore(Detector):
 
 
 def _concat_embedding(layers: list[torch.Tensor]) -> torch.Tensor:
-    """Average 3x3 per layer, resize to the first grid, concatenate: ``(B, h, w, sum of C)``."""
+    """Average each layer over 3x3, resize to the first grid, concatenate: ``(B, h, w, sum C)``."""
     import torch
     from torch.nn.functional import avg_pool2d
 
@@ -232,10 +284,10 @@ def _concat_embedding(layers: list[torch.Tensor]) -> torch.Tensor:
 def _official_embedding(layers: list[torch.Tensor]) -> torch.Tensor:
     """Pool as the authors' code does: ``(B, h, w, 1024)``.
 
-    Per layer: the 3x3 neighbourhood flattened per channel (C x 9 numbers a position, zero padded)
-    is average-pooled to 1024. The layers' vectors, one after the other, are average-pooled to
-    1024 again. The authors resize the unfolded neighbourhoods; resizing the pooled ones is the
-    same, since both steps are linear, and moves 4 to 9 times less.
+    For each layer the 3x3 neighbourhoods, flattened to C x 9 numbers per position (zero padded),
+    are average-pooled to 1024. The concatenated vectors of the layers are average-pooled to 1024
+    again. The authors resize the neighbourhoods before pooling; both steps are linear, so resizing
+    the pooled vectors gives the same and moves 4 to 9 times less memory.
     """
     import torch
     from torch.nn.functional import adaptive_avg_pool1d, unfold
@@ -254,6 +306,7 @@ def _official_embedding(layers: list[torch.Tensor]) -> torch.Tensor:
 
 
 def _to_first_grid(layers: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Resize each layer ``(B, C, ., .)`` bilinearly to the first one's grid."""
     from torch.nn.functional import interpolate
 
     size = layers[0].shape[-2:]

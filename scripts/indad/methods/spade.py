@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indad.core.errors import StoreError
-from indad.core.progress import Progress
+from indad.core.progress import Progress, ignore
 from indad.features.source import FeatureSource
 from indad.methods.base import Detector
+from indad.methods.constraints import Integer
 
 if TYPE_CHECKING:
     import torch
@@ -20,25 +21,56 @@ if TYPE_CHECKING:
 
 
 class SPADE(Detector):
-    """K nearest images, then the nearest feature among all positions of those images.
+    """Distance to the nearest images, then to the nearest feature of those images.
 
-    Image score: mean squared Euclidean distance of the pooled embedding z to its ``k_image``
-    nearest training images (section 3.2, equation 2). Pixel score: the gallery of a test image is
-    the features at *all* positions of its ``k_pixel`` nearest training images; each position's
-    score is the Euclidean distance to the nearest gallery feature (section 3.3, kappa = 1), per
-    layer, upsampled, averaged over layers and smoothed.
+    Image score of an image with pooled embedding ``z`` (section 3.2, equation 2), where
+    ``N(z)`` are the ``k_image`` nearest training embeddings::
 
-    The model is a link to the feature store of the training images, not a copy.
+        s = 1 / k_image * sum over z_n in N(z) of |z - z_n|^2
+
+    Pixel score (section 3.3, with kappa = 1): the gallery ``G`` of an image holds the features at
+    *all* positions of its ``k_pixel`` nearest training images. For the feature ``f_p`` at
+    position p of a layer::
+
+        s_p = min over g in G of |f_p - g|
+
+    The maps ``(h, w)`` of the layers are upsampled to the input size, averaged over the layers and
+    smoothed (Gaussian, sigma 4 pixels).
+
+    The model holds the training embeddings ``(N, D)`` and the path of the feature store of the
+    training images, not a copy of their features.
+
+    Departures from the paper: ``k_image`` is 5 by default (see below); the distance of a pixel is
+    the Euclidean one, where the authors' code has its square; the distances are computed for each
+    layer and averaged, where the paper concatenates the layers' features; sigma is the same
+    number of pixels for every input size.
 
     Args:
-        layers: layers of the pixel score; all extracted ones when left out.
-        k_image: neighbours of the image score. The paper's text says 50; its image AUROC is only
-            reached with 3 to 5.
+        layers: layers of the pixel score; all extracted ones by default.
+        k_image: neighbours of the image score. The paper's text says 50, but its image AUROC is
+            reached only with 3 to 5.
         k_pixel: images in the gallery of the pixel score (paper: 50).
-        seed: unused, SPADE is deterministic.
+        seed: not used, SPADE is deterministic.
+
+    Examples:
+        >>> import numpy as np
+        >>> from indad.features.source import ArrayFeatures
+        >>> rng = np.random.default_rng(0)
+        >>> good = rng.random((9, 3, 4, 4))
+        >>> train = ArrayFeatures({"layer1": good[:8]}, input_size=(16, 16))
+        >>> test = ArrayFeatures({"layer1": [good[8], good[8] + 1]}, input_size=(16, 16))
+        >>> detector = SPADE(k_image=3, k_pixel=4).fit(train)
+        >>> scores = detector.score(test)
+        >>> scores.image.round(2)
+        array([0.02, 3.14], dtype=float32)
+        >>> scores.maps.shape
+        (2, 16, 16)
+        >>> scores.maps.mean(axis=(1, 2)).round(2)
+        array([0.16, 1.32], dtype=float32)
     """
 
     method = "spade"
+    constraints = Detector.constraints | {"k_image": Integer(1), "k_pixel": Integer(1)}
     score_parameters = ("k_image", "k_pixel")
     needs_gallery = True
 
@@ -54,43 +86,38 @@ class SPADE(Detector):
         seed: int = 0,
     ) -> None:
         super().__init__(layers=layers, k_image=k_image, k_pixel=k_pixel, seed=seed)
-        for name in ("k_image", "k_pixel"):
-            value = self._parameters[name]
-            self.check(name, "a whole number of at least 1", isinstance(value, int) and value >= 1)
 
     def _fit(self, train: FeatureSource, progress: Progress) -> None:
         import torch
 
         self.gallery_ = train
-        self.z_ = torch.from_numpy(train.embedding()).to(self.device)
+        self.z_ = torch.from_numpy(train.embedding()).to(self.device_)
         self._galleries: dict[str, Gallery] = {}
 
     def _gallery(self, layer: str) -> Gallery:
-        """Return the training images' features at all positions of a layer, to search among."""
+        """Return the features of the training images at all positions of a layer, to search in."""
         import torch
 
         from indad.methods.neighbors import Gallery
 
         def read(image: int) -> torch.Tensor:
             maps = torch.from_numpy(self.gallery_.maps(layer, slice(image, image + 1)))
-            return maps.to(self.device)[0].flatten(1).T
+            return maps.to(self.device_)[0].flatten(1).T
 
         if layer not in self._galleries:
-            # Kept in memory if all layers fit, else read anew for every batch of test images.
+            # Kept in memory if all layers fit, otherwise read again for every batch of images.
             numbers = sum(math.prod(self.gallery_.shape(name)) for name in self.layers_)
-            keep = 4 * len(self.gallery_) * numbers <= self.memory
-            self._galleries[layer] = Gallery(read, keep=keep, memory=self.memory)
+            keep = 4 * len(self.gallery_) * numbers <= self.memory_
+            self._galleries[layer] = Gallery(read, keep=keep, memory=self.memory_)
         return self._galleries[layer]
 
     def _score(
         self, layers: dict[str, torch.Tensor], z: torch.Tensor
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-
         from indad.methods.neighbors import k_nearest
 
-        count = len(self.z_)
-        neighbours = min(max(self.k_image, self.k_pixel), count)
-        distance, index = k_nearest(z, self.z_, neighbours, memory=self.memory)
+        neighbours = min(max(self.k_image, self.k_pixel), len(self.z_))
+        distance, index = k_nearest(z, self.z_, neighbours, memory=self.memory_)
         image_scores = distance[:, : self.k_image].square().mean(dim=1)
         galleries = index[:, : self.k_pixel].tolist()
         patch_maps = [
@@ -101,22 +128,22 @@ class SPADE(Detector):
         ]
         return image_scores, patch_maps
 
-    def header(self, path: Path) -> dict[str, Any]:
-        """Describe the model, with the link to its gallery relative to the model file."""
+    def _header(self, path: Path) -> dict[str, Any]:
+        """Return the header, with the gallery's path relative to the model file's folder."""
         gallery = self.gallery_
         link = None if gallery.path is None else os.path.relpath(gallery.path, path.parent)
-        return super().header(path) | {"gallery": {"path": link, "identity": gallery.identity}}
+        return super()._header(path) | {"gallery": {"path": link, "identity": gallery.identity}}
 
     def _state(self) -> dict[str, torch.Tensor]:
         return {"z": self.z_}
 
-    def _restore(self, state: dict[str, torch.Tensor], gallery: FeatureSource | None) -> None:
+    def _restore(self, state: Mapping[str, torch.Tensor], gallery: FeatureSource | None) -> None:
         if gallery is None:
             raise StoreError(
-                "a SPADE model is a link to the feature store of its training images: pass that "
-                "store's train split as 'gallery'"
+                "a SPADE model needs the feature store of its training images: pass that store's "
+                "train split as 'gallery'"
             )
-        self._fit(gallery, lambda done, total: None)
+        self._fit(gallery, ignore)
         if not self.z_.equal(state["z"]):
             raise StoreError(
                 f"the gallery {gallery.path or '(in memory)'} is not the one this SPADE model was "

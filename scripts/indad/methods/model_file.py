@@ -1,0 +1,126 @@
+"""The model file: a safetensors file whose header describes the model, with a checksum.
+
+The header is all that is needed to score a new image, except the backbone's weights: method,
+parameters, layers, and the settings of the features that the model was fitted on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from indad.core import atomic, checksum
+from indad.core.errors import StoreError
+
+if TYPE_CHECKING:
+    import torch
+
+#: The layout of the file. A reader refuses any other.
+SCHEMA_VERSION = 2
+#: JSON schema of the header.
+HEADER = {
+    "type": "object",
+    "required": [
+        "schema_version",
+        "indad",
+        "method",
+        "method_version",
+        "parameters",
+        "layers",
+        "input_size",
+        "features",
+    ],
+    "properties": {
+        "schema_version": {"type": "integer"},
+        "indad": {"type": "string"},
+        "method": {"type": "string"},
+        "method_version": {"type": "integer"},
+        "parameters": {"type": "object"},
+        "layers": {"type": "array", "items": {"type": "string"}, "minItems": 1},
+        "input_size": {
+            "type": "array",
+            "items": {"type": "integer", "minimum": 1},
+            "minItems": 2,
+            "maxItems": 2,
+        },
+        "features": {"type": "object"},
+        "gallery": {"type": "object"},
+    },
+}
+
+
+def write(path: Path, header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
+    """Write a model file atomically, with ``SCHEMA_VERSION`` added to the header.
+
+    Args:
+        path: the safetensors file.
+        header: as in ``HEADER``.
+        tensors: the learned arrays, on any device.
+    """
+    from safetensors.torch import save_file
+
+    text = checksum.with_placeholder({"schema_version": SCHEMA_VERSION, **header})
+    state = {name: value.contiguous().cpu() for name, value in tensors.items()}
+    with atomic.replacing(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        save_file(state, str(temporary), metadata={"indad": text})
+        temporary.chmod(mode)  # safetensors makes the file readable by its owner only
+        checksum.write_safetensors_checksum(temporary)
+
+
+def read_header(path: str | Path, *, verify: bool = True) -> dict[str, Any]:
+    """Return the header of a model file, without reading its arrays.
+
+    Args:
+        path: the model file.
+        verify: compare the whole file with its checksum first. False is for lists of models,
+            never for scoring.
+
+    Raises:
+        StoreError: the file is missing, damaged, not a model of this project, or of another
+            schema version.
+    """
+    import jsonschema
+    from safetensors import SafetensorError, safe_open
+
+    if verify:
+        checksum.check(Path(path), "model")
+    elif not Path(path).is_file():
+        raise StoreError(f"{path}: no such model")
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            header = json.loads(file.metadata()["indad"])
+        jsonschema.validate(header, HEADER)
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+        raise _foreign(path, str(error)) from None
+    except jsonschema.ValidationError as error:
+        where = ".".join(map(str, error.absolute_path)) or "header"
+        raise _foreign(path, f"{where}: {error.message}") from None
+    if header["schema_version"] != SCHEMA_VERSION:
+        raise StoreError(
+            f"{path}: schema_version is {header['schema_version']}, this library reads "
+            f"{SCHEMA_VERSION}; delete the model and fit it again"
+        )
+    return header
+
+
+def read_tensors(path: str | Path, device: str) -> dict[str, torch.Tensor]:
+    """Return the learned arrays of a model file on ``device``.
+
+    Raises:
+        StoreError: the file cannot be read.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(str(path), device=device)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _foreign(path, str(error)) from None
+
+
+def _foreign(path: str | Path, reason: str) -> StoreError:
+    return StoreError(f"{path}: not a model of this project ({reason}); delete it and run again")
