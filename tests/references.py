@@ -1,4 +1,4 @@
-"""The three methods as the papers' text says, slowly and in float64: what ours must equal."""
+"""The three methods as the papers describe them, slowly and in float64: the expected values."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 
-def bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Upsample ``(h, w)`` with half-pixel centres, pixel by pixel."""
-    h, w = image.shape
-    out = np.empty(size)
+def bilinear(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Upsample ``(..., h, w)`` with half-pixel centres, pixel by pixel."""
+    *rest, h, w = images.shape
+    out = np.empty((*rest, *size))
     for i in range(size[0]):
         for j in range(size[1]):
             y = min(max((i + 0.5) * h / size[0] - 0.5, 0), h - 1)
@@ -17,9 +17,9 @@ def bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
             y0, x0 = int(y), int(x)
             y1, x1 = min(y0 + 1, h - 1), min(x0 + 1, w - 1)
             a, b = y - y0, x - x0
-            out[i, j] = (1 - a) * ((1 - b) * image[y0, x0] + b * image[y0, x1]) + a * (
-                (1 - b) * image[y1, x0] + b * image[y1, x1]
-            )
+            upper = (1 - b) * images[..., y0, x0] + b * images[..., y0, x1]
+            lower = (1 - b) * images[..., y1, x0] + b * images[..., y1, x1]
+            out[..., i, j] = (1 - a) * upper + a * lower
     return out
 
 
@@ -37,17 +37,12 @@ def spade(train, test, layers, k_image, k_pixel):
         images.append(np.mean(squared[order[:k_image]]))
         layer_maps = []
         for layer in layers:
-            gallery = [
-                train.maps(layer)[n, :, i, j].astype(float)
-                for n in order[:k_pixel]
-                for i in range(train.shape(layer)[1])
-                for j in range(train.shape(layer)[2])
-            ]
+            gallery = np.moveaxis(train.maps(layer)[order[:k_pixel]].astype(float), 1, 3)
             query = test.maps(layer)[t].astype(float)
             low = np.empty(query.shape[1:])
             for i in range(low.shape[0]):
                 for j in range(low.shape[1]):
-                    low[i, j] = min(np.sqrt(((query[:, i, j] - g) ** 2).sum()) for g in gallery)
+                    low[i, j] = np.sqrt(((gallery - query[:, i, j]) ** 2).sum(axis=3)).min()
             layer_maps.append(bilinear(low, test.input_size))
         maps.append(smooth(np.mean(layer_maps, axis=0)))
     return np.array(images), np.array(maps)
@@ -77,7 +72,7 @@ def padim(train, test, layers, channels, epsilon=0.01):
             for t in range(len(test)):
                 d = queries[t, :, i, j] - mean
                 low[t, i, j] = np.sqrt(d @ inverse @ d)
-    maps = np.array([smooth(bilinear(each, test.input_size)) for each in low])
+    maps = np.array([smooth(each) for each in bilinear(low, test.input_size)])
     return maps.max(axis=(1, 2)), maps
 
 
@@ -88,8 +83,11 @@ def neighbourhood(maps: np.ndarray, i: int, j: int) -> np.ndarray:
 
 
 def adaptive_pool(values: np.ndarray, size: int) -> np.ndarray:
+    """Average ``(n, ...)`` to ``(size, ...)``, over the ranges of torch's adaptive pooling."""
     n = len(values)
-    return np.array([values[i * n // size : -(-(i + 1) * n // size)].mean() for i in range(size)])
+    return np.array(
+        [values[i * n // size : -(-(i + 1) * n // size)].mean(axis=0) for i in range(size)]
+    )
 
 
 def patch_embedding(source, layers, kind, size=1024):
@@ -105,18 +103,13 @@ def patch_embedding(source, layers, kind, size=1024):
             for i in range(lh):
                 for j in range(lw):
                     unfolded[:, i, j] = neighbourhood(maps, i, j).reshape(-1)
-            per_layer.append(np.array([bilinear(each, (h, w)) for each in unfolded]))
-        image = np.empty((h, w), dtype=object)
-        for i in range(h):
-            for j in range(w):
-                vectors = [each[:, i, j] for each in per_layer]
-                if kind == "official":
-                    stacked = np.concatenate([adaptive_pool(v, size) for v in vectors])
-                    image[i, j] = adaptive_pool(stacked, size)
-                else:
-                    image[i, j] = np.concatenate([v.reshape(-1, 9).mean(axis=1) for v in vectors])
-        result.append([[image[i, j] for j in range(w)] for i in range(h)])
-    return np.array(result, dtype=float)
+            per_layer.append(bilinear(unfolded, (h, w)))
+        if kind == "official":
+            image = adaptive_pool(np.concatenate([adaptive_pool(v, size) for v in per_layer]), size)
+        else:
+            image = np.concatenate([v.reshape(-1, 9, h, w).mean(axis=1) for v in per_layer])
+        result.append(np.moveaxis(image, 0, 2))
+    return np.array(result)
 
 
 def patchcore_scores(bank, queries, size, neighbours=1):

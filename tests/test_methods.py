@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import doctest
 import subprocess
 import sys
 
+import jsonschema
 import numpy as np
 import pytest
 import torch
@@ -57,8 +59,7 @@ def test_spade_equals_reference(train, test, k_image, k_pixel, layers):
 
 def test_spade_reads_the_gallery_in_pieces_alike(train, test):
     whole = SPADE(k_image=3, k_pixel=4).fit(train).score(test)
-    detector = SPADE(k_image=3, k_pixel=4).fit(train)
-    detector.memory = 1 << 10
+    detector = SPADE(k_image=3, k_pixel=4).fit(train, memory=1 << 10)
     np.testing.assert_allclose(detector.score(test).maps, whole.maps, rtol=1e-5)
 
 
@@ -107,8 +108,7 @@ def test_padim_refuses_more_dimensions_than_channels(train):
 
 
 @pytest.mark.parametrize("embedding", ["concat", "official"])
-@pytest.mark.parametrize("neighbours", [1, 3])
-def test_patchcore_equals_reference(rng, embedding, neighbours):
+def test_patchcore_equals_reference(rng, tmp_path, embedding):
     # For the authors' embedding, sizes that 1024 does not divide, as with real networks.
     shapes = (
         {"a": (130, 4, 6), "b": (240, 2, 3)}
@@ -116,9 +116,8 @@ def test_patchcore_equals_reference(rng, embedding, neighbours):
         else {"a": (5, 8, 8), "b": (7, 4, 4)}
     )
     train, test = make_features(rng, 4, shapes=shapes), make_features(rng, 2, shapes=shapes)
-    detector = PatchCore(
-        embedding=embedding, coreset_ratio=0.4, projection=8, neighbours=neighbours
-    ).fit(train)
+    detector = PatchCore(embedding=embedding, coreset_ratio=0.4, projection=8).fit(train)
+    detector.save(tmp_path / "model")
     patches = references.patch_embedding(train, ["a", "b"], embedding)
     patches = patches.reshape(-1, patches.shape[-1])
     np.testing.assert_allclose(
@@ -126,12 +125,14 @@ def test_patchcore_equals_reference(rng, embedding, neighbours):
     )
     assert len(detector.bank_) == int(0.4 * len(patches))
     queries = references.patch_embedding(test, ["a", "b"], embedding)
-    images, maps = references.patchcore_scores(
-        patches[detector.indices_.numpy()], queries, (32, 32), neighbours
-    )
-    scores = detector.score(test)
-    np.testing.assert_allclose(scores.maps, maps, rtol=1e-4)
-    np.testing.assert_allclose(scores.image, images, rtol=1e-4)
+    for neighbours in (1, 3):
+        images, maps = references.patchcore_scores(
+            patches[detector.indices_.numpy()], queries, (32, 32), neighbours
+        )
+        changed = methods.load(tmp_path / "model", parameters={"neighbours": neighbours})
+        scores = changed.score(test)
+        np.testing.assert_allclose(scores.maps, maps, rtol=1e-4)
+        np.testing.assert_allclose(scores.image, images, rtol=1e-4)
 
 
 def test_patchcore_picks_what_the_plain_loop_picks(train):
@@ -214,7 +215,7 @@ def test_a_gpu_short_of_memory_gets_smaller_pieces(detector, train, test, monkey
     fit, score = type(detector)._fit, type(detector)._score
 
     def limited_fit(self, source, progress):
-        if self.memory > 300 << 20:
+        if self.memory_ > 300 << 20:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
         fit(self, source, progress)
 
@@ -225,9 +226,8 @@ def test_a_gpu_short_of_memory_gets_smaller_pieces(detector, train, test, monkey
 
     monkeypatch.setattr(type(detector), "_fit", limited_fit)
     monkeypatch.setattr(type(detector), "_score", limited_score)
-    monkeypatch.setattr(detector, "memory", 1 << 30)
-    parts = detector.fit(train).score(test)
-    assert detector.memory == 256 << 20
+    parts = detector.fit(train, memory=1 << 30).score(test)
+    assert detector.memory_ == 256 << 20
     assert "does not hold a batch of 16 images; trying 8" in caplog.text
     np.testing.assert_allclose(parts.image, whole.image, rtol=1e-5)
     np.testing.assert_allclose(parts.maps, whole.maps, rtol=1e-5)
@@ -248,6 +248,18 @@ def test_damaged_models_are_refused(detector, train, tmp_path):
         methods.load(tmp_path / "none.safetensors")
 
 
+def test_models_of_another_version_are_refused(train, tmp_path, monkeypatch):
+    path = tmp_path / "model.safetensors"
+    PaDiM(dimensions=3).fit(train).save(path)
+    monkeypatch.setattr(PaDiM, "version", 9)
+    with pytest.raises(StoreError, match="method_version is 2, this library reads 9"):
+        methods.load(path)
+    monkeypatch.setattr(PaDiM, "method", "gone")
+    PaDiM(dimensions=3).fit(train).save(path)
+    with pytest.raises(StoreError, match="method is 'gone', this library has spade, padim"):
+        methods.load(path)
+
+
 def test_spade_model_is_a_link(train, test, tmp_path, rng):
     path = tmp_path / "model.safetensors"
     SPADE().fit(train).save(path)
@@ -261,8 +273,11 @@ def test_spade_model_is_a_link(train, test, tmp_path, rng):
 @pytest.mark.parametrize(
     ("method", "parameters", "message"),
     [
-        ("spade", {"k_image": 0}, "k_image: must be a whole number of at least 1, got 0"),
-        ("padim", {"epsilon": 0}, "epsilon: must be a number above 0"),
+        ("spade", {"k_image": 0}, "k_image: must be an integer of at least 1, got 0"),
+        ("spade", {"k_pixel": True}, "k_pixel: must be an integer of at least 1, got True"),
+        ("padim", {"epsilon": 0}, "epsilon: must be a number above 0, got 0"),
+        ("padim", {"epsilon": float("nan")}, "epsilon: must be a number above 0, got nan"),
+        ("padim", {"layers": ["a", "a"]}, "layers: must be a list of layer names, each once"),
         ("patchcore", {"embedding": "x"}, "embedding: must be 'official' or 'concat', got 'x'"),
         ("patchcore", {"coreset_ratio": 1.5}, "coreset_ratio: must be a number above 0, at most 1"),
         ("patchcore", {"k": 3}, "k: unknown parameter of patchcore; it has layers, embedding"),
@@ -275,14 +290,36 @@ def test_bad_parameters_are_named(method, parameters, message):
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize("method", methods.METHODS)
+def test_the_schema_of_a_parameter_says_what_the_constructor_allows(method):
+    values = (None, True, 0, 1, 0.5, 1.5, -1, 7, "x", "concat", [], ["a"], ["a", "a"], ["a", 1])
+    for name, parameter in methods.parameters(method).items():
+        assert parameter.allowed.allows(parameter.default)
+        for value in values:
+            try:
+                jsonschema.validate(value, parameter.allowed.schema())
+            except jsonschema.ValidationError:
+                assert not parameter.allowed.allows(value)
+            else:
+                assert parameter.allowed.allows(value), (name, value)
+
+
+@pytest.mark.parametrize("method", methods.METHODS)
+def test_the_examples_run(method):
+    module = sys.modules[methods.method_class(method).__module__]
+    failed, tried = doctest.testmod(module)
+    assert failed == 0
+    assert tried > 0
+
+
 def test_a_layer_that_was_not_extracted_is_refused(train):
     with pytest.raises(ConfigError, match="layers c are not among the extracted ones"):
         PaDiM(layers=["a", "c"], dimensions=3).fit(train)
 
 
 def test_features_of_another_kind_are_refused(train):
-    detector = SPADE().fit(train)
-    detector.provenance = {"backbone": "resnet18", "layers": ["a"], "device": "cpu"}
+    made_with = {"backbone": "resnet18", "layers": ["a"], "device": "cpu"}
+    detector = SPADE().fit(train, made_with=made_with)
     detector.check_features({"backbone": "resnet18", "layers": ["a"], "device": "cuda"})
     with pytest.raises(StoreError, match="backbone: the model's are 'resnet18', these 'resnet50'"):
         detector.check_features({"backbone": "resnet50", "layers": ["a"], "device": "cpu"})
