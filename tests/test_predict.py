@@ -22,15 +22,15 @@ import fit
 import index
 import score
 from commands import listing
-from commands import predict as command
 from conftest import save_image
 from indad import load_model, methods
+from indad.cli import predict as command
 from indad.core import checksum
 from indad.core.errors import ConfigError, DataError, StoreError, WeightsError
 from indad.data.images import Geometry
 from indad.evaluation import calibration, scores
 from indad.evaluation.calibration import Calibration, Known
-from indad.inference import overlay, photos
+from indad.inference import overlay, photos, tables
 from indad.pipeline import job as jobs
 
 EXTRACTOR = {
@@ -211,7 +211,7 @@ def test_images_of_other_sizes_are_scored(padim, rng):
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (np.zeros((8, 8, 4), np.uint8), "type uint8 and shape (8, 8, 4) is no image"),
+        (np.zeros((8, 8, 4), np.uint8), "type uint8 and shape (8, 8, 4) is not an image"),
         (np.zeros((8, 8, 3), np.float32), "type float32"),
         (np.zeros((0, 8, 3), np.uint8), "has no pixels"),
         ("no/such.png", "no/such.png: no such image file"),
@@ -237,14 +237,14 @@ def test_a_gpu_too_small_for_a_batch_gets_smaller_ones(made, monkeypatch):
     model = load_model(model_file(made, "padim"), device="cpu", batch_size=8)
     images = sorted((made / "data/widget/test/dent").iterdir())
     expected = [result.score for result in model.predict(images)]
-    backbone = model._backbone
+    backbone = model._extractor.backbone
 
     def small(batch):
         if len(batch) > 2:
             raise torch.cuda.OutOfMemoryError("too large")
         return backbone(batch)
 
-    monkeypatch.setattr(model, "_backbone", small)
+    monkeypatch.setattr(model._extractor, "backbone", small)
     np.testing.assert_allclose([r.score for r in model.predict(images)], expected, rtol=1e-4)
     assert model.batch_size == 2
 
@@ -381,9 +381,9 @@ def test_spade_says_that_its_features_are_missing(made, tmp_path):
 
 
 def rewritten(source: Path, target: Path, **features) -> Path:
-    """Copy a model with other words about its features."""
+    """Copy a model, changing what it records about its features."""
     detector = methods.load(source)
-    detector.provenance = detector.provenance | features
+    detector.made_with_ |= features
     detector.save(target)
     return target
 
@@ -401,7 +401,8 @@ def test_missing_and_wrong_weights_are_refused(made, tmp_path):
     with pytest.raises(WeightsError, match="random, seed 0 .* torch 2"):
         load_model(random, device="cpu")
     with pytest.raises(
-        WeightsError, match="package eff.*no file to compare .* leave the weights out"
+        WeightsError,
+        match="package eff.*not a file that could be compared .* leave the weights out",
     ):
         load_model(source, weights=other, device="cpu")
 
@@ -436,10 +437,8 @@ def test_features_of_another_version_are_refused(made, tmp_path):
 def test_a_model_fitted_anew_does_not_use_old_scores(made, tmp_path):
     shutil.copytree(made / "results", tmp_path / "results")
     path = model_file(tmp_path, "padim")
-    detector = methods.load(path)
-    detector.provenance = detector.provenance | {"manifest_sha256": "other"}
-    detector.save(path)
-    with pytest.raises(StoreError, match="fitted anew since these scores were made"):
+    rewritten(path, path, manifest_sha256="other")
+    with pytest.raises(StoreError, match="fitted again after these scores were made"):
         load_model(scores_folder(tmp_path, "PaDiM"))
     assert load_model(path, device="cpu").calibration is None
 
@@ -495,7 +494,7 @@ def test_predict_writes_tables_and_pictures(made, tmp_path):
     assert re_search(r"threshold  \S+: at most 0.05 false alarms, from 19 good test images", text)
     assert "25 images: 6 anomalous, 19 good" in text
     rows = list(csv.DictReader(table.open()))
-    assert list(rows[0]) == list(command.COLUMNS)
+    assert list(rows[0]) == list(tables.COLUMNS)
     assert {row["anomalous"] for row in rows if "dent" in row["image"]} == {"true"}
     assert {row["anomalous"] for row in rows if "good" in row["image"]} == {"false"}
     written = json.loads(document.read_text())
@@ -536,13 +535,13 @@ def test_an_image_that_goes_away_before_it_is_drawn_is_an_error_of_its_own(made,
     image = Path(shutil.copy(made / "data/widget/test/dent/000.png", tmp_path / "a.png"))
     result = padim.predict(str(image))
     image.unlink()
-    tables, tally = command.Tables(None, None, live=False), command.Tally(total=1)
-    pictures = command.Pictures(padim, tmp_path / "seen", tmp_path)
+    table, tally = tables.ResultTables(None, None, live=False), command.Tally(total=1)
+    heat_maps = overlay.HeatMaps(padim, tmp_path / "seen", tmp_path)
     console = Console(file=io.StringIO(), width=200)
-    command.Reporter(console, tally, tables, pictures, quiet=False).take([result])
-    assert tally.code(exit_zero=True) == 2
+    command.Reporter(console, tally, table, heat_maps, quiet=False).take([result])
+    assert tally.exit_code(exit_zero=True) == 2
     assert "no heat map" in console.file.getvalue()
-    assert (tables.rows[0]["score"], tables.rows[0]["anomalous"]) == (result.score, True)
+    assert (table.rows[0]["score"], table.rows[0]["anomalous"]) == (result.score, True)
 
 
 def test_good_images_of_ones_own_give_the_threshold(made):
@@ -582,11 +581,11 @@ def test_folders_are_searched_and_nothing_is_passed_over(tmp_path, rng):
     for name in ("b.png", "sub/a.PNG", "c.heic", "sub/.hidden.png", "out/x.png", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    found = photos.listed([tmp_path, tmp_path / "b.png"], tmp_path / "out")
+    found = photos.list_photos([tmp_path, tmp_path / "b.png"], tmp_path / "out")
     assert [str(p.relative_to(tmp_path)) for p in found] == ["b.png", "c.heic", "sub/a.PNG"]
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="empty: no images in this folder"):
-        photos.listed([tmp_path / "empty"])
+        photos.list_photos([tmp_path / "empty"])
 
 
 def test_a_file_is_reported_once_it_is_written_and_again_when_replaced(tmp_path):
@@ -617,10 +616,10 @@ def test_watching_scores_each_image_once_and_goes_on_after_a_restart(made, padim
 
     def watch(wanted: int, then) -> str:
         """Watch until the table has as many rows, then interrupt as Ctrl-C does."""
-        tables = command.Tables(str(table), str(lines), live=True)
+        written = tables.ResultTables(str(table), str(lines), live=True)
         console = Console(file=io.StringIO(), width=200)
-        reporter = command.Reporter(console, command.Tally(), tables, None, quiet=False)
-        arrivals = photos.Arrivals(folder, done=tables.done)
+        reporter = command.Reporter(console, command.Tally(), written, None, quiet=False)
+        arrivals = photos.Arrivals(folder, done=written.done)
         polled, looks = arrivals.poll, []
 
         def poll():
@@ -655,8 +654,8 @@ def test_watching_scores_each_image_once_and_goes_on_after_a_restart(made, padim
 def test_watching_does_not_write_into_a_foreign_table(tmp_path):
     table = tmp_path / "t.csv"
     table.write_text("a,b\n1,2\n")
-    with pytest.raises(DataError, match=r"t\.csv: exists and is no table of this command's"):
-        command.Tables(str(table), None, live=True)
+    with pytest.raises(DataError, match=r"t\.csv: exists and is not a table of this command"):
+        tables.ResultTables(str(table), None, live=True)
     assert table.read_text() == "a,b\n1,2\n"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 #: Name on the command line to module.
-COMMANDS = {"predict": "commands.predict", "list": "commands.listing", "verify": "commands.verify"}
+COMMANDS = {"predict": "indad.cli.predict", "list": "commands.listing", "verify": "commands.verify"}
 
 
 def plain(text: str) -> str:

@@ -14,11 +14,11 @@ from importlib import import_module
 
 __version__ = "0.1.0"
 
-#: Names that are imported with torch's help on first use.
+#: Names that are imported on first use: their modules import pandas, Pillow and matplotlib.
 _LAZY = {
-    "load_model": "indad.inference.model",
+    "load_model": "indad.inference.loading",
     "Model": "indad.inference.model",
-    "Result": "indad.inference.model",
+    "Result": "indad.inference.result",
 }
 
 

@@ -1,30 +1,38 @@
-"""An anomaly map drawn over the image it belongs to, at the image's own size."""
+"""Draw anomaly maps over their images, at the images' own size."""
 
 from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 import numpy as np
 from PIL import Image
 from scipy.ndimage import binary_erosion
 
+from indad.core import atomic
 from indad.data.images import Geometry, to_rgb
 
-#: How much of a pixel the map covers: where it is normal, and where it is highest. The defect must
-#: still be seen.
+if TYPE_CHECKING:
+    from indad.inference.model import Model
+    from indad.inference.result import Result
+
+#: Opacity of the map where it is normal and where it is highest, low enough to show the defect.
 COVER = (0.25, 0.6)
-#: Brightness of what the crop hides from the model.
+#: Brightness of the area outside the crop.
 UNSEEN = 0.45
-#: The line round a region above the threshold: its colour, and its width as a share of the image.
+#: Colour of the outline of a region above the threshold, and its width as a share of the image.
 LINE = (0, 229, 255)
 LINE_WIDTH = 1 / 180
 
 
 def on_image(values: np.ndarray, geometry: Geometry, height: int, width: int) -> np.ndarray:
-    """Bring an anomaly map ``(h, w)`` to the image's own size; NaN where the crop hides it.
+    """Resize an anomaly map ``(h, w)`` to the image's own size, with NaN outside the crop.
 
     Args:
         values: float32, at the model's input size.
-        geometry: the resize and crop that led there.
+        geometry: the model's resize and crop.
         height: of the image in pixels.
         width: of the image in pixels.
 
@@ -46,17 +54,17 @@ def overlay(
     scale: tuple[float, float],
     threshold: float | None,
 ) -> Image.Image:
-    """Blend an anomaly map into its image and draw a line round what is above the threshold.
+    """Blend an anomaly map into its image and outline the regions above the threshold.
 
     Args:
         image: any mode and size, upright.
         values: the map ``(h, w)`` at the model's input size.
-        geometry: the resize and crop that led there.
-        scale: the values shown darkest and brightest, one pair for all images of a model.
-        threshold: of a pixel; None draws no line.
+        geometry: the model's resize and crop.
+        scale: values of the darkest and the brightest colour, the same for all images of a model.
+        threshold: of a pixel; None draws no outline.
 
     Returns:
-        RGB, of the image's size. What the crop hides from the model is darkened.
+        RGB, of the image's size. The area outside the crop is darkened.
     """
     photo = np.asarray(to_rgb(image), np.float32)
     fine = on_image(values, geometry, *photo.shape[:2])
@@ -69,6 +77,37 @@ def overlay(
     if threshold is not None:
         above = seen & (fine > threshold)
         lines = max(1, round(min(above.shape) * LINE_WIDTH))
-        # A region is not open at the image's edge: the line follows it there too.
+        # border_value=0: the outline is closed along the image's edge.
         drawn[above & ~binary_erosion(above, iterations=lines, border_value=0)] = LINE
     return Image.fromarray(np.rint(drawn).astype(np.uint8))
+
+
+class HeatMaps:
+    """Writes the heat maps of files, with the files' names and folders.
+
+    Args:
+        model: the model that scores the images.
+        folder: where to write.
+        base: the images' common folder.
+    """
+
+    def __init__(self, model: Model, folder: Path, base: Path) -> None:
+        self.model, self.folder, self.base = model, folder, base.resolve()
+
+    def target(self, image: Path) -> Path:
+        """Return the path of the heat map of an image."""
+        inside = Path(os.path.relpath(image.resolve(), self.base))
+        # Other formats keep their ending before ".png", so that a.jpg and a.png stay apart.
+        name = inside.name if inside.suffix.lower() == ".png" else inside.name + ".png"
+        return self.folder / inside.with_name(name)
+
+    def write(self, result: Result) -> None:
+        """Write the heat map of a file's result.
+
+        Raises:
+            DataError: the image cannot be read again.
+        """
+        assert result.image is not None
+        picture = self.model.overlay(result.image, result)
+        with atomic.replacing(self.target(Path(result.image))) as temporary:
+            picture.save(temporary, compress_level=3)

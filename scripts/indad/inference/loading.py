@@ -1,0 +1,188 @@
+"""Load a model with all it needs to score images: calibration, backbone, weights, gallery."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from indad import methods
+from indad.core.errors import ConfigError, StoreError, WeightsError
+from indad.features.settings import AUTO_BATCH, EXTRACT_VERSION
+from indad.features.source import FeatureSource
+from indad.features.store import FeatureStore
+from indad.features.weights import PACKAGE, RANDOM, weights_sha256_of
+from indad.inference.extractor import Extractor
+from indad.inference.locate import choose_experiment
+from indad.inference.model import Model
+
+if TYPE_CHECKING:
+    from indad.features.backbone import Backbone
+
+
+def load_model(
+    path: str | os.PathLike[str],
+    *,
+    experiment: str | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    features: str | os.PathLike[str] | None = None,
+    device: str = "auto",
+    batch_size: int | str = "auto",
+) -> Model:
+    """Load a fitted model and its backbone, to score images with.
+
+    ::
+
+        model = load_model("results/models/mvtec/bottle/padim-r18/seed0.safetensors")
+        result = model.predict("photo.png")
+        result.score, result.map, result.anomalous
+
+    The threshold is that of ``calibration.FALSE_ALARMS`` if a calibration of the model is found: in
+    the results folder of the model, or in the model's own folder as a file whose name ends in
+    ``calibration.json``. Torch's TF32 switches are set as they were for the training features.
+
+    Args:
+        path: a model file; or the folder of an experiment's scores, which names its model.
+        experiment: whose scoring parameters to use, if several experiments share the model. By
+            default the model's own, or those of its only experiment.
+        weights: the backbone's weights file, if it has moved since the model's features were made.
+            Its SHA-256 must be the same.
+        features: SPADE's feature store, if it has moved.
+        device: ``auto`` (a GPU if there is one), ``cpu`` or ``cuda``.
+        batch_size: images that the backbone gets at once, or ``auto``.
+
+    Raises:
+        StoreError: the model, its calibration or its gallery is missing, damaged, or of another
+            version.
+        WeightsError: the weights are missing, or differ from those the model was fitted with.
+        DeviceError: ``device`` is ``cuda`` and there is no GPU.
+        ConfigError: the model has no such experiment.
+    """
+    model, calibration = choose_experiment(path, experiment)
+    header = methods.read_header(model, verify=False)
+    made_with = header["features"]
+    if "backbone" not in made_with:
+        raise StoreError(
+            f"{model}: does not record how its features were made, so that no image can be scored "
+            "with it; fit it with the workflow"
+        )
+    if made_with["extract_version"] != EXTRACT_VERSION:
+        raise StoreError(
+            f"{model}: fitted on features of version {made_with['extract_version']}, this library "
+            f"makes version {EXTRACT_VERSION}; run the workflow again"
+        )
+    device = _use_device(device, made_with)
+    detector = methods.load(
+        model,
+        gallery=_open_gallery(model, header, features),
+        device=device,
+        parameters=None if calibration is None else calibration.parameters,
+    )
+    backbone = _load_backbone(model, made_with, weights, device)
+    size = AUTO_BATCH[device] if isinstance(batch_size, str) else batch_size
+    return Model(model, detector, Extractor(backbone, made_with, device, size), calibration)
+
+
+def _use_device(device: str, made_with: Mapping[str, Any]) -> str:
+    import torch
+
+    from indad.core.device import use_device
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"device: must be auto, cpu or cuda, got {device!r}")
+    settings = {"device": device, "tf32": bool(made_with.get("tf32"))}
+    return use_device(settings, torch.get_num_threads())
+
+
+def _open_gallery(
+    model: Path, header: Mapping[str, Any], features: str | os.PathLike[str] | None
+) -> FeatureSource | None:
+    """Open the feature store that a model refers to, if any."""
+    if "gallery" not in header:
+        return None
+    link = header["gallery"]["path"]
+    if features is None and link is None:
+        raise StoreError(f"{model}: was fitted on features in memory; name their feature store")
+    path = Path(features) if features else Path(os.path.normpath(model.parent / link))
+    try:
+        store = FeatureStore(path)
+    except StoreError as error:
+        raise StoreError(
+            f"{error}. The model {model} needs this feature store: if the model was copied, name "
+            "the store (--features FILE)"
+        ) from None
+    if store.identity != header["gallery"]["identity"]:
+        raise StoreError(
+            f"{path}: not the feature store that {model} was fitted on; run the workflow again, or "
+            "name the right one (--features FILE)"
+        )
+    return store.split("train")
+
+
+def _load_backbone(
+    model: Path,
+    made_with: Mapping[str, Any],
+    weights: str | os.PathLike[str] | None,
+    device: str,
+) -> Backbone:
+    """Load the backbone that the model's features were made with."""
+    from indad.features.extract import open_backbone
+
+    expected = made_with["weights_sha256"]
+    settings = ("backbone", "layers", "embedding", "precision")
+    backbone = open_backbone(
+        {name: made_with[name] for name in settings}
+        | {"weights": _find_weights(model, made_with, weights)},
+        device,
+    )
+    if backbone.weights_sha256 != expected:
+        versions = made_with.get("versions", {})
+        raise WeightsError(
+            f"{model}: {backbone.weights_source} of {made_with['backbone']} differ from those it "
+            f"was fitted with: the sha256 of their tensors is {backbone.weights_sha256}, the "
+            f"model's {expected}. It was made with torch {versions.get('torch', '?')} and timm "
+            f"{versions.get('timm', '?')}; install those, or run the workflow again"
+        )
+    return backbone
+
+
+def _find_weights(
+    model: Path, made_with: Mapping[str, Any], weights: str | os.PathLike[str] | None
+) -> str | None:
+    """Return the ``weights`` setting of the model's backbone: None for timm's own.
+
+    The hash of a file is compared here, before torch reads the file. Other weights have a hash of
+    their tensors, which the caller compares.
+
+    Raises:
+        WeightsError: the file is missing, or not the one the model was fitted with.
+    """
+    original, source = made_with["weights"], made_with["weights_source"]
+    is_file = original not in ("timm", RANDOM) and not original.startswith(PACKAGE)
+    if weights is not None and not is_file:
+        raise WeightsError(
+            f"{model}: fitted with {source}, which is not a file that could be compared with "
+            f"{os.fspath(weights)}; leave the weights out to load them from there again"
+        )
+    if original == "timm":
+        return None
+    name = original if weights is None else os.fspath(weights)
+    # A relative path is relative to the folder where the workflow ran; the source is absolute.
+    absolute = Path(source.removeprefix("file "))
+    if weights is None and is_file and absolute.is_absolute() and not Path(name).exists():
+        name = str(absolute)
+    try:
+        actual = weights_sha256_of(name)
+    except WeightsError as error:
+        hint = "; if the file has moved, name it (--weights FILE)" if is_file else ""
+        raise WeightsError(
+            f"{error}. The model {model} was fitted with {source}, sha256 "
+            f"{made_with['weights_sha256']}{hint}"
+        ) from None
+    if actual not in (None, made_with["weights_sha256"]):
+        raise WeightsError(
+            f"weights {name}: not those that {model} was fitted with: their sha256 is {actual}, "
+            f"the model's {made_with['weights_sha256']}"
+        )
+    return name
