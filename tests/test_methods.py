@@ -273,8 +273,8 @@ def test_spade_model_is_a_link(train, test, tmp_path, rng):
 @pytest.mark.parametrize(
     ("method", "parameters", "message"),
     [
-        ("spade", {"k_image": 0}, "k_image: must be an integer of at least 1, got 0"),
-        ("spade", {"k_pixel": True}, "k_pixel: must be an integer of at least 1, got True"),
+        ("spade", {"k_image": 0}, "k_image: must be a whole number of at least 1, got 0"),
+        ("spade", {"k_pixel": True}, "k_pixel: must be a whole number of at least 1, got True"),
         ("padim", {"epsilon": 0}, "epsilon: must be a number above 0, got 0"),
         ("padim", {"epsilon": float("nan")}, "epsilon: must be a number above 0, got nan"),
         ("padim", {"layers": ["a", "a"]}, "layers: must be a list of layer names, each once"),

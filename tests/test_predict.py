@@ -31,6 +31,8 @@ from indad.data.images import Geometry
 from indad.evaluation import calibration, scores
 from indad.evaluation.calibration import Calibration, Known
 from indad.inference import overlay, photos, tables
+from indad.inference.locate import choose_experiment
+from indad.inference.threshold import choose_threshold
 from indad.pipeline import job as jobs
 
 EXTRACTOR = {
@@ -344,9 +346,9 @@ def test_the_good_images_of_the_calibration_are_good_again(made, padim):
 
 def test_experiments_that_share_a_model_are_told_apart(made):
     path = model_file(made, "patchcore")
-    assert load_model(path, device="cpu").calibration.experiment == "PatchCore-20"
-    other = load_model(scores_folder(made, "PatchCore-5"), device="cpu")
-    assert other.calibration.experiment == "PatchCore-5"
+    assert choose_experiment(path)[1].experiment == "PatchCore-20"
+    found, other = choose_experiment(scores_folder(made, "PatchCore-5"))
+    assert (found, other.experiment) == (path, "PatchCore-5")
     with pytest.raises(ConfigError, match="'X': not among those of .*: PatchCore-20, PatchCore-5"):
         load_model(path, experiment="X")
 
@@ -358,14 +360,15 @@ def test_a_copied_model_works(made, tmp_path):
     assert bare.predict(image).anomalous is None
     with pytest.raises(ConfigError, match="no threshold is known"):
         run(path, image)
-    assert run(path, image, "--threshold", "none")[0] == 0
-    # With its calibration beside it, it is as good as at home.
-    beside = tmp_path / "screws.calibration.json"
-    shutil.copy(scores_folder(made, "PaDiM") / "calibration.json", beside)
-    assert load_model(path, device="cpu").predict(image).anomalous is True
-    # The calibration of another model is no use.
-    shutil.copy(scores_folder(made, "SPADE") / "calibration.json", beside)
-    assert load_model(path, device="cpu").threshold is None
+    code, text = run(path, image, "--threshold", "none")
+    assert code == 0
+    assert "1 images: 1 scored" in text
+    # A calibration in the same folder is found, unless it belongs to another model.
+    copied = tmp_path / "screws.calibration.json"
+    shutil.copy(scores_folder(made, "PaDiM") / "calibration.json", copied)
+    assert choose_experiment(path)[1].experiment == "PaDiM"
+    shutil.copy(scores_folder(made, "SPADE") / "calibration.json", copied)
+    assert choose_experiment(path) == (path, None)
 
 
 def test_spade_says_that_its_features_are_missing(made, tmp_path):
@@ -440,7 +443,7 @@ def test_a_model_fitted_anew_does_not_use_old_scores(made, tmp_path):
     rewritten(path, path, manifest_sha256="other")
     with pytest.raises(StoreError, match="fitted again after these scores were made"):
         load_model(scores_folder(tmp_path, "PaDiM"))
-    assert load_model(path, device="cpu").calibration is None
+    assert choose_experiment(path) == (path, None)
 
 
 # -- pictures -------------------------------------------------------------------------------------
@@ -511,13 +514,26 @@ def re_search(pattern: str, text: str) -> bool:
     return re.search(pattern, text) is not None
 
 
-def test_exit_codes(made, tmp_path):
+@pytest.mark.parametrize(
+    ("anomalous", "failed", "exit_zero", "code"),
+    [(0, 0, False, 0), (1, 0, False, 1), (1, 0, True, 0), (0, 1, True, 2), (1, 1, False, 2)],
+)
+def test_exit_codes(anomalous, failed, exit_zero, code):
+    tally = command.Tally(good=3, anomalous=anomalous, failed=failed)
+    assert tally.exit_code(exit_zero) == code
+
+
+def test_the_threshold_asked_for_is_used(made):
+    path, known = choose_experiment(model_file(made, "padim"))
+    assert choose_threshold(path, known, given="1e9").score == 1e9
+    assert choose_threshold(path, known, given="none") is None
+    assert choose_threshold(path, known, given="f1max") == known.at_f1_max()
+    assert choose_threshold(path, known, false_alarms=0.2) == known.at_false_alarms(0.2)
+    assert choose_threshold(path, None, given="3").source == "as given"
+
+
+def test_an_image_that_cannot_be_read_is_an_error_of_its_own(made, tmp_path):
     model, test = model_file(made, "padim"), made / "data/widget/test"
-    assert run(model, test / "good")[0] == 0
-    assert run(model, test / "dent/000.png", "--quiet")[0] == 1
-    assert run(model, test / "dent/000.png", "--exit-zero")[0] == 0
-    assert run(model, test / "dent/000.png", "--threshold", "1e9")[0] == 0
-    assert run(model, test, "--threshold", "f1max")[0] == 1
     broken = tmp_path / "broken.png"
     broken.write_bytes((test / "good/000.png").read_bytes()[:200])
     lines = tmp_path / "t.jsonl"
@@ -546,7 +562,9 @@ def test_an_image_that_goes_away_before_it_is_drawn_is_an_error_of_its_own(made,
 
 def test_good_images_of_ones_own_give_the_threshold(made):
     test = made / "data/widget/test"
-    code, text = run(model_file(made, "padim"), test / "dent", "--good", test / "good")
+    code, text = run(
+        model_file(made, "padim"), test / "dent/000.png", "--good", test / "good", "--quiet"
+    )
     assert code == 1
     assert f"from 19 good images of {test / 'good'}" in text
 

@@ -41,7 +41,7 @@ class Integer:
         return {"type": "integer", "minimum": self.low}
 
     def __str__(self) -> str:
-        return f"an integer of at least {self.low}"
+        return f"a whole number of at least {self.low}"
 
 
 @dataclass(frozen=True)
