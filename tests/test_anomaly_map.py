@@ -1,4 +1,4 @@
-"""Upsampling and smoothing equal torch's and SciPy's own."""
+"""Upsampling and smoothing equal torch's and SciPy's functions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_constant_map_stays_constant():
     torch.testing.assert_close(anomaly_maps([maps], (40, 40)), torch.full((1, 40, 40), 3.25))
 
 
-def test_inputs_are_left_alone():
+def test_inputs_are_not_changed():
     maps = torch.rand(1, 8, 8)
     before = maps.clone()
     anomaly_maps([maps], (8, 8), sigma=0)

@@ -25,8 +25,8 @@ def clustered(size, dimensions, seed):
     return torch.from_numpy(points.astype(np.float32))
 
 
-# Seeds whose runner-up is at every pick at least 5e-6 (of the distance) behind: float32 products
-# and the float64 loop then have no reason to differ.
+# With these seeds the second farthest point is nearer by at least 5e-6 of the distance at every
+# pick, so that float32 products and the float64 loop pick the same points.
 DATA = {"gaussian": gaussian(2000, 16, 7), "clustered": clustered(2000, 24, 20)}
 COUNT = 400
 
@@ -50,7 +50,7 @@ def case(request):
 
 
 @pytest.mark.parametrize("candidates", [7, 64, 1024, 2000])
-def test_the_order_is_the_plain_loops(case, candidates):
+def test_the_order_is_that_of_the_plain_loop(case, candidates):
     points, (order, distances, covering) = case
     result = greedy_k_center(points, COUNT, start=17, candidates=candidates)
     assert result.indices.dtype == torch.int64
@@ -73,7 +73,7 @@ def test_a_smaller_coreset_is_a_prefix(case):
         small = greedy_k_center(points, count, start=17, candidates=50)
         assert torch.equal(small.indices, large.indices[:count])
         torch.testing.assert_close(small.distances, large.distances[:count], rtol=1e-5, atol=0)
-        # What is left uncovered is where the next pick is made.
+        # The next pick is the point farthest from the picks.
         assert small.covering_radius == pytest.approx(float(large.distances[count]), rel=1e-4)
 
 
@@ -151,13 +151,13 @@ def test_progress_is_reported_to_the_end():
     assert calls[-1] == (200, 200)
 
 
-def test_the_points_are_left_alone():
+def test_the_points_are_not_changed():
     points = DATA["clustered"].clone()
     greedy_k_center(points, 50, start=0)
     assert torch.equal(points, DATA["clustered"])
 
 
-def test_what_is_out_of_range_is_refused():
+def test_arguments_out_of_range_are_refused():
     points = gaussian(10, 3, 0)
     with pytest.raises(ValueError, match="count: 11 asked for, but there are 10 points"):
         greedy_k_center(points, 11, start=0)

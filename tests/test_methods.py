@@ -1,4 +1,4 @@
-"""Each method equals its slow reference, and nothing but the data decides a score."""
+"""Each method equals its slow reference, and a score depends on the data only."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_spade_equals_reference(train, test, k_image, k_pixel, layers):
     np.testing.assert_allclose(scores.maps, maps, rtol=1e-5)
 
 
-def test_spade_reads_the_gallery_in_pieces_alike(train, test):
+def test_spade_scores_are_the_same_with_a_gallery_read_in_parts(train, test):
     whole = SPADE(k_image=3, k_pixel=4).fit(train).score(test)
     detector = SPADE(k_image=3, k_pixel=4).fit(train, memory=1 << 10)
     np.testing.assert_allclose(detector.score(test).maps, whole.maps, rtol=1e-5)
@@ -66,7 +66,7 @@ def test_spade_reads_the_gallery_in_pieces_alike(train, test):
 @pytest.mark.parametrize("count", [1, 5, 6, 12, 40])
 @pytest.mark.parametrize("layers", [None, ["b", "a"], ["a"]])
 def test_padim_equals_reference(rng, test, count, layers):
-    """With few images for the dimensions (low rank), and more (Cholesky)."""
+    """With few images for the dimensions (low rank), and with more (Cholesky)."""
     train = make_features(rng, count)
     detector = PaDiM(dimensions=5 if layers == ["a"] else 10, layers=layers, seed=3).fit(train)
     used = layers or list(train.layers)
@@ -75,7 +75,7 @@ def test_padim_equals_reference(rng, test, count, layers):
         [detector.channels_[layer] + start for layer, start in zip(used, starts, strict=False)]
     )
     assert len(set(channels)) == detector.dimensions
-    if count == 1:  # numpy.cov knows no covariance of one image: the model has none either
+    if count == 1:  # numpy.cov is not defined for one image; the model's covariance is 0
         copies = subset(train, [0, 0])
         images, maps = references.padim(copies, test, used, channels)
     else:
@@ -304,9 +304,9 @@ def test_the_schema_of_a_parameter_says_what_the_constructor_allows(method):
                 assert parameter.allowed.allows(value), (name, value)
 
 
-@pytest.mark.parametrize("method", methods.METHODS)
-def test_the_examples_run(method):
-    module = sys.modules[methods.method_class(method).__module__]
+@pytest.mark.parametrize("method", [None, *methods.METHODS])
+def test_the_examples_of_the_docstrings_run(method):
+    module = sys.modules[methods.method_class(method).__module__] if method else methods
     failed, tried = doctest.testmod(module)
     assert failed == 0
     assert tried > 0
@@ -317,7 +317,7 @@ def test_a_layer_that_was_not_extracted_is_refused(train):
         PaDiM(layers=["a", "c"], dimensions=3).fit(train)
 
 
-def test_features_of_another_kind_are_refused(train):
+def test_features_made_with_other_settings_are_refused(train):
     made_with = {"backbone": "resnet18", "layers": ["a"], "device": "cpu"}
     detector = SPADE().fit(train, made_with=made_with)
     detector.check_features({"backbone": "resnet18", "layers": ["a"], "device": "cuda"})
@@ -326,7 +326,7 @@ def test_features_of_another_kind_are_refused(train):
 
 
 def test_planning_a_workflow_imports_no_torch():
-    """What the rules import must not cost every job two seconds."""
+    """Importing torch takes two seconds, and Snakemake imports these modules in every job."""
     code = (
         "import sys; import indad.pipeline.config, indad.data.manifest, indad.methods, "
         "indad.reporting.tables, "
@@ -371,14 +371,14 @@ def test_one_training_image_is_enough(rng, detector):
     assert np.isfinite(scores.image).all()
     assert np.isfinite(scores.maps).all()
     assert (scores.image > 0).all()
-    # The training image itself is as normal as can be.
+    # The training image itself has the lowest possible score.
     if not (isinstance(fitted, PatchCore) and fitted.coreset_ratio < 1):
         assert fitted.score(train).image[0] == pytest.approx(0, abs=1e-3)
 
 
 @pytest.mark.parametrize("detector", SMALL, ids=lambda d: d.method)
-def test_images_that_are_all_alike_give_finite_scores(detector):
-    """Constant images: no spread, and all patches equal."""
+def test_equal_images_give_finite_scores(detector):
+    """Constant images have no variance, and all patches are equal."""
     shapes = {"a": (5, 8, 8), "b": (7, 4, 4)}
 
     def flat(count: int, value: float) -> ArrayFeatures:
@@ -423,7 +423,7 @@ for name, parameters in (
 
 @pytest.mark.slow
 def test_up_to_eight_threads_give_the_same_bits():
-    """In a process of its own: MKL takes its setting only before it is loaded."""
+    """In a separate process: MKL reads its setting only when it is loaded."""
     done = subprocess.run(
         [sys.executable, "-c", THREADS], capture_output=True, text=True, check=True, cwd=ROOT
     )

@@ -65,7 +65,7 @@ def test_k_nearest_of_one_is_nearest():
     assert torch.equal(distance[:, 0], single[0])
 
 
-def test_all_of_the_bank_may_be_asked_for():
+def test_k_may_be_the_size_of_the_bank():
     _, index = k_nearest(gaussian(4, 3, 0), gaussian(300, 3, 1), 300, memory=50_000)
     assert torch.equal(index.sort(dim=1)[0], torch.arange(300).expand(4, 300))
 
@@ -98,7 +98,7 @@ def test_identical_vectors_are_at_exactly_zero(offset, memory):
 
 def test_a_large_common_offset_does_not_cancel():
     x, y = gaussian(50, 10, 7), gaussian(400, 10, 8)
-    # Whole numbers over 1024 survive the offset exactly.
+    # Integers divided by 1024 stay exact after the offset is added.
     x, y = (x * 1024).round() / 1024, (y * 1024).round() / 1024
     moved = nearest(x + 1000, y + 1000)
     torch.testing.assert_close(moved[0], nearest(x, y)[0], rtol=1e-6, atol=0)
@@ -148,7 +148,7 @@ def test_a_prepared_bank_serves_many_searches():
             assert torch.equal(one, other)
 
 
-def test_strided_inputs_are_searched_as_they_are():
+def test_strided_inputs_are_accepted_and_not_changed():
     wide = gaussian(300, 20, 10)
     x, y = wide[:40, ::2], wide[50:, 1::2]
     kept = wide.clone()
@@ -200,7 +200,7 @@ def test_values_that_are_not_finite_are_refused(bad):
         k_nearest(spoilt, good, 2)
 
 
-def test_what_does_not_fit_is_refused():
+def test_queries_and_banks_that_do_not_fit_are_refused():
     x, y = gaussian(4, 3, 0), gaussian(6, 3, 1)
     with pytest.raises(ValueError, match="3 dimensions, the bank 2"):
         nearest(x, y[:, :2])

@@ -62,16 +62,7 @@ def load_model(
     model, calibration = choose_experiment(path, experiment)
     header = methods.read_header(model, verify=False)
     made_with = header["features"]
-    if "backbone" not in made_with:
-        raise StoreError(
-            f"{model}: does not record how its features were made, so that no image can be scored "
-            "with it; fit it with the workflow"
-        )
-    if made_with["extract_version"] != EXTRACT_VERSION:
-        raise StoreError(
-            f"{model}: fitted on features of version {made_with['extract_version']}, this library "
-            f"makes version {EXTRACT_VERSION}; run the workflow again"
-        )
+    _check_features(model, made_with)
     device = _use_device(device, made_with)
     detector = methods.load(
         model,
@@ -82,6 +73,20 @@ def load_model(
     backbone = _load_backbone(model, made_with, weights, device)
     size = AUTO_BATCH[device] if isinstance(batch_size, str) else batch_size
     return Model(model, detector, Extractor(backbone, made_with, device, size), calibration)
+
+
+def _check_features(model: Path, made_with: Mapping[str, Any]) -> None:
+    """Check that this library can make the features that a model was fitted on."""
+    if "backbone" not in made_with:
+        raise StoreError(
+            f"{model}: does not record how its features were made, so that no image can be scored "
+            "with it; fit it with the workflow"
+        )
+    if made_with["extract_version"] != EXTRACT_VERSION:
+        raise StoreError(
+            f"{model}: fitted on features of version {made_with['extract_version']}, this library "
+            f"makes version {EXTRACT_VERSION}; run the workflow again"
+        )
 
 
 def _use_device(device: str, made_with: Mapping[str, Any]) -> str:
