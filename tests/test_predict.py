@@ -181,7 +181,7 @@ def test_scores_and_maps_are_the_workflows(made, experiment):
     assert alone.map.shape == model.input_size
 
 
-def test_stored_float16_features_and_random_weights_are_followed(tmp_path):
+def test_models_of_float16_features_and_random_weights_give_the_same_scores(tmp_path):
     extractor = EXTRACTOR | {"weights": "random", "dtype": "float16"}
     root = make_results(tmp_path, extractor, ["PatchCore-20"])
     table = scores.read_table(scores_folder(root, "PatchCore-20") / "scores.csv")
@@ -219,13 +219,13 @@ def test_images_of_other_sizes_are_scored(padim, rng):
         ("no/such.png", "no/such.png: no such image file"),
     ],
 )
-def test_what_is_no_image_is_refused(padim, image, message):
+def test_anything_but_an_image_is_refused(padim, image, message):
     with pytest.raises(DataError) as error:
         padim.predict(image)
     assert message in str(error.value)
 
 
-def test_importing_the_package_stays_cheap():
+def test_importing_the_package_does_not_import_torch():
     import subprocess
     import sys
 
@@ -341,10 +341,10 @@ def test_the_good_images_of_the_calibration_are_good_again(made, padim):
     assert padim.predict(made / "data/widget/test/dent/001.png").anomalous is True
 
 
-# -- which model ----------------------------------------------------------------------------------
+# -- choosing the model ----------------------------------------------------------------------------
 
 
-def test_experiments_that_share_a_model_are_told_apart(made):
+def test_experiments_that_share_a_model_are_distinguished(made):
     path = model_file(made, "patchcore")
     assert choose_experiment(path)[1].experiment == "PatchCore-20"
     found, other = choose_experiment(scores_folder(made, "PatchCore-5"))
@@ -437,7 +437,7 @@ def test_features_of_another_version_are_refused(made, tmp_path):
         load_model(old)
 
 
-def test_a_model_fitted_anew_does_not_use_old_scores(made, tmp_path):
+def test_a_model_that_was_fitted_again_does_not_use_old_scores(made, tmp_path):
     shutil.copytree(made / "results", tmp_path / "results")
     path = model_file(tmp_path, "padim")
     rewritten(path, path, manifest_sha256="other")
@@ -449,7 +449,7 @@ def test_a_model_fitted_anew_does_not_use_old_scores(made, tmp_path):
 # -- pictures -------------------------------------------------------------------------------------
 
 
-def test_a_map_lies_where_its_pixels_were():
+def test_a_map_is_placed_where_its_pixels_were():
     geometry = Geometry.from_config(100, 80)
     values = np.zeros((80, 80), np.float32)
     values[40:, 40:] = 1
@@ -471,10 +471,10 @@ def test_overlays_mark_the_defect_and_keep_good_images_dark(made, padim):
     marked = {path: (np.asarray(image) == line).all(axis=2) for path, image in drawn.items()}
     assert not marked[good].any()
     rows, columns = np.nonzero(marked[bad])
-    # The patch lies at rows 30 to 45, columns 45 to 62; smoothing spreads it.
+    # The patch is at rows 30 to 45, columns 45 to 62; smoothing spreads it.
     assert abs(np.median(rows) - 38) < 10
     assert abs(np.median(columns) - 53) < 10
-    # What is beyond the crop is darkened: 90 columns are resized to 81 and cropped to 64.
+    # The area outside the crop is darkened: 90 columns are resized to 81 and cropped to 64.
     before, after = (
         np.asarray(each, float)[:, :6].mean() for each in (Image.open(bad), drawn[bad])
     )
@@ -560,7 +560,7 @@ def test_an_image_that_goes_away_before_it_is_drawn_is_an_error_of_its_own(made,
     assert (table.rows[0]["score"], table.rows[0]["anomalous"]) == (result.score, True)
 
 
-def test_good_images_of_ones_own_give_the_threshold(made):
+def test_given_good_images_set_the_threshold(made):
     test = made / "data/widget/test"
     code, text = run(
         model_file(made, "padim"), test / "dent/000.png", "--good", test / "good", "--quiet"
@@ -584,7 +584,7 @@ def test_good_images_of_ones_own_give_the_threshold(made):
         (["--watch", "GOOD", "--json", "a.json"], "name it *.jsonl"),
     ],
 )
-def test_what_cannot_be_done_is_said(made, arguments, message):
+def test_wrong_arguments_get_a_message_that_says_what_to_do(made, arguments, message):
     good = str(made / "data/widget/test/good")
     asked = [good if each == "GOOD" else each for each in arguments]
     with pytest.raises((ConfigError, DataError)) as error:
@@ -595,7 +595,7 @@ def test_what_cannot_be_done_is_said(made, arguments, message):
 # -- images that arrive ---------------------------------------------------------------------------
 
 
-def test_folders_are_searched_and_nothing_is_passed_over(tmp_path, rng):
+def test_folders_are_searched_and_unreadable_formats_are_listed(tmp_path, rng):
     for name in ("b.png", "sub/a.PNG", "c.heic", "sub/.hidden.png", "out/x.png", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")

@@ -41,9 +41,9 @@ class SPADE(Detector):
     training images, not a copy of their features.
 
     Departures from the paper: ``k_image`` is 5 by default (see below); the distance of a pixel is
-    the Euclidean one, where the authors' code has its square; the distances are computed for each
-    layer and averaged, where the paper concatenates the layers' features; sigma is the same
-    number of pixels for every input size.
+    the Euclidean one, not its square; the distances are computed for each layer and averaged,
+    where the paper concatenates the layers' features; sigma is the same number of pixels for every
+    input size.
 
     Args:
         layers: layers of the pixel score; all extracted ones by default.
