@@ -297,7 +297,7 @@ def test_the_schema_of_a_parameter_says_what_the_constructor_allows(method):
         assert parameter.allowed.allows(parameter.default)
         for value in values:
             try:
-                jsonschema.validate(value, parameter.allowed.schema())
+                jsonschema.validate(value, parameter.allowed.schema)
             except jsonschema.ValidationError:
                 assert not parameter.allowed.allows(value)
             else:

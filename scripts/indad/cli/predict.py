@@ -76,20 +76,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     add("model", metavar="MODEL", help="a model file, or an experiment's scores folder")
     add("images", metavar="IMAGES", nargs="*", type=Path, help="images, and folders to search")
     add("--watch", type=Path, metavar="FOLDER", help="score what is and what arrives in a folder")
-    add(
-        "--interval",
-        type=float,
-        default=1.0,
-        metavar="S",
-        help="seconds between looks at the watched folder (default: %(default)g)",
-    )
+    interval = "seconds between looks at the watched folder (default: %(default)g)"
+    add("--interval", type=float, default=1.0, metavar="S", help=interval)
     add("--output", type=Path, metavar="DIR", help="write a heat map of each image")
     add("--csv", metavar="FILE", help=f"table: {', '.join(COLUMNS)}; - prints it")
-    add(
-        "--json",
-        metavar="FILE",
-        help="the same as JSON: a line per image for *.jsonl, else one document; - prints it",
-    )
+    lines = "the same as JSON: a line per image for *.jsonl, else one document; - prints it"
+    add("--json", metavar="FILE", help=lines)
     _add_threshold(parser)
     _add_model(parser)
     add("--exit-zero", action="store_true", help="exit code 0 also if images are anomalous")
@@ -98,23 +90,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def _add_threshold(parser: argparse.ArgumentParser) -> None:
     limit = parser.add_mutually_exclusive_group()
-    limit.add_argument(
-        "--false-alarms",
-        type=float,
-        metavar="RATE",
-        help="threshold by the share of good images it may exceed (default: 0.05)",
-    )
-    limit.add_argument(
-        "--threshold",
-        metavar="T",
-        help="threshold: a number, f1max (best on the labelled test images), or none: scores alone",
-    )
-    parser.add_argument(
-        "--good",
-        type=Path,
-        metavar="DIR",
-        help="good images, none of them used to fit, to take the threshold from",
-    )
+    rate = "threshold by the share of good images that may exceed it (default: 0.05)"
+    value = "threshold: a number, f1max (best on the labelled test images), or none: scores alone"
+    good = "good images, none of them used to fit, to take the threshold from"
+    limit.add_argument("--false-alarms", type=float, metavar="RATE", help=rate)
+    limit.add_argument("--threshold", metavar="T", help=value)
+    parser.add_argument("--good", type=Path, metavar="DIR", help=good)
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
@@ -123,12 +104,8 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     add("--weights", type=Path, metavar="FILE", help="the backbone's weights")
     add("--features", type=Path, metavar="FILE", help="SPADE's feature store")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: %(default)s")
-    add(
-        "--batch-size",
-        type=_positive,
-        metavar="N",
-        help="images the backbone gets at once (default: 8 on a CPU, 64 on a GPU)",
-    )
+    size = "images the backbone gets at once (default: 8 on a CPU, 64 on a GPU)"
+    add("--batch-size", type=_positive, metavar="N", help=size)
 
 
 def _positive(text: str) -> int:

@@ -12,19 +12,8 @@ from indad.core.errors import ConfigError, StoreError
 from indad.features.source import FeatureSource
 from indad.methods.base import MEMORY, Detector
 from indad.methods.constraints import Parameter
-from indad.methods.model_file import SCHEMA_VERSION, read_header, read_tensors
-
-__all__ = [
-    "METHODS",
-    "SCHEMA_VERSION",
-    "create",
-    "load",
-    "method_class",
-    "parameters",
-    "read_header",
-    "score_parameters",
-    "version",
-]
+from indad.methods.model_file import SCHEMA_VERSION as SCHEMA_VERSION
+from indad.methods.model_file import read_header, read_tensors
 
 #: Name of a method in the configuration: its module and class.
 METHODS = {
@@ -51,9 +40,9 @@ def parameters(name: str) -> dict[str, Parameter]:
 
     >>> parameters("padim")["epsilon"].default
     0.01
-    >>> str(parameters("padim")["epsilon"].allowed)
+    >>> parameters("padim")["epsilon"].allowed.text
     'a number above 0'
-    >>> parameters("padim")["dimensions"].allowed.schema()
+    >>> parameters("padim")["dimensions"].allowed.schema
     {'type': 'integer', 'minimum': 1}
 
     Raises:

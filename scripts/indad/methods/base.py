@@ -16,7 +16,7 @@ from indad.core.errors import ConfigError, StoreError
 from indad.core.progress import Progress, ignore
 from indad.features.source import FeatureSource, select_layers
 from indad.methods import model_file
-from indad.methods.constraints import Constraint, Integer, Layers, check
+from indad.methods.constraints import LAYERS, Constraint, check, integer
 
 # torch is imported where it is used: planning a workflow reads the parameters of methods, and
 # importing torch takes longer than the whole planning.
@@ -66,7 +66,7 @@ class Detector(ABC):
     #: To be raised when the algorithm changes, so that older models are fitted again.
     version: ClassVar[int] = 1
     #: Allowed values of each parameter of the constructor.
-    constraints: ClassVar[dict[str, Constraint]] = {"layers": Layers(), "seed": Integer(0)}
+    constraints: ClassVar[dict[str, Constraint]] = {"layers": LAYERS, "seed": integer(0)}
     #: Parameters that take effect only in scoring. Experiments that differ in no others share one
     #: fitted model.
     score_parameters: ClassVar[tuple[str, ...]] = ()

@@ -1,117 +1,78 @@
-"""Hyper-parameters of the detectors: which values are allowed, and the check.
+"""Allowed values of the detectors' hyper-parameters.
 
-A detector lists a constraint for each parameter of its constructor. The base class checks all of
-them in one place, and the configuration's schema is generated from the same objects.
+A detector names a constraint for each parameter of its constructor. The base class checks all of
+them in one place; a configuration schema can be made from the same objects.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from indad.core.errors import ConfigError
 
 
-class Constraint(Protocol):
-    """The allowed values of a parameter; ``str()`` describes them in words."""
-
-    def allows(self, value: object) -> bool:
-        """Return whether ``value`` is allowed."""
-        ...
-
-    def schema(self) -> dict[str, Any]:
-        """Return the same as a JSON schema."""
-        ...
-
-
 @dataclass(frozen=True)
-class Integer:
-    """Integers from ``low`` on."""
+class Constraint:
+    """The allowed values of a parameter.
 
-    low: int
+    Attributes:
+        text: in words, as in "must be ...".
+        schema: as a JSON schema.
+        allows: returns whether a value is allowed.
+    """
 
-    def allows(self, value: object) -> bool:
-        """Return whether ``value`` is allowed."""
-        return isinstance(value, int) and not isinstance(value, bool) and value >= self.low
-
-    def schema(self) -> dict[str, Any]:
-        """Return the same as a JSON schema."""
-        return {"type": "integer", "minimum": self.low}
-
-    def __str__(self) -> str:
-        return f"a whole number of at least {self.low}"
-
-
-@dataclass(frozen=True)
-class Positive:
-    """Finite numbers above 0, up to ``high`` if given."""
-
-    high: float | None = None
-
-    def allows(self, value: object) -> bool:
-        """Return whether ``value`` is allowed."""
-        if not isinstance(value, (int, float)) or isinstance(value, bool):
-            return False
-        return 0 < value < math.inf and (self.high is None or value <= self.high)
-
-    def schema(self) -> dict[str, Any]:
-        """Return the same as a JSON schema."""
-        limit = {} if self.high is None else {"maximum": self.high}
-        return {"type": "number", "exclusiveMinimum": 0} | limit
-
-    def __str__(self) -> str:
-        return "a number above 0" + ("" if self.high is None else f", at most {self.high:g}")
-
-
-class Choice:
-    """One of some values, given in order."""
-
-    def __init__(self, *values: str) -> None:
-        self.values = values
-
-    def allows(self, value: object) -> bool:
-        """Return whether ``value`` is allowed."""
-        return value in self.values
-
-    def schema(self) -> dict[str, Any]:
-        """Return the same as a JSON schema."""
-        return {"enum": list(self.values)}
-
-    def __str__(self) -> str:
-        return " or ".join(map(repr, self.values))
-
-
-class Layers:
-    """A list of different layer names, or None for all layers."""
-
-    def allows(self, value: object) -> bool:
-        """Return whether ``value`` is allowed."""
-        if value is None:
-            return True
-        names = isinstance(value, (list, tuple)) and all(isinstance(each, str) for each in value)
-        return names and len(value) == len(set(value)) > 0
-
-    def schema(self) -> dict[str, Any]:
-        """Return the same as a JSON schema."""
-        names = {"type": "array", "items": {"type": "string"}, "minItems": 1, "uniqueItems": True}
-        return {"anyOf": [names, {"type": "null"}]}
-
-    def __str__(self) -> str:
-        return "a list of layer names, each once, or null for all layers"
+    text: str
+    schema: dict[str, Any]
+    allows: Callable[[Any], bool]
 
 
 class Parameter(NamedTuple):
-    """A parameter of a detector's constructor.
-
-    Attributes:
-        default: the value where none is given.
-        allowed: the values it may have.
-    """
+    """A parameter of a detector's constructor: its default and its allowed values."""
 
     default: Any
     allowed: Constraint
+
+
+def integer(low: int) -> Constraint:
+    """Allow integers from ``low`` on."""
+    return Constraint(
+        f"a whole number of at least {low}",
+        {"type": "integer", "minimum": low},
+        lambda value: type(value) is int and value >= low,
+    )
+
+
+def positive(high: float = math.inf) -> Constraint:
+    """Allow finite numbers above 0, up to ``high``."""
+    limit = {} if math.isinf(high) else {"maximum": high}
+    return Constraint(
+        "a number above 0" + (f", at most {high:g}" if limit else ""),
+        {"type": "number", "exclusiveMinimum": 0} | limit,
+        lambda value: type(value) in (int, float) and 0 < value <= high and value < math.inf,
+    )
+
+
+def choice(*values: str) -> Constraint:
+    """Allow one of ``values``."""
+    text = " or ".join(map(repr, values))
+    return Constraint(text, {"enum": list(values)}, lambda value: value in values)
+
+
+def _are_layers(value: Any) -> bool:
+    names = isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value)
+    return value is None or (names and len(set(value)) == len(value) > 0)
+
+
+_NAMES = {"type": "array", "items": {"type": "string"}, "minItems": 1, "uniqueItems": True}
+#: Layer names, or None for all layers.
+LAYERS = Constraint(
+    "a list of layer names, each once, or null for all layers",
+    {"anyOf": [_NAMES, {"type": "null"}]},
+    _are_layers,
+)
 
 
 def check(values: Mapping[str, Any], constraints: Mapping[str, Constraint]) -> None:
@@ -122,4 +83,4 @@ def check(values: Mapping[str, Any], constraints: Mapping[str, Constraint]) -> N
     """
     for name, value in values.items():
         if not constraints[name].allows(value):
-            raise ConfigError(f"{name}: must be {constraints[name]}, got {value!r}")
+            raise ConfigError(f"{name}: must be {constraints[name].text}, got {value!r}")

@@ -19,35 +19,22 @@ if TYPE_CHECKING:
 
 #: The layout of the file. A reader refuses any other.
 SCHEMA_VERSION = 2
-#: JSON schema of the header.
+_SIDE = {"type": "integer", "minimum": 1}
+_PROPERTIES: dict[str, Any] = {
+    "schema_version": {"type": "integer"},
+    "indad": {"type": "string"},
+    "method": {"type": "string"},
+    "method_version": {"type": "integer"},
+    "parameters": {"type": "object"},
+    "layers": {"type": "array", "items": {"type": "string"}, "minItems": 1},
+    "input_size": {"type": "array", "items": _SIDE, "minItems": 2, "maxItems": 2},
+    "features": {"type": "object"},
+}
+#: JSON schema of the header. ``gallery`` is there if the method needs one.
 HEADER = {
     "type": "object",
-    "required": [
-        "schema_version",
-        "indad",
-        "method",
-        "method_version",
-        "parameters",
-        "layers",
-        "input_size",
-        "features",
-    ],
-    "properties": {
-        "schema_version": {"type": "integer"},
-        "indad": {"type": "string"},
-        "method": {"type": "string"},
-        "method_version": {"type": "integer"},
-        "parameters": {"type": "object"},
-        "layers": {"type": "array", "items": {"type": "string"}, "minItems": 1},
-        "input_size": {
-            "type": "array",
-            "items": {"type": "integer", "minimum": 1},
-            "minItems": 2,
-            "maxItems": 2,
-        },
-        "features": {"type": "object"},
-        "gallery": {"type": "object"},
-    },
+    "required": list(_PROPERTIES),
+    "properties": _PROPERTIES | {"gallery": {"type": "object"}},
 }
 
 

@@ -11,7 +11,7 @@ from indad.core.errors import ConfigError
 from indad.core.progress import Progress
 from indad.features.source import FeatureSource, chunks
 from indad.methods.base import Detector
-from indad.methods.constraints import Integer, Positive
+from indad.methods.constraints import integer, positive
 
 if TYPE_CHECKING:
     import torch
@@ -83,7 +83,7 @@ class PaDiM(Detector):
 
     method = "padim"
     version = 2
-    constraints = Detector.constraints | {"dimensions": Integer(1), "epsilon": Positive()}
+    constraints = Detector.constraints | {"dimensions": integer(1), "epsilon": positive()}
 
     dimensions: int
     epsilon: float

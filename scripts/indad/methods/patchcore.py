@@ -11,7 +11,7 @@ from indad.core.errors import StoreError
 from indad.core.progress import Progress
 from indad.features.source import FeatureSource, chunks
 from indad.methods.base import Detector
-from indad.methods.constraints import Choice, Integer, Positive
+from indad.methods.constraints import choice, integer, positive
 
 if TYPE_CHECKING:
     import torch
@@ -82,10 +82,10 @@ class PatchCore(Detector):
 
     method = "patchcore"
     constraints = Detector.constraints | {
-        "embedding": Choice("official", "concat"),
-        "coreset_ratio": Positive(1),
-        "projection": Integer(1),
-        "neighbours": Integer(1),
+        "embedding": choice("official", "concat"),
+        "coreset_ratio": positive(1),
+        "projection": integer(1),
+        "neighbours": integer(1),
     }
     score_parameters = ("coreset_ratio", "neighbours")
 

@@ -12,7 +12,7 @@ from indad.core.errors import StoreError
 from indad.core.progress import Progress, ignore
 from indad.features.source import FeatureSource
 from indad.methods.base import Detector
-from indad.methods.constraints import Integer
+from indad.methods.constraints import integer
 
 if TYPE_CHECKING:
     import torch
@@ -70,7 +70,7 @@ class SPADE(Detector):
     """
 
     method = "spade"
-    constraints = Detector.constraints | {"k_image": Integer(1), "k_pixel": Integer(1)}
+    constraints = Detector.constraints | {"k_image": integer(1), "k_pixel": integer(1)}
     score_parameters = ("k_image", "k_pixel")
     needs_gallery = True
 
