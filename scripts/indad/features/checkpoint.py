@@ -1,8 +1,8 @@
 """The tensors of a backbone: read from a file, renamed for timm, checked one by one.
 
-No feature may ever be computed with a tensor that is not in the weights. So the modules that run up
-to the deepest layer in use (the *tapped part*) must be filled completely, with finite numbers of
-the right shape; whatever lies behind them is only reported.
+No feature may be computed with a tensor that is not in the weights. Every tensor of the model,
+pruned behind its deepest layer in use, must be in the weights, finite and of the right shape;
+differences behind that layer are only reported.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import pickle
 import re
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,13 @@ Triple = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class PackageWeights:
-    """What is known of the weights in a pip package.
+    """Weights in a pip package that need more than timm's own settings.
 
     Attributes:
         architecture: the timm architecture they fit, without a tag.
-        mean: what is subtracted from an RGB pixel in [0, 1] units.
-        std: what the difference is divided by, in [0, 1] units.
-        convert: ``(shipped, own) -> tensors`` renames the shipped tensors to the keys of timm's
+        mean: subtracted from an RGB pixel in [0, 1] units.
+        std: divisor of that difference, in [0, 1] units.
+        convert: ``(packaged, own) -> tensors`` renames the packaged tensors to the keys of timm's
             model, whose own tensors are ``own``; it raises a ValueError when they do not fit.
     """
 
@@ -44,18 +44,23 @@ class PackageWeights:
     std: Triple
     convert: Callable[[Tensors, Tensors], Tensors]
 
+    def fits(self, name: str) -> bool:
+        """Tell whether the weights are for the backbone ``name``, whatever its tag."""
+        return name.partition(".")[0] == self.architecture
 
-def _rename_in_order(shipped: Tensors, own: Tensors) -> Tensors:
-    """Give the shipped tensors timm's names where both models list theirs in the same order."""
-    if len(shipped) != len(own):
-        raise ValueError(f"it holds {len(shipped)} tensors, the backbone has {len(own)}")
-    for (theirs, tensor), (ours, expected) in zip(shipped.items(), own.items(), strict=True):
+
+def _rename_in_order(packaged: Tensors, own: Tensors) -> Tensors:
+    """Rename tensors that both models list in the same order."""
+    if len(packaged) != len(own):
+        raise ValueError(f"it holds {len(packaged)} tensors, the backbone has {len(own)}")
+    for (theirs, tensor), (ours, expected) in zip(packaged.items(), own.items(), strict=True):
         same_kind = theirs.rpartition(".")[2] == ours.rpartition(".")[2]
         if not same_kind or tensor.shape != expected.shape:
             raise ValueError(
-                f"{theirs} {tuple(tensor.shape)} stands where {ours} {tuple(expected.shape)} is due"
+                f"it has {theirs} {tuple(tensor.shape)} in the place of {ours} "
+                f"{tuple(expected.shape)}"
             )
-    return dict(zip(own, shipped.values(), strict=True))
+    return dict(zip(own, packaged.values(), strict=True))
 
 
 PACKAGE_WEIGHTS: dict[str, PackageWeights] = {
@@ -70,16 +75,11 @@ PACKAGE_WEIGHTS: dict[str, PackageWeights] = {
 
 
 def package_of(weights: str | None) -> PackageWeights | None:
-    """Return what is known of a package's weights; None for files and unknown packages."""
+    """Return the entry of a package in ``PACKAGE_WEIGHTS``; None for files and other packages."""
     if weights is None or not weights.startswith(PACKAGE):
         return None
     name = re.sub(r"[-_.]+", "-", weights.removeprefix(PACKAGE)).lower()  # as pip compares names
     return PACKAGE_WEIGHTS.get(name)
-
-
-def fits(name: str, package: PackageWeights) -> bool:
-    """Tell whether a package's weights are for the backbone ``name``, whatever its tag."""
-    return name.partition(".")[0] == package.architecture
 
 
 def first_line(error: BaseException) -> str:
@@ -88,19 +88,19 @@ def first_line(error: BaseException) -> str:
 
 
 def _some(names: Iterable[str], limit: int = 4) -> str:
-    """List a few names and say how many there are."""
+    """Join a few names, with the number of all if there are more."""
     names = list(names)
     rest = f", ... ({len(names)} in all)" if len(names) > limit else ""
     return ", ".join(names[:limit]) + rest
 
 
 def own_tensors(model: nn.Module) -> Tensors:
-    """Return the model's own tensors; the batch counters play no role in evaluation."""
+    """Return the model's tensors, without the batch counters, which evaluation does not use."""
     return {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
 
 
 def _check_archive(path: Path) -> None:
-    """Check what torch.load does not: that the tensors are as large and sound as the file says.
+    """Check the sizes and checksums of a zip archive, which torch.load does not do.
 
     Raises:
         WeightsError: the file unpacks to more than its own size, or a checksum does not match.
@@ -108,18 +108,18 @@ def _check_archive(path: Path) -> None:
     if not zipfile.is_zipfile(path):
         return  # torch's older format, without checksums
     with zipfile.ZipFile(path) as archive:
-        # torch stores tensors as they are; what is compressed is no file of torch's.
-        stated = sum(member.file_size for member in archive.infolist())
-        if stated > path.stat().st_size:
+        # torch stores tensors without compression.
+        unpacked = sum(member.file_size for member in archive.infolist())
+        if unpacked > path.stat().st_size:
             raise WeightsError(
-                f"weights file {path} unpacks to {stated} bytes, more than it has: it is damaged "
-                "or was not written by torch; save it anew with torch.save(model.state_dict(), "
-                "FILE)"
+                f"weights file {path} unpacks to {unpacked} bytes, more than its own size: it is "
+                "damaged or was not written by torch; save it again with "
+                "torch.save(model.state_dict(), FILE)"
             )
         if bad := archive.testzip():
             raise WeightsError(
-                f"weights file {path} is damaged: the checksum of {bad} in it does not match; get "
-                "the file anew"
+                f"weights file {path} is damaged: the checksum of {bad} in it does not match; "
+                "download or copy the file again"
             )
 
 
@@ -134,12 +134,12 @@ def _read(path: Path) -> Tensors:
     except WeightsError:
         raise
     except pickle.UnpicklingError as error:
-        # torch's own text tells how to run the pickle after all: only its finding is passed on.
+        # torch's own text explains how to run the pickle nevertheless: pass on only its finding.
         found = re.search(r"(?i)(unsupported [^\n]*?)(?: was not| whose|\n|$)", str(error))
         raise WeightsError(
             f"weights file {path} is not a plain state dict of tensors: it is damaged or holds "
             f"pickled objects, which are never run ({found[1] if found else 'not readable'}); "
-            "save it anew with torch.save(model.state_dict(), FILE) or as .safetensors"
+            "save it again with torch.save(model.state_dict(), FILE) or as .safetensors"
         ) from None
     except Exception as error:  # damaged archives raise anything from EOFError to SafetensorError
         raise WeightsError(
@@ -160,16 +160,14 @@ def _read(path: Path) -> Tensors:
     return tensors
 
 
-def read_tensors(
-    path: Path, name: str, model: nn.Module, package: PackageWeights | None
-) -> Tensors:
-    """Read a file's tensors under the keys of the backbone ``name``, built as ``model``.
+def read_tensors(path: Path, name: str, own: Tensors, package: PackageWeights | None) -> Tensors:
+    """Read a file's tensors under the keys of the backbone ``name``, whose tensors are ``own``.
 
     Raises:
-        WeightsError: the file cannot be read as a state dict of tensors, or the package it comes
-            from is for another backbone.
+        WeightsError: the file cannot be read as a state dict of tensors, or its package is for
+            another backbone.
     """
-    if package and not fits(name, package):
+    if package and not package.fits(name):
         raise WeightsError(
             f"weights file {path} is for the backbone {package.architecture}, not for {name}"
         )
@@ -177,96 +175,99 @@ def read_tensors(
     if not package:
         return given
     try:
-        return package.convert(given, own_tensors(model))
+        return package.convert(given, own)
     except ValueError as error:
         raise WeightsError(f"weights file {path} does not fit {name}: {error}") from error
 
 
-def _inside(key: str, own: Tensors, part: frozenset[str]) -> bool:
-    """Tell whether the tensor ``key`` belongs, or would belong, to the tapped part.
+def _required(key: str, kept: Collection[str], whole: Collection[str]) -> bool:
+    """Tell whether the tensor ``key`` belongs to the pruned model, or would belong to it.
 
-    A surplus key belongs to the nearest module the model has; it counts as inside when all of
-    that module runs. So the weights of a ResNet-34 do not pass for a ResNet-18, whose keys and
-    shapes are all among theirs.
+    A surplus key belongs to the nearest module that the whole model has; it counts where all
+    tensors of that module are kept. This refuses the weights of a ResNet-34 for a ResNet-18, all
+    of whose keys and shapes they contain.
     """
+    if key in whole:
+        return key in kept
     owner = key.rpartition(".")[0]
-    if key in own:
-        return owner in part
     while owner:
-        below = [k.rpartition(".")[0] for k in own if k.startswith(f"{owner}.")]
-        if below:
-            return all(module in part for module in below)
+        if below := [each for each in whole if each.startswith(f"{owner}.")]:
+            return all(each in kept for each in below)
         owner = owner.rpartition(".")[0]
     return False
 
 
-def _sound(given: Tensor, own: Tensor) -> bool:
-    """Tell whether a tensor stays finite as the model's own type; whole numbers are no weights."""
+def _is_finite(given: Tensor, own: Tensor) -> bool:
+    """Tell whether a tensor is finite in the model's own type; integers are no weights."""
     if not own.is_floating_point():
         return True
     return given.is_floating_point() and bool(given.to(own.dtype).isfinite().all())
 
 
-def _on_keys(faults: Mapping[str, list[str]]) -> str:
-    """Say whose keys are expected, when the keys are what is wrong."""
-    if not faults["missing"] and not faults["surplus"]:
-        return "The file is damaged or of another model"
-    everywhere = [
-        f"{_some(faults[kind])} {kind}" for kind in ("missing", "surplus") if faults[kind]
-    ]
-    return (
-        f"In the whole model: {'; '.join(everywhere)}. The keys must be timm's; torchvision's are "
-        "the same for ResNet, ResNeXt, Wide ResNet, DenseNet, Inception v3 and the convolutions "
-        "of VGG, not for EfficientNet, MobileNet, ConvNeXt or RegNet"
-    )
+def _faults(whole: Tensors, given: Tensors) -> Iterator[tuple[str, str, str]]:
+    """Yield ``(kind, key, text)`` of each tensor that is not as the model needs it."""
+    for key, own in whole.items():
+        if key not in given:
+            yield "missing", key, key
+        elif given[key].shape != own.shape:
+            shapes = f"{tuple(given[key].shape)} instead of {tuple(own.shape)}"
+            yield "of another shape", key, f"{key} {shapes}"
+        elif not _is_finite(given[key], own):
+            yield "not finite numbers (NaN or infinite)", key, key
+    for key in given:
+        if key not in whole:
+            yield "surplus", key, key
 
 
-def fill(model: nn.Module, given: Tensors, part: frozenset[str], source: str) -> list[str]:
-    """Copy tensors into the model and return what was amiss behind the tapped part.
+def _by_kind(faults: Iterable[tuple[str, str, str]]) -> dict[str, str]:
+    texts: dict[str, list[str]] = {}
+    for kind, _, text in faults:
+        texts.setdefault(kind, []).append(text)
+    return {kind: _some(each) for kind, each in texts.items()}
+
+
+def fill(model: nn.Module, whole: Tensors, given: Tensors, source: str) -> list[str]:
+    """Copy tensors into a pruned model.
+
+    Args:
+        model: the pruned model.
+        whole: the model's own tensors before it was pruned.
+        given: the tensors of the weights.
+        source: names the weights in messages.
+
+    Returns:
+        Lines about tensors that are wrong, but not part of the pruned model.
 
     Raises:
-        WeightsError: a tensor of the tapped part is missing, surplus, misshapen or not finite.
+        WeightsError: a tensor of the pruned model is missing, surplus, misshapen or not finite.
     """
-    own = own_tensors(model)
-    both = [key for key in own if key in given]
-    fitting = [key for key in both if given[key].shape == own[key].shape]
-    faults: dict[str, list[str]] = {
-        "missing": [key for key in own if key not in given],
-        "surplus": [key for key in given if key not in own],
-        "of another shape": [key for key in both if given[key].shape != own[key].shape],
-        "not finite numbers (NaN or infinite)": [
-            key for key in fitting if not _sound(given[key], own[key])
-        ],
-    }
-
-    def lines(inside: bool) -> list[str]:
-        kept = {
-            kind: [key for key in keys if _inside(key, own, part) is inside]
-            for kind, keys in faults.items()
-        }
-        kept["of another shape"] = [
-            f"{key} {tuple(given[key].shape)} instead of {tuple(own[key].shape)}"
-            for key in kept["of another shape"]
-        ]
-        return [f"{kind}: {_some(keys)}" for kind, keys in kept.items() if keys]
-
-    if fatal := lines(inside=True):
+    kept = own_tensors(model)
+    faults = list(_faults(whole, given))
+    fatal = [fault for fault in faults if _required(fault[1], kept, whole)]
+    if fatal:
+        wrong = "; ".join(f"{kind}: {names}" for kind, names in _by_kind(fatal).items())
+        keys = {k: v for k, v in _by_kind(faults).items() if k in ("missing", "surplus")}
+        hint = "The file is damaged or of another model"
+        if keys:
+            hint = (
+                f"In the whole model: {'; '.join(f'{v} {k}' for k, v in keys.items())}. The keys "
+                "must be timm's; torchvision's are the same for ResNet, ResNeXt, Wide ResNet, "
+                "DenseNet, Inception v3 and the convolutions of VGG, not for EfficientNet, "
+                "MobileNet, ConvNeXt or RegNet"
+            )
         raise WeightsError(
-            f"{source} does not fit the backbone up to its deepest layer in use. "
-            f"{'; '.join(fatal)}. {_on_keys(faults)}"
+            f"{source} does not fit the backbone up to its deepest layer in use. {wrong}. {hint}"
         )
-    for key, tensor in own.items():
-        if key in given and given[key].shape == tensor.shape:
-            tensor.copy_(given[key])
-        elif tensor.is_floating_point():
-            tensor.fill_(torch.nan)  # if a layer in use took it after all, its map would show it
-    return [f"behind the layers in use, {line}" for line in lines(inside=False)]
+    for key, tensor in kept.items():
+        tensor.copy_(given[key])
+    unused = _by_kind(fault for fault in faults if fault not in fatal)
+    return [f"behind the layers in use, {kind}: {names}" for kind, names in unused.items()]
 
 
-def digest_of(model: nn.Module) -> str:
-    """Return the SHA-256 of the model's tensors in key order, names, types and shapes included."""
+def digest_of(tensors: Tensors) -> str:
+    """Return the SHA-256 of tensors in key order, names, types and shapes included."""
     digest = hashlib.sha256()
-    for key, tensor in sorted(own_tensors(model).items()):
+    for key, tensor in sorted(tensors.items()):
         digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()

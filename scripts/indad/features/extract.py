@@ -47,16 +47,16 @@ class Preprocessing:
 
 
 class _ToHost:
-    """Copies maps from the device in a stream of their own, beside the next batch's computation.
+    """Copies maps from a GPU in a separate stream, while the next batch is computed.
 
-    On a CPU there is nothing to copy.
+    On a CPU nothing is copied.
     """
 
     def __init__(self, device: str) -> None:
         self._stream = torch.cuda.Stream(device) if device != "cpu" else None
 
     def __call__(self, maps: Mapping[str, torch.Tensor]) -> Callable[[], dict[str, np.ndarray]]:
-        """Begin to copy, and return what waits for the copies, as float32 arrays."""
+        """Start the copies and return a function that waits for them and returns arrays."""
         if self._stream is None:
             return lambda: {name: value.numpy() for name, value in maps.items()}
         self._stream.wait_stream(torch.cuda.current_stream())
@@ -65,7 +65,7 @@ class _ToHost:
             for name, value in maps.items():
                 host[name] = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
                 host[name].copy_(value, non_blocking=True)
-                value.record_stream(self._stream)  # not to be reused before it is copied
+                value.record_stream(self._stream)  # keeps the memory until it is copied
             copied = self._stream.record_event()
 
         def arrays() -> dict[str, np.ndarray]:
@@ -75,21 +75,25 @@ class _ToHost:
         return arrays
 
 
-class _Beside:
-    """Runs work in order in one thread beside the caller, a bounded number of pieces behind."""
+class BackgroundWriter:
+    """Runs tasks in order in one thread, while the caller continues.
+
+    Args:
+        most: tasks that may wait.
+    """
 
     def __init__(self, most: int) -> None:
         self._pool = ThreadPoolExecutor(1)
         self._waiting: deque[Future[None]] = deque()
         self._most = most
 
-    def submit(self, work: Callable[[], None]) -> None:
-        """Queue ``work``; waits while too much is queued, and raises what earlier work raised."""
-        self._waiting.append(self._pool.submit(work))
+    def submit(self, task: Callable[[], None]) -> None:
+        """Queue a task; waits while the queue is full, and raises errors of earlier tasks."""
+        self._waiting.append(self._pool.submit(task))
         while len(self._waiting) > self._most:
             self._waiting.popleft().result()
 
-    def __enter__(self) -> _Beside:
+    def __enter__(self) -> BackgroundWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -112,12 +116,12 @@ def features_of(
 def open_backbone(
     extractor: Mapping[str, Any], device: str, downloaded: Path | None = None
 ) -> Backbone:
-    """Load an extractor's backbone, tapped at its layers and the embedding's.
+    """Load an extractor's backbone with its layers and that of the embedding.
 
     Args:
         extractor: settings as ``Config.extractor`` returns them.
         device: ``cpu`` or ``cuda``.
-        downloaded: timm's weights, where they were downloaded before and the extractor names none.
+        downloaded: timm's downloaded weights, used if the extractor names none.
     """
     tapped = dict.fromkeys([*extractor["layers"], extractor["embedding"]])
     source = extractor["weights"] or downloaded or "timm's weights, downloaded on first use"
@@ -147,26 +151,26 @@ def extract(
 ) -> None:
     """Extract the features of a category into the store ``output``.
 
-    The backbone runs in the calling thread. Features are copied from the device, checked and
-    written in another, while the next batch is computed.
+    The backbone runs in the calling thread. Another thread copies the features from the device,
+    checks and writes them, while the next batch is computed.
 
     Args:
         manifest: the category's images (see ``indad.data.manifest``).
-        pixels: its decoded images (see ``indad.data.decode``), of the extractor's geometry.
+        pixels: its decoded images (see ``indad.data.decode``), with the extractor's resize and
+            crop.
         output: the HDF5 file; it appears only when it is complete.
         extractor: settings as ``Config.extractor`` returns them.
-        weights: timm's, where they were downloaded before; not looked at if the extractor names its
-            own.
+        weights: timm's downloaded weights; ignored if the extractor names its own.
         device: ``cpu`` or ``cuda``.
-        batch_size: images run at once; it changes features only by rounding. ``auto`` takes
+        batch_size: images per batch; it changes features only by rounding. ``auto``: see
             ``AUTO_BATCH``.
-        progress: called with images done and in all.
+        progress: called with the number of finished images and of all.
 
     Raises:
         StoreError: the decoded images are missing, damaged or of another manifest.
         WeightsError, ConfigError: from the backbone.
-        DeviceError: the device's memory does not hold a single image. A batch that is too large is
-            halved, and the log says so.
+        DeviceError: the device's memory does not hold a single image. A batch that does not fit
+            is halved, with a warning in the log.
     """
     if isinstance(batch_size, str):
         batch_size = AUTO_BATCH[device]
@@ -178,8 +182,9 @@ def extract(
 
     with Pixels(pixels, manifest) as images:
         size = images.size
-        grid = backbone.feature_size(*size)
-        shapes = {layer: (backbone.channels[layer], *grid[layer]) for layer in layers}
+        shapes = backbone.feature_shapes(*size)
+        width = shapes[pooled][0]
+        shapes = {layer: shapes[layer] for layer in layers}
         description = made_with(extractor, backbone.weights_sha256) | {
             "mean": list(mean),
             "std": list(std),
@@ -193,8 +198,8 @@ def extract(
         with store.create(output, description, dtype=extractor["dtype"], room=room) as writer:
             for split in store.SPLITS:
                 rows = manifest[manifest["split"] == split]
-                writer.add_split(split, images.images(split), shapes, backbone.channels[pooled])
-                with _Beside(WAITING) as beside:
+                writer.add_split(split, images.images(split), shapes, width)
+                with BackgroundWriter(WAITING) as background:
                     start = 0
                     while start < len(rows):
                         part = slice(start, min(start + batch_size, len(rows)))
@@ -205,7 +210,7 @@ def extract(
                         except torch.cuda.OutOfMemoryError:
                             batch_size = smaller(batch_size, "a batch of {} images")
                             continue
-                        beside.submit(partial(_write, writer, split, part.start, arrays))
+                        background.submit(partial(_write, writer, split, part.start, arrays))
                         start = part.stop
                         done += part.stop - part.start
                         progress(done, len(manifest))
