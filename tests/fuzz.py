@@ -285,13 +285,13 @@ def weights(folder: Path) -> list[Reader]:
     from safetensors.torch import save_file
     from torch import nn
 
-    from indad.features.checkpoint import digest_of, fill, read_tensors
+    from indad.features.checkpoint import digest_of, fill, own_tensors, read_tensors
     from indad.features.weights import weights_sha256_of
 
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 5, 1))
     state = {name: value.clone() for name, value in model.state_dict().items()}
-    part = frozenset(name for name, _ in model.named_modules())
+    own = own_tensors(model)
     files = {name: folder / name for name in ("w.pth", "legacy.pth", "w.safetensors")}
     torch.save(state, files["w.pth"])
     torch.save(state, files["legacy.pth"], _use_new_zipfile_serialization=False)
@@ -303,8 +303,8 @@ def weights(folder: Path) -> list[Reader]:
         sound = weights_sha256_of(str(path))
 
         def read() -> Any:
-            fill(model, read_tensors(path, "net", model, None), part, str(path))
-            return digest_of(model)
+            fill(model, own, read_tensors(path, "net", own, None), str(path))
+            return digest_of(own)
 
         def told_apart() -> bool:
             """Whether features made with the sound weights are refused."""
