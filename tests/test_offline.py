@@ -136,6 +136,6 @@ def test_no_network_is_told_by_the_rule_that_needs_it(fetched, tmp_path):
     done = snakemake(tmp_path, environment=nowhere(tmp_path), **CHANGES)
     text = done.stdout + done.stderr
     assert done.returncode != 0
-    assert f"indad: backbone {BACKBONE}: timm's pretrained weights could not be had" in text
+    assert f"indad: backbone {BACKBONE}: could not download timm's pretrained weights" in text
     assert "Error in rule weights" in text
     assert not list((tmp_path / "results").rglob("*.safetensors"))

@@ -1,17 +1,18 @@
-"""Seals: a digest of a whole product file inside the file, compared before anything is parsed.
+"""Checksums inside product files, compared before a file is parsed.
 
-Storage fails silently, and the libraries that read HDF5 and safetensors check little: a flipped bit
-is read as another number, or ends the process. So every byte of a sealed file counts towards its
-digest (XXH3, 128 bits: against damage and mix-ups, not against forgery; it costs less than reading
-the file), and a reader sees a file only once its digest has been found right.
+Storage can damage a file without an error, and the libraries that read HDF5 and safetensors check
+little: they return a wrong number for a flipped bit, or crash. So each of these files contains a
+digest of all its bytes (XXH3, 128 bits: against damage and mix-ups, not against forgery; it costs
+less than reading the file), and a file is opened only after its digest was compared.
 
-An HDF5 product has its seal in the user block, the bytes before the HDF5 data proper that the
-format leaves to applications: a line of text, ``head -1 FILE`` shows it. A safetensors product has
-it in its header.
+An HDF5 file has its checksum in the user block, the bytes before the HDF5 data that the format
+leaves to applications. It is a line of text: ``head -1 FILE`` shows it. A safetensors file has it
+in its header, a JSON record in a field of its own.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -29,44 +30,54 @@ from indad.core.errors import StoreError
 
 #: Bytes of the user block; HDF5 allows powers of two from 512.
 BLOCK = 4096
-#: Bytes hashed at a time: what stays in a CPU's cache.
+#: Bytes hashed at a time: they stay in a CPU's cache.
 PIECE = 4 << 20
-#: Hex digits of a digest, and what stands in their place while it is computed.
+#: Hex digits of a digest, and their placeholder while it is computed.
 DIGITS = 32
-_OPEN = b"0" * DIGITS
+_PLACEHOLDER = b"0" * DIGITS
 _LINE = re.compile(rb"indad-sealed ([a-z]{1,20}) ([1-9]\d{0,5}) ([1-9]\d{0,17}) ([0-9a-f]{32})\n")
-#: The name of a seal in a safetensors header, as it stands there: JSON inside JSON.
+#: The key of the checksum in a safetensors header; there it is JSON inside JSON.
 FIELD = "indad_seal"
 _FIELD = re.compile(rb'\\"' + FIELD.encode() + rb'\\": \\"([0-9a-f]{32})\\"')
-#: The name of a seal in a JSON record.
+#: The key of the checksum in a JSON record.
 JSON_FIELD = "xxh3_128_of_the_rest"
-#: Longest safetensors header that is looked at.
+#: Longest safetensors header that is read.
 MOST_HEADER = 16 << 20
 _AGAIN = "delete it and run again"
 
 
 @dataclass(frozen=True)
-class Seal:
-    """What a file says of itself.
+class Checksum:
+    """The checksum that a file records of itself.
 
     Attributes:
-        digest: XXH3-128, hex, of all bytes of the file, zeros in place of the digest.
-        at: where in the file the digest stands.
-        kind, version: what an HDF5 file holds and in which layout; "" and 0 for safetensors.
+        digest: XXH3-128, hex, of all bytes of the file, with zeros in place of the digest.
+        offset: of the digest in the file, in bytes.
+        kind, version: content and layout of an HDF5 file; "" and 0 for safetensors.
     """
 
     digest: str
-    at: int
+    offset: int
     kind: str = ""
     version: int = 0
 
 
-def _digest(file: IO[bytes], at: int) -> str:
-    """Hash an open file from its beginning, with zeros for the digest at ``at``."""
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, hex.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest(file: IO[bytes], offset: int) -> str:
+    """Hash an open file from its beginning, with zeros for the digest at ``offset``."""
     file.seek(0)
-    digest = xxhash.xxh3_128(file.read(at))
-    file.seek(at + DIGITS)
-    digest.update(_OPEN)
+    digest = xxhash.xxh3_128(file.read(offset))
+    file.seek(offset + DIGITS)
+    digest.update(_PLACEHOLDER)
     piece = bytearray(PIECE)
     view = memoryview(piece)
     while count := file.readinto(piece):  # type: ignore[attr-defined]
@@ -74,18 +85,18 @@ def _digest(file: IO[bytes], at: int) -> str:
     return digest.hexdigest()
 
 
-def _put(path: Path, at: int) -> None:
+def _write_digest(path: Path, offset: int) -> None:
     with path.open("rb+", buffering=0) as file:
-        digest = _digest(file, at)
-        file.seek(at)
+        digest = _digest(file, offset)
+        file.seek(offset)
         file.write(digest.encode())
 
 
-def _stated(path: Path, what: str) -> Seal:
-    """Read the seal of a file, without comparing it.
+def _recorded(path: Path, what: str) -> Checksum:
+    """Read the checksum that a file records, without computing it.
 
     Raises:
-        StoreError: the file is missing, has no seal, or has another length than its seal says.
+        StoreError: the file is missing, has no checksum, or does not have the recorded length.
     """
     try:
         with path.open("rb") as file:
@@ -94,58 +105,58 @@ def _stated(path: Path, what: str) -> Seal:
             if match := _LINE.match(head):
                 if int(match[3]) != size:
                     raise StoreError(
-                        f"{path}: damaged: {size} bytes, its seal says {int(match[3])}; {_AGAIN}"
+                        f"{path}: damaged: it has {size} bytes instead of {int(match[3])}; {_AGAIN}"
                     )
-                return Seal(match[4].decode(), match.start(4), match[1].decode(), int(match[2]))
+                return Checksum(match[4].decode(), match.start(4), match[1].decode(), int(match[2]))
             length = int.from_bytes(head[:8], "little")
             if 2 < length <= min(MOST_HEADER, size - 8):
                 file.seek(8)
                 found = list(_FIELD.finditer(file.read(length)))
                 if len(found) == 1:
-                    return Seal(found[0][1].decode(), 8 + found[0].start(1))
+                    return Checksum(found[0][1].decode(), 8 + found[0].start(1))
     except FileNotFoundError:
         raise StoreError(f"{path}: no such {what}") from None
     except OSError as error:
         raise StoreError(f"{path}: cannot be read ({error.strerror})") from None
     raise StoreError(
-        f"{path}: no {what} sealed by this project: damaged, made by an older version, or foreign; "
-        f"{_AGAIN}"
+        f"{path}: not a {what} with a checksum of this project: damaged, made by an older version, "
+        f"or another kind of file; {_AGAIN}"
     )
 
 
-def check(path: Path, what: str = "product") -> Seal:
-    """Compare a file with its seal.
+def check(path: Path, what: str = "product") -> Checksum:
+    """Compute the checksum of a file, compare it with the recorded one and return it.
 
     Raises:
-        StoreError: the file is missing, not sealed, or differs from what was sealed.
+        StoreError: the file is missing, has no checksum, or does not match it.
     """
-    seal = _stated(path, what)
+    recorded = _recorded(path, what)
     try:
         with path.open("rb", buffering=0) as file:
-            found = _digest(file, seal.at)
+            found = _digest(file, recorded.offset)
     except OSError as error:
         raise StoreError(f"{path}: damaged: cannot be read ({error.strerror}); {_AGAIN}") from None
-    if found != seal.digest:
+    if found != recorded.digest:
         raise StoreError(
-            f"{path}: damaged: its content does not match its seal (XXH3 {found}, sealed "
-            f"{seal.digest}); {_AGAIN}"
+            f"{path}: damaged: its content does not match its checksum (XXH3 {found}, recorded "
+            f"{recorded.digest}); {_AGAIN}"
         )
-    return seal
+    return recorded
 
 
 def recorded_digest(path: Path) -> str:
-    """Return the digest that a sealed file states of itself; costs the same for any size.
+    """Return the digest that a file records of itself; the file is not read as a whole.
 
     Raises:
-        StoreError: the file is missing or has no seal.
+        StoreError: the file is missing, has no checksum, or does not have the recorded length.
     """
-    return _stated(path, "product").digest
+    return _recorded(path, "product").digest
 
 
 def read_summary(path: Path) -> dict[str, Any]:
-    """Return a sealed HDF5 file's summary, without looking at the rest of it; {} if it has none.
+    """Return the summary of an HDF5 file without opening its data; {} if it has none.
 
-    For estimates only: that the file is whole is not checked.
+    For estimates only: the checksum is not compared.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -168,14 +179,14 @@ def create_hdf5(
     room: int = 0,
     summary: Callable[[h5py.File], dict[str, Any]] = lambda file: {},
 ) -> Iterator[h5py.File]:
-    """Write an HDF5 file that appears, sealed, only when the block ends without an error.
+    """Write an HDF5 file that appears, with a checksum, when the block ends without an error.
 
     Args:
         path: the file.
-        kind: what it holds, in lower-case letters.
+        kind: what it contains, in lower-case letters.
         version: of its layout, at least 1.
         room: bytes that will be written.
-        summary: says what `told` is to return of the file, from the file when it is written.
+        summary: returns the content of `read_summary` from the written file.
 
     Raises:
         DiskError: they do not fit on the disk.
@@ -184,38 +195,37 @@ def create_hdf5(
     with atomic.replacing(path) as temporary:
         with h5py.File(temporary, "w", userblock_size=BLOCK) as file:
             yield file
-            told = json.dumps(summary(file)).encode() + b"\n"
+            second = json.dumps(summary(file)).encode() + b"\n"
         size = temporary.stat().st_size
-        line = b"indad-sealed %s %d %d %s\n" % (kind.encode(), version, size, _OPEN)
+        line = b"indad-sealed %s %d %d %s\n" % (kind.encode(), version, size, _PLACEHOLDER)
         match = _LINE.fullmatch(line)
         if match is None:
-            raise ValueError(f"{kind!r}, {version}: not a kind and a version for a seal")
+            raise ValueError(f"{kind!r}, {version}: not a valid kind and version")
         with temporary.open("rb+") as block:
-            # What has no room for its summary goes without: it is a convenience.
-            block.write(line + told if len(line + told) <= BLOCK else line)
-        _put(temporary, match.start(4))
+            # A summary that does not fit is left out: it only serves estimates.
+            block.write(line + second if len(line + second) <= BLOCK else line)
+        _write_digest(temporary, match.start(4))
 
 
 def open_hdf5(path: Path, kind: str, version: int, what: str, *, verify: bool = True) -> h5py.File:
-    """Open an HDF5 file for reading, once its seal has been found right.
+    """Open an HDF5 file for reading, after comparing its checksum.
 
     Args:
         path: the file.
-        kind: what it must hold.
+        kind: what it must contain.
         version: the layout it must have.
         what: ``kind`` in words, for messages.
-        verify: False compares kind, version and length only. For a look at names and sizes in a
-            file of gigabytes, never for what becomes a figure.
+        verify: False compares kind, version and length only. Use it to read names and sizes from
+            a file of gigabytes, never for data that results depend on.
 
     Raises:
-        StoreError: the file is missing, damaged, not sealed by this project, or of another kind or
-            version.
+        StoreError: the file is missing, damaged, without a checksum, or of another kind or version.
     """
-    seal = check(path, what) if verify else _stated(path, what)
-    if (seal.kind, seal.version) != (kind, version):
+    found = check(path, what) if verify else _recorded(path, what)
+    if (found.kind, found.version) != (kind, version):
         raise StoreError(
-            f"{path}: holds {seal.kind or 'a model'}, schema version {seal.version}; this library "
-            f"reads {kind}, version {version}: {_AGAIN}"
+            f"{path}: contains {found.kind or 'a model'}, schema version {found.version}; this "
+            f"library reads {kind}, version {version}: {_AGAIN}"
         )
     try:
         return h5py.File(path, "r")
@@ -224,35 +234,35 @@ def open_hdf5(path: Path, kind: str, version: int, what: str, *, verify: bool = 
 
 
 def with_placeholder(header: dict[str, Any]) -> str:
-    """Return a safetensors description as JSON, with room for the seal of `seal_safetensors`."""
-    return json.dumps(header | {FIELD: _OPEN.decode()}, sort_keys=True)
+    """Return a safetensors header as JSON, with the placeholder of its checksum."""
+    return json.dumps(header | {FIELD: _PLACEHOLDER.decode()}, sort_keys=True)
 
 
 def write_safetensors_checksum(path: Path) -> None:
-    """Seal a safetensors file whose metadata holds what `sealable` returned."""
-    _put(path, _stated(path, "file").at)
+    """Replace the placeholder in a safetensors file by the file's checksum."""
+    _write_digest(path, _recorded(path, "file").offset)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write ``value`` as JSON with a digest of it, atomically."""
+    """Write ``value`` as JSON with a checksum, atomically."""
     atomic.write_json(path, {**value, JSON_FIELD: _digest_of(value)})
 
 
 def read_json(path: Path, what: str = "record") -> dict[str, Any]:
-    """Read what `write_json` wrote.
+    """Read a file of `write_json`.
 
     Raises:
-        StoreError: the file is missing, damaged or edited, be it in a blank.
+        StoreError: the file is missing, damaged or edited, even in white space only.
     """
     try:
         text = path.read_text(encoding="utf-8")
         value = json.loads(text)
-        stated = value.pop(JSON_FIELD)
+        recorded = value.pop(JSON_FIELD)
     except FileNotFoundError:
         raise StoreError(f"{path}: no such {what}; run again") from None
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise StoreError(f"{path}: damaged {what} ({error}); {_AGAIN}") from None
-    if stated != _digest_of(value) or text != atomic.json_text({**value, JSON_FIELD: stated}):
+    if recorded != _digest_of(value) or text != atomic.json_text({**value, JSON_FIELD: recorded}):
         raise StoreError(f"{path}: damaged or edited {what}; {_AGAIN}")
     return value
 
