@@ -1,4 +1,4 @@
-"""Products appear on disk whole or not at all."""
+"""Files that appear on disk complete or not at all."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-#: This machine's name, as it stands in names of files: how hosts tell what is theirs.
+#: This machine's name, for names of files that only it may remove.
 HOST = re.sub(r"[^A-Za-z0-9.-]", "_", socket.gethostname())[:40] or "host"
-#: Seconds after which another host's temporary file is taken for left over.
+#: Seconds after which a temporary file of another host counts as left over.
 _FORGOTTEN = 7 * 24 * 3600
 
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary name beside ``path``; on success it is synced and renamed to ``path``.
+    """Yield a temporary name; on success sync it and rename it to ``path``.
 
-    The temporary name lies in the same folder, because only there is a rename atomic. It begins
-    with a dot and keeps the suffix, so that no rule and no glob takes it for a product. When the
-    block raises, the temporary file or folder is removed and ``path`` is left as it was. What a
-    killed process left of an earlier try is removed first.
+    It is in the same folder, because a rename is atomic only within a file system. It begins with a
+    dot and keeps the suffix, so that no rule and no glob matches it. If the block raises, the
+    temporary file or folder is removed and ``path`` is left unchanged. Temporary files of killed
+    processes are removed first.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,9 +50,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Remove temporary names of ``path`` whose process is gone.
+    """Remove temporary names of ``path`` whose process has ended.
 
-    Whether a process of another host lives cannot be told: what it left goes after a week.
+    The processes of other hosts cannot be seen: their files are removed after a week.
     """
     pattern = re.compile(
         rf"\.{re.escape(path.stem)}\.(.+)-(\d+)-[0-9a-f]{{8}}\.tmp{re.escape(path.suffix)}"
@@ -74,7 +74,7 @@ def _alive(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # somebody else's
+    except PermissionError:  # of another user
         return True
     return True
 
@@ -87,7 +87,7 @@ def _remove(path: Path) -> None:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write ``text`` (UTF-8, newline-terminated as given) to ``path`` atomically."""
+    """Write ``text`` as UTF-8 to ``path`` atomically; line ends are not translated."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
@@ -98,5 +98,5 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 
 def json_text(value: Any) -> str:
-    """Return the text that `write_json` writes."""
+    """Return the text of `write_json`."""
     return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"

@@ -1,4 +1,4 @@
-"""The device a job computes on: choosing it, naming it, and what to do when its memory is short."""
+"""The device of a job: choosing and naming it, and smaller batches when its memory is full."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ logger = logging.getLogger("indad")
 def smaller(size: int, what: str, least: int = 1) -> int:
     """Return half of ``size``, after a ``torch.cuda.OutOfMemoryError``.
 
-    Called while the error is handled. Sizes change results by rounding at most.
+    Call it while the error is handled. Sizes change results by rounding at most.
 
     Args:
-        size: what did not fit.
-        what: names it in messages; ``{}`` stands for the size.
-        least: the smallest size worth trying.
+        size: the size that did not fit.
+        what: its name in messages, with ``{}`` for the size.
+        least: the smallest size to try.
 
     Raises:
         DeviceError: ``size`` already is ``least``.
@@ -34,8 +34,8 @@ def smaller(size: int, what: str, least: int = 1) -> int:
 
     if size <= least:
         raise DeviceError(
-            f"the GPU's memory does not hold {what.format(size)}. Free it of other programs, or "
-            "set 'device: cpu' in the configuration"
+            f"the GPU's memory does not hold {what.format(size)}. Close other programs that use "
+            "it, or set 'device: cpu' in the configuration"
         ) from None
     half = max(least, size // 2)
     logger.warning("the GPU's memory does not hold %s; trying %d", what.format(size), half)
@@ -44,7 +44,7 @@ def smaller(size: int, what: str, least: int = 1) -> int:
 
 
 def machine() -> str:
-    """Name the processor and count the cores, for whoever reads a run time."""
+    """Return the name of the processor and the number of its cores."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -54,11 +54,11 @@ def machine() -> str:
 
 
 def _mkl_branch() -> str:
-    """Return the setting by which MKL rounds alike in any number of threads, eight at least.
+    """Return the value of ``MKL_CBWR`` with which MKL rounds alike for any number of threads.
 
-    Left to itself it cuts some matrix products differently in eight threads than in two, and the
-    figures of ``--cores 2`` are not quite those of ``--cores 8``. It has to be set before MKL is
-    loaded, costs little if anything, and concerns no other library.
+    Without it MKL splits some matrix products differently for two threads than for eight, and the
+    results of ``--cores 2`` and ``--cores 8`` differ in the last digits. It must be set before MKL
+    is loaded, and costs little if any time.
     """
     try:
         cpu = Path("/proc/cpuinfo").read_text(encoding="utf-8")
@@ -68,17 +68,24 @@ def _mkl_branch() -> str:
 
 
 def use_device(config: Mapping[str, Any], threads: int) -> str:
-    """Settle ``device: auto | cpu | cuda`` on this machine and bound torch's CPU threads.
+    """Choose the device for ``device: auto | cpu | cuda``, and set up torch.
+
+    Args:
+        config: with ``device`` and ``tf32``.
+        threads: most CPU threads of torch.
+
+    Returns:
+        ``cpu`` or ``cuda``.
 
     Raises:
-        DeviceError: ``cuda`` is demanded and there is none. It is never replaced by the CPU.
+        DeviceError: ``cuda`` is configured and there is none. The CPU never replaces it.
     """
     started = time.perf_counter()
     os.environ.setdefault("MKL_CBWR", _mkl_branch())
-    # Threads that wait for each other go to sleep: spinning, they take the cores of the jobs beside
-    # them, and with more threads than free cores everything slows down several times.
+    # Threads that wait for each other sleep. With active waiting they take the cores of other jobs,
+    # and with more threads than free cores everything becomes several times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # Nothing a million new objects of an import would be collected for.
+    # The import creates a million objects and frees none: collecting garbage only takes time.
     gc.disable()
     import torch
 
@@ -89,12 +96,12 @@ def use_device(config: Mapping[str, Any], threads: int) -> str:
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
         raise DeviceError(
-            "the configuration demands 'device: cuda', but torch finds no usable CUDA device on "
+            "the configuration has 'device: cuda', but torch finds no usable CUDA device on "
             "this machine. Set 'device: auto' or 'device: cpu', or run on a machine with a GPU."
         )
     chosen = "cuda" if available and device != "cpu" else "cpu"
-    # TF32 keeps 10 bits of the mantissa, which moves nearest neighbours from one device to another:
-    # faster, and off unless asked for. torch's own default has it on for convolutions.
+    # TF32 keeps 10 bits of the mantissa: faster, but nearest neighbours differ from those of a CPU.
+    # It is off unless configured; torch's own default is on for convolutions.
     torch.backends.cuda.matmul.allow_tf32 = config["tf32"]
     torch.backends.cudnn.allow_tf32 = config["tf32"]
     torch.backends.cudnn.benchmark = False

@@ -1,7 +1,4 @@
-"""Room on a disk, looked at before it is written to.
-
-HDF5 cannot be told that a disk is full: it ends the process. What is written is of known size.
-"""
+"""Free disk space, checked before writing: HDF5 ends the process when a disk is full."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from indad.core.errors import DiskError, IndadError
 
 
 def shortage(folder: Path, needed: int, reserve: int) -> str:
-    """Say that ``needed`` bytes and a reserve do not fit on the disk of a folder; "" if they do."""
+    """Return a message if ``needed`` bytes and a reserve do not fit on a folder's disk, else ""."""
     free = shutil.disk_usage(folder).free
     if needed + reserve <= free:
         return ""
@@ -28,22 +25,22 @@ def shortage(folder: Path, needed: int, reserve: int) -> str:
 
 
 def require_room(path: Path, needed: int) -> None:
-    """Make sure that a file of ``needed`` bytes can be written at ``path``.
+    """Check that a file of ``needed`` bytes fits on the disk of ``path``.
 
     Raises:
-        DiskError: it cannot.
+        DiskError: it does not.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A hundredth and half a megabyte for what HDF5 keeps beside the numbers.
-    if said := shortage(path.parent, needed + needed // 100, 1 << 19):
+    # A hundredth and half a megabyte for the metadata of HDF5.
+    if message := shortage(path.parent, needed + needed // 100, 1 << 19):
         raise DiskError(
-            f"{path}: the disk is full: {said}; free some space, then run again; what is finished "
-            "is kept"
+            f"{path}: the disk is full: {message}; free some space, then run again; finished "
+            "results are kept"
         )
 
 
-#: What a full or write-protected disk makes of a write, and what to do about it. HDF5 and
-#: safetensors give the number in their text only.
+#: Error numbers of full, failing and write-protected disks, with messages. HDF5 and safetensors
+#: give the number in their text only.
 _DISK = {
     errno.ENOSPC: "the disk is full; free some space",
     errno.EDQUOT: "your disk quota is used up; free some space",
@@ -55,10 +52,10 @@ _DISK = {
 
 @contextlib.contextmanager
 def explain_disk_errors() -> Iterator[None]:
-    """Turn the errors of a full, failing or write-protected disk into one the user can mend.
+    """Replace the errors of a full, failing or write-protected disk by one with clear advice.
 
     Raises:
-        DiskError: for these; any other error passes.
+        DiskError: for these; other errors are raised unchanged.
     """
     try:
         yield
@@ -73,6 +70,6 @@ def explain_disk_errors() -> Iterator[None]:
             raise
         place = getattr(error, "filename", None)
         raise DiskError(
-            f"{f'{place}: ' if place else ''}{_DISK[number]}, then run again; what is finished is "
-            f"kept [{type(error).__name__}: {str(error).splitlines()[0]}]"
+            f"{f'{place}: ' if place else ''}{_DISK[number]}, then run again; finished results "
+            f"are kept [{type(error).__name__}: {str(error).splitlines()[0]}]"
         ) from error

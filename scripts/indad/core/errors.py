@@ -1,12 +1,12 @@
-"""The errors a user can mend: each message names the file or key, what is wrong and what to do."""
+"""Errors the user can fix: each message names the file or key, what is wrong and what to do."""
 
 
 class IndadError(Exception):
-    """Base of every error whose message is meant for the user, shown without a traceback."""
+    """Base class of errors that are shown to the user without a traceback."""
 
 
 class ConfigError(IndadError):
-    """A key of the configuration has a value that cannot be used."""
+    """A key of the configuration has an invalid value."""
 
 
 class DataError(IndadError):
@@ -22,8 +22,8 @@ class StoreError(IndadError):
 
 
 class DeviceError(IndadError):
-    """The demanded device is not there."""
+    """The configured device is missing, or its memory is too small."""
 
 
 class DiskError(IndadError):
-    """A disk is full, fails, or may not be written to."""
+    """A disk is full, fails, or is write-protected."""

@@ -1,4 +1,4 @@
-"""Progress of long work: plain lines with an ETA in the log, a few seconds apart."""
+"""Progress of long tasks: lines with the time left in the log."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 logger = logging.getLogger("indad")
 
-#: What the library calls as it goes: ``progress(done, total)``.
+#: Called by the library after each step: ``progress(done, total)``.
 Progress = Callable[[int, int], None]
 
 
@@ -17,7 +17,7 @@ def ignore(done: int, total: int) -> None:
 
 
 def duration(seconds: float) -> str:
-    """Say a time span the way a person would: ``4 s``, ``2:05 min``, ``1:02 h``."""
+    """Format a time span: ``4 s``, ``2:05 min``, ``1:02 h``."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -29,8 +29,7 @@ def duration(seconds: float) -> str:
 class LoggedProgress:
     """Log ``what: done/total unit, time left``, at most every ``every`` seconds, and at the end.
 
-    The log is what the terminal display follows too (see ``run.py``), so that a job that runs on
-    another machine shows its progress in the same way as a local one.
+    The progress display reads these lines too, so that jobs on other machines appear in it.
     """
 
     def __init__(self, what: str, unit: str = "images", every: float = 1.0) -> None:
@@ -45,7 +44,7 @@ class LoggedProgress:
         elapsed = now - self.started
         if done >= total:
             logger.info("%s: %d %s in %s", self.what, total, self.unit, duration(elapsed))
-        elif done < total / 20:  # too early to tell: the first steps are seldom typical
+        elif done < total / 20:  # too early for an estimate: the first steps are seldom typical
             logger.info("%s: %d/%d %s", self.what, done, total, self.unit)
         else:
             left = duration(elapsed / done * (total - done))

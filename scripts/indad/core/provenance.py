@@ -1,9 +1,9 @@
-"""What every figure comes from: recorded beside each metrics file, gathered for a whole run.
+"""Where results come from: a record for each metrics file, and one of all for a run.
 
 A chain of digests leads from a table back to the images. The feature store names the weights, the
-manifest and its settings; the file of anomaly maps names the store and the model; the record beside
-a metrics file names them all. ``provenance.json`` gathers the records of a run, and
-`indad.pipeline.verify` holds them against what is on disk.
+manifest and its settings; the file of anomaly maps names the store and the model; the record of a
+metrics file names them all. ``provenance.json`` gathers the records of a run, and
+`indad.pipeline.verify` compares them with the files on disk.
 """
 
 from __future__ import annotations
@@ -14,26 +14,23 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from indad import __version__
 from indad.core import checksum
 from indad.core.device import machine
 from indad.core.errors import StoreError
 
-if TYPE_CHECKING:
-    pass
-
-#: Raised when a record holds something else.
+#: Raised when the content of records changes.
 VERSION = 1
 KEYS = ("dataset", "category", "experiment", "seed")
 PACKAGES = ("torch", "timm", "numpy", "scipy", "scikit-learn", "pandas", "pillow", "h5py")
-#: Products with a seal of their own; of the others the SHA-256 is taken.
-SEALED = ("pixels", "features", "model", "maps", "resamples")
+#: Products with a checksum inside; for the others the SHA-256 is computed.
+_WITH_CHECKSUM = ("pixels", "features", "model", "maps", "resamples")
 
 
 def here(device: str) -> dict[str, Any]:
-    """Say where a stage runs: device, hardware and versions."""
+    """Return the device, hardware and versions of a stage."""
     hardware = machine()
     if device != "cpu":
         import torch
@@ -43,7 +40,7 @@ def here(device: str) -> dict[str, Any]:
 
 
 def software() -> dict[str, str]:
-    """Return the versions that may change a figure."""
+    """Return the versions of software that may change a result."""
     found = {"indad": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -54,7 +51,7 @@ def software() -> dict[str, str]:
 
 
 def revision(folder: Path) -> str | None:
-    """Return the git commit of the code in ``folder``, "+" behind it if files differ from it."""
+    """Return the git commit of the code in ``folder``, followed by "+" if files differ from it."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(folder), *arguments]
@@ -70,35 +67,29 @@ def revision(folder: Path) -> str | None:
         return None
 
 
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, hex.
+def recorded_digest(kind: str, path: Path) -> str:
+    """Return the digest of a product: the one recorded in the file, or else its SHA-256.
 
     Raises:
-        StoreError: it cannot be read.
+        StoreError: the file cannot be read, or has no checksum.
     """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be read ({error.strerror})") from None
-
-
-def recorded_digest(kind: str, path: Path) -> str:
-    """Return the digest of a product; a sealed one states its own, whatever its size."""
-    return (
-        f"xxh3_128:{checksum.recorded_digest(path)}" if kind in SEALED else f"sha256:{sha256(path)}"
-    )
+    if kind in _WITH_CHECKSUM:
+        return f"xxh3_128:{checksum.recorded_digest(path)}"
+    return compute_digest("sha256:", path)
 
 
 def compute_digest(digest: str, path: Path) -> str:
-    """Return the digest of a file as it is now, all of it read, of the same kind as ``digest``.
+    """Read a whole file and return its digest, of the same kind as ``digest``.
 
     Raises:
-        StoreError: it cannot be read, or does not match its own seal.
+        StoreError: the file cannot be read, or does not match its own checksum.
     """
-    if digest.startswith("sha256:"):
-        return f"sha256:{sha256(path)}"
-    return f"xxh3_128:{checksum.check(path).digest}"
+    if not digest.startswith("sha256:"):
+        return f"xxh3_128:{checksum.check(path).digest}"
+    try:
+        return f"sha256:{checksum.sha256_file(path)}"
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def write_record(
@@ -107,13 +98,13 @@ def write_record(
     made_with: Mapping[str, Any],
     files: Mapping[str, Path],
 ) -> None:
-    """Write what a metrics file comes from.
+    """Write the record of a metrics file.
 
     Args:
         path: the record (JSON).
         keys: dataset, category, experiment and seed.
-        made_with: of the scores; names the model and the features.
-        files: the products used and made, by kind.
+        made_with: attributes of the scores, which name the model and the features.
+        files: input and output files by kind.
     """
     digests = {kind: recorded_digest(kind, file) for kind, file in files.items()}
     digests |= {kind: made_with[kind] for kind in ("features", "model", "calibration")}
@@ -130,24 +121,24 @@ def write_record(
 
 
 def read_record(path: Path, metrics: Path) -> dict[str, Any]:
-    """Read the record of a metrics file, and check that it is that file's.
+    """Read the record of a metrics file.
 
     Raises:
-        StoreError: the record is missing or damaged, or the metrics are others.
+        StoreError: the record is missing or damaged, or is not of these metrics.
     """
     record = checksum.read_json(path)
     if record.get("version") != VERSION:
         raise StoreError(f"{path}: record of another version; delete it and run again")
     if record["digests"]["metrics"] != recorded_digest("metrics", metrics):
         raise StoreError(
-            f"{metrics}: not the metrics that were computed: damaged or edited since; delete it "
-            "and run again"
+            f"{metrics}: not the metrics that were computed: damaged or edited; delete it and run "
+            "again"
         )
     return record
 
 
 def line(records: Sequence[Mapping[str, Any]]) -> str:
-    """Return a line for under the tables: what they come from, without a date."""
+    """Return the line below the tables: software, weights, data and device, without a date."""
     made = [record["made_with"] for record in records]
     features = [each["features_made_with"] for each in made]
     versions = made[0]["versions"]
@@ -166,7 +157,7 @@ def line(records: Sequence[Mapping[str, Any]]) -> str:
         f"data {', '.join(f'{name} {value}' for name, value in hashes.items())}",
         f"computed on {', '.join(sorted(computed))}",
     ]
-    return f"Provenance: {'; '.join(parts)}. All of it is in `provenance.json`.\n"
+    return f"Provenance: {'; '.join(parts)}. Details are in `provenance.json`.\n"
 
 
 def write(
@@ -178,14 +169,14 @@ def write(
     """Gather the records of a run.
 
     Args:
-        path: ``provenance.json``, at the root of the results.
+        path: ``provenance.json``, in the results folder.
         records: of every dataset, category, experiment and seed.
-        runs: for each record its product files by kind, relative to the results, and ``folder``
-            of the images.
-        tables: what was made of all metrics.
+        runs: for each record its files by kind, relative to the results folder, and ``folder`` of
+            the images.
+        tables: files made of all metrics.
 
     Raises:
-        StoreError: two results come from different files of the same name.
+        StoreError: two results come from different versions of a file.
     """
     root = path.parent
     digests: dict[str, str] = {}
@@ -196,8 +187,8 @@ def write(
             digest = record["digests"][kind]
             if digests.setdefault(file, digest) != digest:
                 raise StoreError(
-                    f"{root / file}: was made anew after some results were computed from it, so "
-                    "the tables would mix two; delete the folder 'scores' and run again"
+                    f"{root / file}: was replaced after some results were computed from it, so the "
+                    "tables would mix two versions; delete the folder 'scores' and run again"
                 )
         listed.append({**record, "files": files})
         features = record["made_with"]["features_made_with"]
@@ -225,7 +216,7 @@ def write(
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read what `write` gathered.
+    """Read the file of `write`.
 
     Raises:
         StoreError: the file is missing, damaged or of another version.
@@ -237,6 +228,6 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _portable(folder: str, root: Path) -> str:
-    """Return a folder's path relative to the results if it lies there, so that they can move."""
+    """Return a folder's path, relative if it is in the results folder, which may be moved."""
     path, base = Path(folder).absolute(), root.absolute()
     return path.relative_to(base).as_posix() if path.is_relative_to(base) else str(path)

@@ -1,4 +1,4 @@
-"""What a results folder holds: data, features, models, experiments and their metrics."""
+"""The content of a results folder: data, features, models, experiments and their metrics."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Experiment:
     Attributes:
         name: as in the configuration.
         seed: its seed.
-        scores: the folder of its scores, which can be handed to ``run.py predict``.
-        parameters: those that act in scoring.
+        scores: the folder of its scores, an argument for ``run.py predict``.
+        parameters: those of scoring.
         metrics: name to value in [0, 1]; empty where it was not evaluated.
     """
 
@@ -47,7 +47,7 @@ class Model:
         path: the model file.
         method: its method.
         backbone: timm's name.
-        parameters: what it was fitted with, the layers left to the extractor and the seed aside.
+        parameters: those of the fit that are set, without the seed.
         seed: its seed.
         bytes: size of the file.
         problem: why it cannot be read, or "".
@@ -66,7 +66,7 @@ class Model:
 
 @dataclass
 class Category:
-    """What there is of one category.
+    """The products of one category.
 
     Attributes:
         dataset: its data set.
@@ -76,7 +76,7 @@ class Category:
         defective: defective test images.
         features: its feature stores.
         models: its fitted models.
-        others: experiments whose model is not there (any more).
+        others: experiments without a model file.
     """
 
     dataset: str
@@ -90,9 +90,9 @@ class Category:
 
 
 def survey(results: Path) -> list[Category]:
-    """Look through a results folder; an empty list where nothing was computed.
+    """List the categories of a results folder; the list is empty where nothing was computed.
 
-    A product that cannot be read is said of its model, and keeps nothing else from being listed.
+    A model that cannot be read has a ``problem``; everything else is listed nevertheless.
     """
     found: dict[tuple[str, str], Category] = {}
 

@@ -1,4 +1,4 @@
-"""Hold a finished run against its ``provenance.json``: what no longer matches, and what does."""
+"""Compare a finished run with its ``provenance.json``, and list what no longer matches."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from indad.evaluation import evaluate, scores
 from indad.evaluation.metrics import image_metrics
 from indad.features.weights import weights_sha256_of
 
-#: Largest difference of a recomputed AUROC: metrics are written with ten digits.
+#: Largest difference of a recomputed AUROC: metrics have ten digits.
 CLOSE = 1e-9
-#: Kinds of product in the order they are made, and their headings.
+#: Kinds of files in the order in which they are made, and their headings.
 HEADINGS = {
     "manifest": "manifests",
     "pixels": "decoded images",
@@ -31,7 +31,7 @@ HEADINGS = {
     "metrics": "metrics",
     "resamples": "resampled metrics",
     "table": "tables and all metrics",
-    "chain": "figures follow from the scores",
+    "chain": "metrics computed again from scores",
     "data": "images and masks of the data",
     "weights": "backbone weights",
 }
@@ -39,12 +39,12 @@ HEADINGS = {
 
 @dataclass
 class Report:
-    """What was compared.
+    """The result of a comparison.
 
     Attributes:
-        checked: how many of each kind, in the order of ``HEADINGS``.
-        problems: kind and what no longer matches.
-        left_out: what could not be compared, and why.
+        checked: number of comparisons of each kind.
+        problems: kind and message of each mismatch.
+        left_out: what was not compared, and why.
     """
 
     checked: Counter[str] = field(default_factory=Counter)
@@ -52,7 +52,7 @@ class Report:
     left_out: list[str] = field(default_factory=list)
 
     def compare(self, kind: str, check: Callable[[], str | None]) -> None:
-        """Count a comparison, and keep what it says or what error it raises."""
+        """Run a check and count it; keep the message it returns or the error it raises."""
         self.checked[kind] += 1
         try:
             problem = check()
@@ -63,14 +63,14 @@ class Report:
 
 
 def verify(results: Path, *, data: bool = True, progress: Progress = ignore) -> Report:
-    """Re-check a finished run: every file, the chain between them, the data and the weights.
+    """Check a finished run: every file, the chain between them, the data and the weights.
 
-    All files are read whole. Nothing is written, no torch is needed.
+    Every file is read completely. Nothing is written, and torch is not needed.
 
     Args:
-        results: the folder of all products.
-        data: also hash the images and masks that the manifests name.
-        progress: called with files done and in all.
+        results: the results folder.
+        data: also hash the images and masks of the manifests.
+        progress: called with the number of finished files and of all.
 
     Raises:
         StoreError: there is no ``provenance.json``, or it is damaged.
@@ -102,7 +102,7 @@ def _verify(
             for row_check in _images(results / file, results / folder, report):
                 report.compare("data", row_check)
     else:
-        report.left_out.append("images and masks of the data: not asked for")
+        report.left_out.append("images and masks of the data: switched off")
     for sha256, each in found["weights"].items():
         named = None if each["weights"] == "timm" else each["weights"]
         if named in (None, "random"):
@@ -114,7 +114,7 @@ def _verify(
 
 def _file(path: Path, digest: str) -> str | None:
     if not path.is_file():
-        return f"{path}: is gone"
+        return f"{path}: is missing"
     found = provenance.compute_digest(digest, path)
     return None if found == digest else f"{path}: is not the file the tables come from ({found})"
 
@@ -123,7 +123,8 @@ def _same_metrics(results: Path, found: Mapping[str, Any]) -> str | None:
     """Compare metrics.csv with the metrics of the runs it gathers."""
     gathered = evaluate.read([results / "metrics.csv"])
     single = evaluate.read(results / run["files"]["metrics"] for run in found["runs"])
-    return None if gathered.equals(single) else f"{results / 'metrics.csv'}: not those of the runs"
+    same = gathered.equals(single)
+    return None if same else f"{results / 'metrics.csv'}: differs from the metrics of the runs"
 
 
 def _follows(results: Path, run: Mapping[str, Any]) -> str | None:
@@ -135,29 +136,29 @@ def _follows(results: Path, run: Mapping[str, Any]) -> str | None:
     rows = images[images["split"] == "test"]
     for column in ("image", "label", "defect"):
         if list(table[column]) != list(rows[column]):
-            return f"{files['scores']}: its column {column} is not that of {files['manifest']}"
+            return f"{files['scores']}: column {column} differs from that of {files['manifest']}"
     metrics = evaluate.read([files["metrics"]]).set_index("metric")["value"]
-    stated, value = float(metrics["image_auroc"]), math.nan
+    recorded, value = float(metrics["image_auroc"]), math.nan
     if table["label"].nunique() > 1:
         computed = image_metrics(table["label"].to_numpy(), table["score"].to_numpy())
         value = computed["image_auroc"]
-    if not (abs(stated - value) <= CLOSE or (math.isnan(stated) and math.isnan(value))):
+    if not (abs(recorded - value) <= CLOSE or (math.isnan(recorded) and math.isnan(value))):
         return (
-            f"{files['metrics']}: image AUROC {stated:.6f}, but the scores of {files['scores']} "
+            f"{files['metrics']}: image AUROC {recorded:.6f}, but the scores of {files['scores']} "
             f"give {value:.6f}"
         )
     return None
 
 
 def _images(path: Path, folder: Path, report: Report) -> Iterator[Callable[[], str | None]]:
-    """Yield a comparison for every file that a manifest names."""
+    """Yield a check for every file of a manifest."""
     try:
         rows = manifest.read(path)
     except DataError:
-        return  # said already, of the file itself
+        return  # reported already, by the check of the manifest itself
     if not folder.is_dir():
         report.checked["data"] += len(rows)
-        report.problems.append(("data", f"{folder}: the data folder is gone"))
+        report.problems.append(("data", f"{folder}: the data folder is missing"))
         return
     for row in rows.itertuples():
         for name, sha256 in ((row.image, row.sha256), (row.mask, row.mask_sha256)):
@@ -167,10 +168,11 @@ def _images(path: Path, folder: Path, report: Report) -> Iterator[Callable[[], s
 
 def _image(path: Path, sha256: str) -> str | None:
     if not path.is_file():
-        return f"{path}: is gone"
-    return None if provenance.sha256(path) == sha256 else f"{path}: is not the file of the manifest"
+        return f"{path}: is missing"
+    found = provenance.compute_digest("sha256:", path)
+    return None if found == f"sha256:{sha256}" else f"{path}: is not the file of the manifest"
 
 
 def _weights(named: str, sha256: str) -> str | None:
     found = weights_sha256_of(named)
-    return None if found == sha256 else f"weights {named}: are others now (sha256 {found})"
+    return None if found == sha256 else f"weights {named}: are different now (sha256 {found})"
