@@ -2,8 +2,8 @@
 
     python tests/fuzz.py GROUP FOLDER
 
-Each case is made from its number alone. Its name is written to FOLDER/case before the file is
-read, so that whoever started this knows what crashed it; the outcomes are printed as JSON.
+Each case depends on its number only. Its name is written to FOLDER/case before the file is read, so
+that the parent process knows which case crashed; the results are printed as JSON.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ class Reader:
         file: a sound file.
         read: reads ``file``'s content from its place; returns what can be compared.
         cases: how many damaged files.
-        told_apart: where there is no checksum: whether what comes after refuses a file that was
-            read as something else. None: it must never be.
-        sealed: every damage must be refused, even one that changes nothing.
+        noticed: for files without a checksum: whether a later stage refuses a file that was read
+            with other content. None: that must never happen.
+        strict: every damage must be refused, even one that changes nothing.
         foreign: another file to splice pieces of.
     """
 
@@ -62,8 +62,8 @@ class Reader:
     file: Path
     read: Callable[[], Any]
     cases: int
-    told_apart: Callable[[], bool] | None = None
-    sealed: bool = False
+    noticed: Callable[[], bool] | None = None
+    strict: bool = False
     foreign: bytes = b""
 
 
@@ -114,20 +114,20 @@ def _alarm(*_: Any) -> None:
 
 
 def outcome(reader: Reader, expected: Any) -> str:
-    """Read the damaged file and say what became of it."""
+    """Read the damaged file and classify the result."""
     try:
         found = reader.read()
     except IndadError as error:
-        return "refused" if str(error) else "failed: an error without words"
+        return "refused" if str(error) else "failed: an error without a message"
     except BaseException as error:
         return f"failed: {type(error).__name__}: {error}"
-    if reader.sealed:
+    if reader.strict:
         return "failed: damage unnoticed"
     if same(found, expected):
         return "equal"
-    if reader.told_apart is None:
-        return "failed: read as something else"
-    return "told apart" if reader.told_apart() else "failed: not told apart"
+    if reader.noticed is None:
+        return "failed: read with other content"
+    return "noticed" if reader.noticed() else "failed: not noticed"
 
 
 def run(readers: list[Reader], folder: Path) -> dict[str, Any]:
@@ -210,8 +210,8 @@ def _scores(folder: Path, seed: int) -> tuple[Path, Path]:
     return folder / "scores.csv", folder / "maps.h5"
 
 
-def sealed(folder: Path) -> list[Reader]:
-    """Files with a seal of their own, and the table that another file's seal covers."""
+def checksums(folder: Path) -> list[Reader]:
+    """Files with a checksum inside, and the table whose digest is in another file."""
     rng = np.random.default_rng(0)
     images = category(folder / "widget", rng)
     rows = manifest.build(images)
@@ -244,14 +244,14 @@ def sealed(folder: Path) -> list[Reader]:
     other_store = (folder / "other.h5").read_bytes()
     return [
         Reader("feature store", folder / "f.h5", lambda: _read_store(folder / "f.h5"), 1200,
-               sealed=True, foreign=other_store),
-        Reader("decoded images", folder / "p.h5", read_pixels, 1200, sealed=True),
+               strict=True, foreign=other_store),
+        Reader("decoded images", folder / "p.h5", read_pixels, 1200, strict=True),
         Reader("anomaly maps", maps, lambda: scores.read(table, maps)[:2], 1000,
-               sealed=True, foreign=other_maps.read_bytes()),
-        Reader("resamples", folder / "r.h5", read_resamples, 500, sealed=True),
+               strict=True, foreign=other_maps.read_bytes()),
+        Reader("resamples", folder / "r.h5", read_resamples, 500, strict=True),
         Reader("calibration", folder / "calibration.json",
-               lambda: calibration.read(folder / "calibration.json"), 400, sealed=True),
-        Reader("scores", table, lambda: scores.read(table, maps)[:2], 1000, sealed=True),
+               lambda: calibration.read(folder / "calibration.json"), 400, strict=True),
+        Reader("scores", table, lambda: scores.read(table, maps)[:2], 1000, strict=True),
     ]  # fmt: skip
 
 
@@ -275,7 +275,7 @@ def models(folder: Path) -> list[Reader]:
             found = methods.load(path, gallery=train)
             return [found.parameters, {k: v.numpy() for k, v in found._state().items()}]
 
-        readers.append(Reader(f"model of {name}", path, read, 600, sealed=True, foreign=foreign))
+        readers.append(Reader(f"model of {name}", path, read, 600, strict=True, foreign=foreign))
     return readers
 
 
@@ -306,7 +306,7 @@ def weights(folder: Path) -> list[Reader]:
             fill(model, own, read_tensors(path, "net", own, None), str(path))
             return digest_of(own)
 
-        def told_apart() -> bool:
+        def noticed() -> bool:
             """Whether features made with the sound weights are refused."""
             found = weights_sha256_of(str(path))
             try:
@@ -315,7 +315,7 @@ def weights(folder: Path) -> list[Reader]:
                 return found != sound
             return False
 
-        return Reader(f"weights {name}", path, read, cases, told_apart)
+        return Reader(f"weights {name}", path, read, cases, noticed)
 
     return [reader("w.pth", 700), reader("legacy.pth", 500), reader("w.safetensors", 600)]
 
@@ -378,8 +378,8 @@ def tables(folder: Path) -> list[Reader]:
 
     return [
         Reader("manifest", folder / "m.csv", lambda: manifest.read(folder / "m.csv"), 700),
-        Reader("metrics", metrics, read_metrics, 500, sealed=True),
-        Reader("record of metrics", record, read_metrics, 500, sealed=True),
+        Reader("metrics", metrics, read_metrics, 500, strict=True),
+        Reader("record of metrics", record, read_metrics, 500, strict=True),
         # An address or a path that differs is another place, where the archive's hash decides.
         Reader("record of an archive", archive, lambda: archives.read_record(archive), 400,
                lambda: True),
@@ -408,7 +408,7 @@ def config(folder: Path) -> list[Reader]:
 
 
 DEFAULTS = {"results": "results", "device": "auto", "threads": 8}
-GROUPS = {"sealed": sealed, "models": models, "weights": weights, "images": images,
+GROUPS = {"checksums": checksums, "models": models, "weights": weights, "images": images,
           "tables": tables, "config": config}  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Features kept for other results folders: the same ones, never others, and never a damaged one."""
+"""The cache gives the same features, never others, and never a damaged file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from conftest import save_image
 from indad.core.errors import StoreError
 from indad.data import decode, manifest
 from indad.data.images import Geometry
-from indad.features import cache
+from indad.features import settings
 from indad.features.cache import FeatureCache
 from indad.features.store import FeatureStore
 from indad.pipeline import job
@@ -79,7 +79,7 @@ def test_another_folder_takes_them_without_a_backbone(tmp_path, monkeypatch, cap
     second = run(tmp_path, "two/f.h5")
     assert second.read_bytes() == first.read_bytes() == file.read_bytes()
     assert second.stat().st_ino != file.stat().st_ino
-    assert f"{cache.TAKEN}: {file}" in caplog.text
+    assert f"cache: features copied from {file}" in caplog.text
     assert file.stat().st_mtime > 1, "nobody could tell that it was used"
 
 
@@ -118,7 +118,7 @@ def test_the_address_is_of_all_that_features_depend_on(category, indexed, tmp_pa
     image = category / indexed["image"].iloc[0]
     save_image(image, np.asarray(Image.open(image)) ^ 1)
     found.append(address(manifest.build(category)))
-    monkeypatch.setattr(cache, "version", lambda name: f"another {name}")
+    monkeypatch.setattr(settings, "version", lambda name: f"another {name}")
     found.append(address(indexed))
     assert len(set(found)) == len(found)
 
@@ -140,7 +140,7 @@ def test_damaged_ones_are_removed_and_made_anew(tmp_path, caplog, kind):
     file.write_bytes(bad)
     second = run(tmp_path, "two/f.h5")
     assert second.read_bytes() == first
-    assert f"cache: {file} is not used, and removed" in caplog.text
+    assert f"cache: {file} is not used and was removed" in caplog.text
     assert [path.read_bytes() for path in kept(tmp_path)] == [first]
     assert not list(tmp_path.rglob("*.tmp*"))
 
@@ -165,7 +165,7 @@ def test_a_cache_that_cannot_be_written_to_stops_nothing(tmp_path, caplog):
     features = run(tmp_path, "f.h5")
     with FeatureStore(features) as store:
         assert len(store.split("train")) == 3
-    assert "is not kept there" in caplog.text
+    assert "could not be stored" in caplog.text
 
 
 @pytest.mark.slow
@@ -182,7 +182,7 @@ def test_a_second_results_folder_runs_no_backbone(tmp_path):
         features.append((folder / target).read_bytes())
     assert "extract: loading" in logs[0]
     assert "extract: loading" not in logs[1]
-    assert cache.TAKEN in logs[1]
+    assert "cache: features copied from" in logs[1]
     assert features[0] == features[1]
     # The copy is as new as its making: nothing is made again, nor when the cache moves.
     shared["cache"] = str(tmp_path / "elsewhere")

@@ -1,4 +1,4 @@
-"""From files to features: every image decoded once, and every path gives the same numbers."""
+"""From files to features: every image is decoded once, and every way gives the same numbers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from indad.core.errors import DataError, DeviceError, StoreError
 from indad.data import decode, manifest
 from indad.data.decode import Pixels
 from indad.data.images import Geometry, read_image, read_mask
-from indad.features.extract import _Beside, extract
+from indad.features.extract import BackgroundWriter, extract
 from indad.features.store import FeatureStore
 
 GEOMETRY = Geometry.from_config(40, 32)
@@ -178,7 +178,7 @@ def test_lower_precision_is_near_and_recorded(precision, decoded, table, extract
         FeatureStore(tmp_path / "g.h5", {"precision": "float32"})
 
 
-def test_what_fails_beside_the_backbone_is_raised_and_nothing_is_left(
+def test_an_error_of_the_writing_thread_is_raised_and_nothing_is_left(
     decoded, table, extractor, tmp_path
 ):
     """The check of the values runs in the writing thread."""
@@ -219,9 +219,9 @@ def test_a_batch_too_large_for_the_gpu_is_halved(
     assert not (tmp_path / "h.h5").exists()
 
 
-def test_work_beside_runs_in_order_and_is_awaited():
+def test_the_background_writer_runs_tasks_in_order_and_waits():
     seen = []
-    with _Beside(2) as beside:
+    with BackgroundWriter(2) as background:
         for i in range(20):
-            beside.submit(lambda i=i: seen.append(i))
+            background.submit(lambda i=i: seen.append(i))
     assert seen == list(range(20))

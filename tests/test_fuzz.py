@@ -1,9 +1,8 @@
-"""More than ten thousand damaged files of every kind: each is refused, or harmless, or told apart.
+"""More than ten thousand damaged files of every kind: each is refused, harmless or noticed later.
 
-What is refused ends in one of the project's errors. What is harmless reads as the very same values.
-Formats without a checksum of their own (a bitmap, a state dict) may read as something else; then
-the next stage refuses it by its hash. An interpreter that crashes or hangs fails here and names the
-case.
+A refused file gives one of the project's errors. A harmless change leaves all values the same.
+Formats without a checksum (a bitmap, a state dict) may be read with other content; then the next
+stage refuses it by its hash. If the interpreter crashes or hangs, the test fails and names the case.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import pytest
 import fuzz
 from conftest import ROOT
 
-#: Most megabytes a damaged file may take: an image that states the most pixels read, as RGB.
+#: Most memory for reading a damaged file, in megabytes: an RGB image of the most pixels allowed.
 MOST_MB = 900
 
 

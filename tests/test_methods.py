@@ -242,7 +242,7 @@ def test_damaged_models_are_refused(detector, train, tmp_path):
     with pytest.raises(StoreError, match=r"model\.safetensors"):
         methods.load(path, gallery=train)
     path.write_bytes(b"")
-    with pytest.raises(StoreError, match="no model sealed by this project: damaged"):
+    with pytest.raises(StoreError, match="not a model with a checksum of this project: damaged"):
         methods.load(path, gallery=train)
     with pytest.raises(StoreError, match="no such model"):
         methods.load(tmp_path / "none.safetensors")

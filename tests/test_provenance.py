@@ -116,7 +116,7 @@ def test_weights_are_compared_where_they_are_a_file(tmp_path):
 
 
 def test_a_product_of_another_run_is_noticed(tmp_path):
-    """Sound and sealed, but not the one the tables come from."""
+    """Intact, but not the file the tables come from."""
     assert finished(tmp_path) == []
     with checksum.create_hdf5(tmp_path / "f.h5", "features", 1) as file:
         file.create_dataset("a", data=np.arange(9) + 1)

@@ -1,6 +1,8 @@
-"""A feature store is whole or absent, and refuses to be taken for another."""
+"""A feature store is complete or absent, and is read only with the expected settings."""
 
 from __future__ import annotations
+
+from contextlib import nullcontext
 
 import h5py
 import numpy as np
@@ -56,9 +58,26 @@ def test_other_settings_are_refused_by_name(tmp_path, rng):
         FeatureStore(
             tmp_path / "s.h5", {"backbone": "other", "weights_sha256": "cd", "layers": None}
         )
-    assert "backbone: the store has 'net', asked for 'other'" in str(error.value)
-    assert "weights_sha256: the store has 'ab', asked for 'cd'" in str(error.value)
+    assert "backbone: the store has 'net', expected 'other'" in str(error.value)
+    assert "weights_sha256: the store has 'ab', expected 'cd'" in str(error.value)
     assert "layers" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("device", "made", "configured", "same"),
+    [
+        ("cuda", False, False, True),
+        ("cuda", True, True, True),
+        ("cuda", True, False, False),
+        ("cuda", False, True, False),
+        ("cpu", False, True, True),  # a CPU has no TF32
+    ],
+)
+def test_tf32_must_be_as_configured_on_a_gpu(tmp_path, rng, device, made, configured, same):
+    write(tmp_path / "s.h5", rng, device=device, tf32=made)
+    expectation = nullcontext() if same else pytest.raises(StoreError, match="tf32: the store has")
+    with expectation, FeatureStore(tmp_path / "s.h5", {"tf32": configured}):
+        pass
 
 
 def test_a_failed_write_leaves_nothing(tmp_path, rng):
@@ -98,15 +117,15 @@ def test_damaged_stores_are_refused(tmp_path, rng):
     with pytest.raises(StoreError, match="no such feature store"):
         FeatureStore(path)
     path.write_bytes(b"junk")
-    with pytest.raises(StoreError, match="no feature store sealed by this project"):
+    with pytest.raises(StoreError, match="not a feature store with a checksum of this project"):
         FeatureStore(path)
     write(path, rng)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(StoreError, match=r"s\.h5: damaged: \d+ bytes, its seal says"):
+    with pytest.raises(StoreError, match=r"s\.h5: damaged: it has \d+ bytes instead of"):
         FeatureStore(path)
     with h5py.File(path, "w"):
         pass
-    with pytest.raises(StoreError, match="no feature store sealed by this project"):
+    with pytest.raises(StoreError, match="not a feature store with a checksum of this project"):
         FeatureStore(path)
     with checksum.create_hdf5(path, "features", 99):
         pass

@@ -341,13 +341,17 @@ def test_verify_finds_nothing_wrong_with_a_finished_run(finished, monkeypatch, c
     ("name", "kind", "message"),
     [
         ("manifests/drawn/wood.csv", "manifest", "is not the file the tables come from"),
-        ("pixels/drawn/wood/*.h5", "pixels", "damaged: its content does not match its seal"),
-        ("features/drawn/wood/*.h5", "features", "damaged: its content does not match its seal"),
-        ("models/drawn/wood/padim*/seed0.safetensors", "model", "does not match its seal"),
+        ("pixels/drawn/wood/*.h5", "pixels", "damaged: its content does not match its checksum"),
+        (
+            "features/drawn/wood/*.h5",
+            "features",
+            "damaged: its content does not match its checksum",
+        ),
+        ("models/drawn/wood/padim*/seed0.safetensors", "model", "does not match its checksum"),
         ("scores/drawn/wood/PaDiM/seed0/scores.csv", "scores", "is not the file the tables"),
-        ("scores/drawn/wood/PaDiM/seed0/maps.h5", "maps", "does not match its seal"),
+        ("scores/drawn/wood/PaDiM/seed0/maps.h5", "maps", "does not match its checksum"),
         ("scores/drawn/wood/PaDiM/seed0/calibration.json", "calibration", "is not the file"),
-        ("metrics/drawn/wood/PaDiM/seed0.h5", "resamples", "does not match its seal"),
+        ("metrics/drawn/wood/PaDiM/seed0.h5", "resamples", "does not match its checksum"),
         ("metrics/drawn/wood/PaDiM/seed0.csv", "metrics", "is not the file the tables come from"),
         ("metrics.csv", "table", "is not the file the tables come from"),
         ("tables/results.md", "table", "is not the file the tables come from"),
@@ -364,7 +368,7 @@ def test_verify_names_what_no_longer_matches(copied, name, kind, message):
         report = verify(copied)
         assert any(k == kind and str(path) in m and message in m for k, m in report.problems)
         path.unlink()
-        assert any(k == kind and "is gone" in m for k, m in verify(copied).problems)
+        assert any(k == kind and "is missing" in m for k, m in verify(copied).problems)
     finally:
         path.write_bytes(sound)
     assert not verify(copied, data=False).problems

@@ -20,8 +20,7 @@ from indad.core.progress import Progress, ignore
 from indad.data.decode import Pixels
 from indad.features import store
 from indad.features.backbone import Backbone, load_backbone
-from indad.features.cache import provenance
-from indad.features.settings import AUTO_BATCH, made_with
+from indad.features.settings import AUTO_BATCH, made_with, origin
 
 logger = logging.getLogger("indad")
 
@@ -190,7 +189,7 @@ def extract(
             "std": list(std),
             "input_size": list(size),
             "weights_source": backbone.weights_source,
-            **provenance(manifest, device, torch.backends.cudnn.allow_tf32),
+            **origin(manifest, device, torch.backends.cudnn.allow_tf32),
         }
         done = 0
         numbers = len(manifest) * sum(map(math.prod, shapes.values()))

@@ -1,25 +1,30 @@
-"""What identifies the features of an extractor: the settings a feature store must agree with."""
+"""The settings that identify features: what a feature store records and a reader compares."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any
 
+import pandas as pd
+
+from indad import __version__
 from indad.core.errors import WeightsError
+from indad.data.manifest import content_hash
 from indad.features.weights import weights_sha256_of
 
-#: Raised when features of the same settings would come out differently.
+#: Raised when features of the same settings would change.
 EXTRACT_VERSION = 2
-#: Images the backbone sees at once when the configuration says ``auto``. On a CPU the maps of a
-#: larger batch fall out of the cache; a GPU wants more to do.
+#: Images per batch of the backbone with ``batch_size: auto``. On a CPU the maps of a larger batch
+#: do not fit in the cache; a GPU needs more images to be busy.
 AUTO_BATCH = {"cpu": 8, "cuda": 64}
 
 
 def made_with(extractor: Mapping[str, Any], weights_sha256: str | None) -> dict[str, Any]:
-    """Return the settings a feature store of this extractor must have been made with.
+    """Return the settings of an extractor as its feature stores record them.
 
-    A value of None is not compared (see ``store.FeatureStore``). Batch size and device do not
-    change features beyond rounding and are left out.
+    A value of None is not compared (see ``store.FeatureStore``). The batch size is left out: it
+    changes features by rounding only.
     """
     return {
         "extract_version": EXTRACT_VERSION,
@@ -37,14 +42,35 @@ def made_with(extractor: Mapping[str, Any], weights_sha256: str | None) -> dict[
     }
 
 
-def expected_store(extractor: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``made_with`` for a stage that reads a store and never runs the backbone.
+def origin(manifest: pd.DataFrame, device: str, tf32: bool) -> dict[str, Any]:
+    """Return what a feature store records besides `made_with`: images, device and versions.
 
-    Such a stage may run where the weights file is not: then the hash is not compared, while all
-    settings still are.
+    Args:
+        manifest: the images.
+        device: ``cpu`` or ``cuda``.
+        tf32: whether a GPU may multiply with 10 bits of mantissa. A CPU never does.
+    """
+    packages = ("torch", "timm", "pillow", "numpy")
+    return {
+        "manifest_sha256": content_hash(manifest),
+        "device": device,
+        "tf32": device != "cpu" and tf32,
+        "versions": {"indad": __version__, **{name: version(name) for name in packages}},
+    }
+
+
+def expected_store(extractor: Mapping[str, Any], *, tf32: bool) -> dict[str, Any]:
+    """Return the settings a feature store must have for a stage that does not run the backbone.
+
+    Such a stage may run on a machine without the weights file: then its hash is not compared, while
+    all settings are.
+
+    Args:
+        extractor: settings as ``Config.extractor`` returns them.
+        tf32: as configured. Features of a CPU match either value, since a CPU has no TF32.
     """
     try:
         sha256 = weights_sha256_of(extractor["weights"])
     except WeightsError:
         sha256 = None
-    return made_with(extractor, sha256)
+    return made_with(extractor, sha256) | {"tf32": tf32}

@@ -1,4 +1,4 @@
-"""What a method sees of the features: layer maps of N images, in memory or on disk."""
+"""The features of N images as a method reads them, from memory or from disk."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from indad.data.images import Size
 
 
 class FeatureSource(Protocol):
-    """Feature maps of ``len(source)`` images, read piece by piece.
+    """Feature maps of ``len(source)`` images, read in parts.
 
     Attributes:
-        layers: names of the layers, shallow to deep as configured.
-        input_size: ``(H, W)`` of the images the features come from, which is the size anomaly
-            maps are given at.
-        path: the file behind the source, or None when it is in memory.
-        identity: a fingerprint of the content, by which a model knows its gallery again.
+        layers: names of the layers, in the configured order.
+        input_size: ``(H, W)`` of the images of the features, the size of the anomaly maps.
+        path: the file of the features, or None for features in memory.
+        identity: a fingerprint of the content, by which a model recognises its gallery.
     """
 
     layers: tuple[str, ...]
@@ -35,7 +34,7 @@ class FeatureSource(Protocol):
     def maps(
         self, layer: str, images: slice = slice(None), rows: slice = slice(None)
     ) -> np.ndarray:
-        """Return float32 ``(n, C, rows, w)``: some images, some rows of the grid."""
+        """Return float32 ``(n, C, rows, w)`` of some images and some rows of the grid."""
         ...
 
     def embedding(self, images: slice = slice(None)) -> np.ndarray:
@@ -48,7 +47,7 @@ class ArrayFeatures:
 
     Args:
         maps: layer name to ``(N, C, h, w)``.
-        embedding: ``(N, D)``; the mean over the last layer's positions when left out.
+        embedding: ``(N, D)``; by default the mean over the positions of the last layer.
         input_size: ``(H, W)`` in pixels of the images.
     """
 
@@ -96,13 +95,13 @@ def chunks(count: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
-def select_layers(source: FeatureSource, wanted: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the layers to use: ``wanted``, or all of the source's.
+def select_layers(source: FeatureSource, names: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the layers to use: ``names``, or all layers of the source.
 
     Raises:
-        ValueError: a wanted layer is not in the source.
+        ValueError: a layer is not in the source.
     """
-    layers = tuple(wanted or source.layers)
+    layers = tuple(names or source.layers)
     missing = [layer for layer in layers if layer not in source.layers]
     if missing:
         raise ValueError(

@@ -1,10 +1,9 @@
 """The feature store: one HDF5 file per category and extractor.
 
-Groups ``train`` and ``test``, each with one dataset per tapped layer ``(N, C, h, w)`` chunked by
+Groups ``train`` and ``test``, each with one dataset per layer ``(N, C, h, w)`` chunked by
 image, ``embedding (N, D)`` and ``image``; ``test`` also with ``label``, ``defect``, ``mask`` and
-``has_mask``. The attributes say what the features were made with; a reader that asks for anything
-else is refused. The file is sealed (``indad.core.checksum``): damage is found before anything is
-read.
+``has_mask``. The attributes record the settings of the features; a reader that expects others gets
+an error. The file has a checksum (``indad.core.checksum``), which is compared before it is read.
 """
 
 from __future__ import annotations
@@ -25,22 +24,20 @@ from indad.core import checksum
 from indad.core.errors import StoreError
 from indad.data.ground_truth import GroundTruth
 
-#: The layout of the file. A reader refuses any other.
+#: Version of the file's layout.
 SCHEMA_VERSION = 2
 KIND = "features"
 SPLITS = ("train", "test")
 _TEXT = h5py.string_dtype("utf-8")
-#: The setting under which a store says what it was made with.
+#: The attribute with the settings.
 _MADE_WITH = "made_with"
-
-
-#: Bytes after which what was written is sent to the disk. Left to the end, the caller of ``create``
-#: would wait for all of it at once; a writer beside the computation has the time.
+#: Bytes after which data is synced to the disk, by the writing thread during the computation.
+#: Synced at the end only, all of it would delay the caller of `create`.
 SYNC_BYTES = 64 << 20
 
 
 class StoreWriter:
-    """Writes a feature store; obtained from ``create``."""
+    """Writes a feature store; made by `create`."""
 
     def __init__(self, file: h5py.File, dtype: str, descriptor: int) -> None:
         self._file = file
@@ -55,7 +52,7 @@ class StoreWriter:
         shapes: Mapping[str, tuple[int, int, int]],
         embedding: int,
     ) -> None:
-        """Make room for a split: ``shapes`` gives ``(C, h, w)`` per layer."""
+        """Create the datasets of a split; ``shapes`` has ``(C, h, w)`` per layer."""
         group = self._file.create_group(split)
         count = len(images)
         group.create_dataset("image", data=list(images), dtype=_TEXT)
@@ -67,7 +64,7 @@ class StoreWriter:
     def write(
         self, split: str, start: int, maps: Mapping[str, np.ndarray], embedding: np.ndarray
     ) -> None:
-        """Write a batch of features beginning at image ``start``.
+        """Write a batch of features from image ``start`` on.
 
         Raises:
             StoreError: a value is not finite, or too large for float16.
@@ -99,7 +96,7 @@ class StoreWriter:
         has_mask: Sequence[bool],
         mask: np.ndarray,
     ) -> None:
-        """Add to ``test`` what is known of its images: labels and masks ``(N, H, W)``."""
+        """Add labels, defects and masks ``(N, H, W)`` of the test images."""
         group = self._file["test"]
         group.create_dataset("label", data=np.asarray(label, np.uint8))
         group.create_dataset("defect", data=list(defect), dtype=_TEXT)
@@ -115,7 +112,7 @@ def create(
 
     Args:
         path: the HDF5 file.
-        made_with: settings that a reader may ask for.
+        made_with: settings that a reader may compare.
         dtype: number format of the maps.
         room: bytes that will be written.
 
@@ -132,7 +129,7 @@ def create(
 
 
 def _shapes(file: h5py.File) -> dict[str, Any]:
-    """Say how many images and numbers a store holds, for estimates made without opening it."""
+    """Return the numbers of images and the shapes, for estimates made without opening the store."""
     test = file.get("test")
     if "train" not in file or test is None or "mask" not in test:
         return {}
@@ -151,13 +148,13 @@ class FeatureStore:
 
     Args:
         path: the HDF5 file.
-        expected: settings the store must have been made with, as ``{name: value}``; a name with
-            the value None is not compared.
+        expected: settings the store must have, as ``{name: value}``; a value of None is not
+            compared. Features of a CPU match either value of ``tf32``.
         verify: as in ``checksum.open_hdf5``.
 
     Raises:
-        StoreError: the file is missing or damaged, has another schema version, or was made with
-            other settings than ``expected``; the message names each difference.
+        StoreError: the file is missing or damaged, has another schema version, or has other
+            settings than ``expected``; the message names each difference.
     """
 
     def __init__(
@@ -182,21 +179,23 @@ class FeatureStore:
 
     def _refuse_differences(self, expected: Mapping[str, Any]) -> None:
         normal = json.loads(json.dumps(dict(expected)))  # tuples become lists, as in the file
+        if self.made_with.get("device") == "cpu":
+            normal.pop("tf32", None)
         differences = [
-            f"  - {name}: the store has {self.made_with.get(name)!r}, asked for {value!r}"
+            f"  - {name}: the store has {self.made_with.get(name)!r}, expected {value!r}"
             for name, value in normal.items()
             if value is not None and self.made_with.get(name) != value
         ]
         if differences:
             self.close()
             raise StoreError(
-                f"{self.path}: made with other settings than asked for; delete it to extract "
-                "again, or use another results folder\n" + "\n".join(differences)
+                f"{self.path}: its features have other settings than expected; delete it to "
+                "extract again, or use another results folder\n" + "\n".join(differences)
             )
 
     @property
     def identity(self) -> str:
-        """A fingerprint of what the store was made with and from."""
+        """A fingerprint of the settings, which include the images and the weights."""
         return hashlib.sha256(json.dumps(self.made_with, sort_keys=True).encode()).hexdigest()[:16]
 
     def split(self, name: str) -> StoreSplit:

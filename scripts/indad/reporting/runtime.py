@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 
 from indad.core.errors import StoreError
-from indad.features.cache import TAKEN
 from indad.features.store import FeatureStore
 from indad.reporting import published
 from indad.reporting.tables import Layout, markdown
@@ -131,7 +130,7 @@ def _told(path: Path) -> dict[str, Any]:
         "device": loaded[1] if loaded else "",
         "machine": where[1] if where else "",
         "finished": done[1] if done else "",
-        "cached": f" {TAKEN}: " in text,
+        "cached": " cache: features copied from " in text,
     }
 
 
