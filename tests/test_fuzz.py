@@ -2,7 +2,7 @@
 
 A refused file gives one of the project's errors. A harmless change leaves all values the same.
 Formats without a checksum (a bitmap, a state dict) may be read with other content; then the next
-stage refuses it by its hash. If the interpreter crashes or hangs, the test fails and names the case.
+stage refuses it by its hash. If the interpreter crashes or hangs, the test fails and names it.
 """
 
 from __future__ import annotations

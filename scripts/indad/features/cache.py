@@ -24,7 +24,7 @@ from indad.core import atomic, disk
 from indad.core.errors import DiskError, StoreError
 from indad.features.settings import made_with, origin
 from indad.features.store import SCHEMA_VERSION, FeatureStore
-from indad.features.weights import sha256_of_weights, weights_sha256_of
+from indad.features.weights import weights_sha256_of
 
 logger = logging.getLogger("indad")
 
@@ -57,9 +57,8 @@ class FeatureCache:
         device: str,
         tf32: bool = False,
     ) -> None:
-        sha256 = weights_sha256_of(extractor["weights"])
-        if sha256 is None and extractor["weights"] is None and weights is not None:
-            sha256 = sha256_of_weights(weights)
+        downloaded = None if weights is None else str(weights)
+        sha256 = weights_sha256_of(extractor["weights"] or downloaded)
         made = made_with(extractor, sha256) | origin(manifest, device, tf32)
         text = json.dumps({"schema": SCHEMA_VERSION} | made, sort_keys=True)
         name = hashlib.sha256(text.encode()).hexdigest()

@@ -92,15 +92,8 @@ def weights_sha256_of(weights: str | None) -> str | None:
         WeightsError: as `resolve_weights_file`, or the file cannot be read.
     """
     path = resolve_weights_file(weights)
-    return None if path is None else sha256_of_weights(path)
-
-
-def sha256_of_weights(path: Path) -> str:
-    """Return the SHA-256 (hex) of a weights file's bytes.
-
-    Raises:
-        WeightsError: it cannot be read.
-    """
+    if path is None:
+        return None
     try:
         return sha256_file(path)
     except OSError as error:
