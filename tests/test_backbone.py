@@ -486,8 +486,8 @@ def test_a_package_that_is_not_installed():
 
 def test_a_package_without_exactly_one_file(package):
     package("two-weights", {"a.pth": {}, "b.pth": {}})
-    fails("package:two-weights", "ships 2", "a.pth", "b.pth")
-    fails("package:pytest", "ships 0")
+    fails("package:two-weights", "contains 2", "a.pth", "b.pth")
+    fails("package:pytest", "contains 0")
 
 
 def test_a_package_that_lost_its_file(package):
