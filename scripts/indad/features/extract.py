@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -24,8 +24,9 @@ from indad.features.settings import AUTO_BATCH, made_with, origin
 
 logger = logging.getLogger("indad")
 
-#: Batches that may wait to be written while the backbone runs on.
+#: Batches that may wait to be written while the backbone computes the next one.
 WAITING = 2
+_Result = TypeVar("_Result")
 
 
 class Preprocessing:
@@ -174,52 +175,68 @@ def extract(
     if isinstance(batch_size, str):
         batch_size = AUTO_BATCH[device]
     backbone = open_backbone(extractor, device, weights)
-    mean = extractor.get("mean") or list(backbone.mean)
-    std = extractor.get("std") or list(backbone.std)
-    prepare, to_host = Preprocessing(mean, std, device), _ToHost(device)
+    normalisation = {
+        "mean": extractor.get("mean") or list(backbone.mean),
+        "std": extractor.get("std") or list(backbone.std),
+    }
+    prepare, to_host = Preprocessing(**normalisation, device=device), _ToHost(device)
     layers, pooled = list(extractor["layers"]), extractor["embedding"]
 
     with Pixels(pixels, manifest) as images:
-        size = images.size
-        shapes = backbone.feature_shapes(*size)
-        width = shapes[pooled][0]
-        shapes = {layer: shapes[layer] for layer in layers}
-        description = made_with(extractor, backbone.weights_sha256) | {
-            "mean": list(mean),
-            "std": list(std),
-            "input_size": list(size),
+        shapes = backbone.feature_shapes(*images.size)
+        maps = {layer: shapes[layer] for layer in layers}
+        description = {
+            **made_with(extractor, backbone.weights_sha256),
+            **normalisation,
+            "input_size": list(images.size),
             "weights_source": backbone.weights_source,
             **origin(manifest, device, torch.backends.cudnn.allow_tf32),
         }
-        done = 0
-        numbers = len(manifest) * sum(map(math.prod, shapes.values()))
+        numbers = len(manifest) * sum(map(math.prod, maps.values()))
         room = numbers * np.dtype(extractor["dtype"]).itemsize
+
+        def compute(split: str, part: slice) -> Callable[[], dict[str, np.ndarray]]:
+            batch = prepare(images.read(split, part))
+            tensors, z = features_of(backbone, batch, layers, pooled)
+            return to_host(tensors | {_EMBEDDING: z})
+
+        done = 0
         with store.create(output, description, dtype=extractor["dtype"], room=room) as writer:
             for split in store.SPLITS:
-                rows = manifest[manifest["split"] == split]
-                writer.add_split(split, images.images(split), shapes, width)
+                names = images.images(split)
+                writer.add_split(split, names, maps, shapes[pooled][0])
                 with BackgroundWriter(WAITING) as background:
-                    start = 0
-                    while start < len(rows):
-                        part = slice(start, min(start + batch_size, len(rows)))
-                        try:
-                            batch = prepare(images.read(split, part))
-                            maps, z = features_of(backbone, batch, layers, pooled)
-                            arrays = to_host(maps | {_EMBEDDING: z})
-                        except torch.cuda.OutOfMemoryError:
-                            batch_size = smaller(batch_size, "a batch of {} images")
-                            continue
+                    batches = _in_batches(len(names), batch_size, partial(compute, split))
+                    for part, arrays in batches:
                         background.submit(partial(_write, writer, split, part.start, arrays))
-                        start = part.stop
-                        done += part.stop - part.start
-                        progress(done, len(manifest))
-                if split == "test":
-                    writer.add_ground_truth(
-                        rows["label"],
-                        rows["defect"],
-                        [bool(row.mask) or row.label == 0 for row in rows.itertuples()],
-                        images.mask(),
-                    )
+                        progress(done + part.stop, len(manifest))
+                done += len(names)
+            rows = manifest[manifest["split"] == "test"]
+            writer.add_ground_truth(
+                rows["label"],
+                rows["defect"],
+                [bool(row.mask) or row.label == 0 for row in rows.itertuples()],
+                images.mask(),
+            )
+
+
+def _in_batches(
+    count: int, size: int, compute: Callable[[slice], _Result]
+) -> Iterator[tuple[slice, _Result]]:
+    """Yield slices of ``range(count)`` with the results of ``compute``.
+
+    Slices have ``size`` elements, and fewer after a ``torch.cuda.OutOfMemoryError``.
+    """
+    start = 0
+    while start < count:
+        part = slice(start, min(start + size, count))
+        try:
+            result = compute(part)
+        except torch.cuda.OutOfMemoryError:
+            size = smaller(size, "a batch of {} images")
+            continue
+        yield part, result
+        start = part.stop
 
 
 #: The pooled embedding among the arrays of a batch; no layer can have this name.
