@@ -501,7 +501,7 @@ def test_a_results_folder_has_one_run_at_a_time(finished, tmp_path):
         other.kill()  # as a lost head node would end
     assert refused.returncode != 0
     message = refused.stdout + refused.stderr
-    assert f"indad: results: another run has the folder {results}" in message
+    assert f"indad: results: another run uses the folder {results}" in message
     assert f'"directory": "{first}"' in message
     assert "Traceback" not in message
     assert planned(looked)["tabulate"] == 1
