@@ -21,6 +21,7 @@ from typing import Any
 import timm
 import torch
 from safetensors.torch import save_file
+from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
 from indad.core import atomic
@@ -143,20 +144,22 @@ def _layer_indices(model: nn.Module, name: str, layers: Sequence[str]) -> dict[s
 
 
 def _patch(model: nn.Module) -> tuple[int, int]:
-    """Return the ``(h, w)`` that the sides of an image must be multiples of, in pixels."""
+    """Return the ``(h, w)`` of a transformer's patches: image sides must be multiples of them.
+
+    Models without this condition, and models of a fixed image size, have ``(1, 1)``.
+    """
     embed = getattr(model, "patch_embed", None)
-    if not model.pretrained_cfg.get("fixed_input_size") or getattr(embed, "dynamic_img_pad", False):
-        return 1, 1
-    return getattr(embed, "patch_size", (1, 1))
+    if isinstance(embed, PatchEmbed) and not (embed.strict_img_size or embed.dynamic_img_pad):
+        return embed.patch_size
+    return 1, 1
 
 
 def _dry_run_image(model: nn.Module) -> Tensor:
-    """Return a small black image that the model accepts: its own size where that is fixed."""
-    cfg, embed = model.pretrained_cfg, getattr(model, "patch_embed", None)
-    if cfg.get("fixed_input_size") and getattr(embed, "strict_img_size", True):
+    """Return a small black image that the model accepts: of its own size where that is fixed."""
+    patch, cfg = _patch(model), model.pretrained_cfg
+    if cfg.get("fixed_input_size") and patch == (1, 1):
         return torch.zeros(1, *cfg["input_size"])
-    sides = [math.ceil(side / p) * p for side, p in zip(_DRY_RUN, _patch(model), strict=True)]
-    return torch.zeros(1, 3, *sides)
+    return torch.zeros(1, 3, *(math.ceil(a / b) * b for a, b in zip(_DRY_RUN, patch, strict=True)))
 
 
 @dataclass(frozen=True)
