@@ -216,7 +216,7 @@ class Backbone:
         sides = list(zip((height, width), _patch(self.model), strict=True))
         if any(side % patch for side, patch in sides):
             patches = " x ".join(str(patch) for _, patch in sides)
-            smaller = " x ".join(str(side // patch * patch) for side, patch in sides)
+            smaller = " x ".join(str(max(side // patch, 1) * patch) for side, patch in sides)
             larger = " x ".join(str(math.ceil(side / patch) * patch) for side, patch in sides)
             raise ConfigError(
                 f"backbone {self.name} divides images into patches of {patches} pixels and cannot "
