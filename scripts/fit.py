@@ -13,7 +13,9 @@ from indad.pipeline.job import Job, run
 def main(job: Job) -> None:
     device = use_device(job.config, job.threads)
     model = job.params.model
-    with FeatureStore(job.input.features, expected_store(job.params.extractor, tf32=job.config["tf32"])) as store:
+    with FeatureStore(
+        job.input.features, expected_store(job.params.extractor, tf32=job.config["tf32"])
+    ) as store:
         detector = methods.create(
             model["method"], model["parameters"], seed=int(job.wildcards.seed)
         )

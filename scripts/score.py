@@ -15,7 +15,9 @@ from indad.pipeline.job import Job, run
 
 def main(job: Job) -> None:
     device = use_device(job.config, job.threads)
-    with FeatureStore(job.input.features, expected_store(job.params.extractor, tf32=job.config["tf32"])) as store:
+    with FeatureStore(
+        job.input.features, expected_store(job.params.extractor, tf32=job.config["tf32"])
+    ) as store:
         detector = methods.load(
             job.input.model,
             gallery=store.split("train"),

@@ -81,9 +81,7 @@ def test_another_kind_or_version_is_refused(product, model):
 def test_a_damaged_file_never_reaches_the_hdf5_library(product, monkeypatch):
     product.write_bytes(product.read_bytes()[:-1] + b"x")
     monkeypatch.setattr(checksum.h5py, "File", lambda *_: pytest.fail("opened"))
-    with pytest.raises(
-        StoreError, match=r"x\.h5: damaged: its content does not match"
-    ):
+    with pytest.raises(StoreError, match=r"x\.h5: damaged: its content does not match"):
         checksum.open_hdf5(product, "features", 3, "store")
 
 

@@ -115,9 +115,7 @@ def test_copied_features_count_for_no_extraction(tmp_path):
     for each in jobs:
         leave(tmp_path, each, 4.0, done=3.0)
     log = runtime.record(tmp_path / "logs", jobs[0], ".log")
-    log.write_text(
-        f"2026-01-01 00:00:10,001 cache: features copied from k.h5\n{log.read_text()}"
-    )
+    log.write_text(f"2026-01-01 00:00:10,001 cache: features copied from k.h5\n{log.read_text()}")
     table, models = collect(tmp_path, jobs), {"B": ("m", "r")}
     assert table["cached"].tolist() == [True, False]
     assert np.isnan(table["images_per_second"][0])

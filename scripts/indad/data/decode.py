@@ -20,9 +20,9 @@ import numpy as np
 import pandas as pd
 
 from indad.core import checksum
+from indad.core.checksum import sha256_file
 from indad.core.errors import DataError, StoreError
 from indad.core.progress import Progress, ignore
-from indad.data.files import sha256_file
 from indad.data.ground_truth import GroundTruth
 from indad.data.images import Geometry, Size, read_image, read_mask
 from indad.data.manifest import content_hash

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -70,9 +69,3 @@ def _file(entry: os.DirEntry[str], parts: Parts) -> File:
     if not stat.S_ISREG(status.st_mode):
         return File(parts, problem="not a regular file; remove it")
     return File(parts, status)
-
-
-def sha256_file(path: Path) -> str:
-    """Return the SHA-256 of a file's content, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

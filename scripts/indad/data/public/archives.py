@@ -16,9 +16,9 @@ from typing import Any
 
 from filelock import FileLock
 
+from indad.core.checksum import sha256_file
 from indad.core.errors import DataError
 from indad.core.progress import Progress, ignore
-from indad.data.files import sha256_file
 from indad.data.public.catalogue import Entry, Place
 from indad.data.public.download import RETRY_POLICY, RetryPolicy, download
 from indad.data.public.space import check_space

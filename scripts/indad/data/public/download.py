@@ -20,9 +20,9 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 
+from indad.core.checksum import sha256_file
 from indad.core.errors import DataError
 from indad.core.progress import Progress, ignore
-from indad.data.files import sha256_file
 from indad.data.public.space import check_space
 
 logger = logging.getLogger("indad")
