@@ -389,9 +389,9 @@ def tables(folder: Path) -> list[Reader]:
 def config(folder: Path) -> list[Reader]:
     """A configuration: what is still valid is another one, whose results say so."""
     from indad.pipeline.config import Config, check_schema, read_yaml
-    from run import SCHEMA, merged
+    from indad.pipeline.config_files import merged, schema_file
 
-    base, schema = read_yaml(ROOT / "config/config.yaml"), read_yaml(SCHEMA)
+    base, schema = read_yaml(ROOT / "config/config.yaml"), read_yaml(schema_file())
     file = folder / "bottle.yaml"
     file.write_bytes((ROOT / "config/bottle_r18.yaml").read_bytes())
 

@@ -24,7 +24,7 @@ from indad.data.folder_layout import Reading
 from indad.data.images import SUFFIXES, Geometry, mask_pixels, read_image, read_mask
 from indad.data.manifest import printable
 from indad.pipeline.config import Config, check_schema
-from run import load_config
+from indad.pipeline.config_files import load_config
 
 EASY = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 

@@ -12,7 +12,7 @@ import yaml
 
 from conftest import ROOT
 from indad.evaluation import evaluate
-from run import load_config, merged
+from indad.pipeline.config_files import load_config, merged
 from test_workflow import SMALL
 
 pytestmark = pytest.mark.slow

@@ -21,10 +21,10 @@ import extract
 import fit
 import index
 import score
-from commands import listing
 from conftest import save_image
 from indad import load_model, methods
 from indad.cli import predict as command
+from indad.cli.main import parse_command
 from indad.core import checksum
 from indad.core.errors import ConfigError, DataError, StoreError, WeightsError
 from indad.data.images import Geometry
@@ -156,7 +156,8 @@ def scores_folder(root: Path, experiment: str) -> Path:
 def run(*arguments: object) -> tuple[int, str]:
     """Run the command; return its exit code and what it printed."""
     console = Console(file=io.StringIO(), width=200)
-    code = command.main([str(each) for each in arguments], console)
+    parsed = parse_command("predict", [str(each) for each in arguments])
+    code = command.run(parsed, console)
     return code, console.file.getvalue()
 
 
@@ -710,7 +711,8 @@ def test_an_interrupted_watch_ends_cleanly(made, tmp_path):
 
 def listed(results: Path, *arguments: str) -> str:
     console = Console(file=io.StringIO(), width=200)
-    assert listing.main([str(results), *arguments], console) == 0
+    parsed = parse_command("list", [str(results), *arguments])
+    assert parsed.run(parsed, console) == 0
     return console.file.getvalue()
 
 
@@ -731,9 +733,9 @@ def test_list_shows_what_there_is(made, tmp_path, capsys, monkeypatch):
 
 
 def test_list_of_nothing_helps(tmp_path):
-    assert "nothing computed here yet" in listed(tmp_path)
+    assert "nothing has been computed yet" in listed(tmp_path)
     with pytest.raises(ConfigError, match="no such results folder"):
-        listing.main([str(tmp_path / "none")], Console())
+        listed(tmp_path / "none")
 
 
 def test_list_survives_a_damaged_model(made, tmp_path, capsys):

@@ -104,7 +104,7 @@ def test_shipped_configurations_are_valid(name):
     from snakemake.utils import validate
 
     from indad.pipeline.config import Config
-    from run import load_config
+    from indad.pipeline.config_files import load_config
 
     config = load_config(ROOT / "config" / name)
     validate(config, schema=str(ROOT / "workflow/schemas/config.schema.yaml"))

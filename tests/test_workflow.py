@@ -19,14 +19,14 @@ import yaml
 
 from conftest import ROOT
 from indad import methods
+from indad.cli.main import main as indad
 from indad.core import checksum, provenance
 from indad.data import manifest
 from indad.evaluation import comparison, evaluate
 from indad.features.store import FeatureStore
+from indad.pipeline.config_files import load_config
 from indad.pipeline.verify import verify
 from indad.reporting import tables
-from run import load_config
-from run import main as run_main
 from test_layouts import make_mvtec, pack
 
 SMALL = {
@@ -329,9 +329,8 @@ def test_the_run_says_what_it_comes_from(finished):
     assert features["weights_sha256"][:12] in text
 
 
-def test_verify_finds_nothing_wrong_with_a_finished_run(finished, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["run.py", "verify", str(finished / "results")])
-    assert run_main() == 0
+def test_verify_finds_nothing_wrong_with_a_finished_run(finished, capsys):
+    assert indad(["verify", str(finished / "results")]) == 0
     shown = capsys.readouterr().out
     assert "All of it is as it was" in shown.replace("\n", " ")
     assert "feature stores" in shown

@@ -351,7 +351,7 @@ def asked_and_measured(results: Path, file: Path | None, threads: int) -> list[d
     """
     from snakemake.utils import validate
 
-    from run import load_config
+    from indad.pipeline.config_files import load_config
 
     settings = load_config(file)
     validate(settings, schema=str(ROOT / "workflow/schemas/config.schema.yaml"))
@@ -389,7 +389,7 @@ estimates; jobs killed for memory or time are tried again with twice as much.
 
 def write_asked(results: Path, file: Path | None, threads: int, output: Path) -> None:
     """Write the table of asked and measured memory of a finished run."""
-    from run import load_config
+    from indad.pipeline.config_files import load_config
 
     rows = asked_and_measured(results, file, threads)
     cells = [

@@ -1,1 +1,1 @@
-"""The command line: one module per sub-command."""
+"""The command line: one module for each command, with ``add_parser(subparsers)``."""

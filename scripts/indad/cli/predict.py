@@ -387,13 +387,3 @@ def watch(model: Model, arrivals: photos.Arrivals, reporter: Reporter, interval:
 
 def _print(console: Console, text: str, style: str = "") -> None:
     console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
-
-
-def main(given: list[str], console: Console) -> int:
-    """Parse the arguments after ``predict`` and run the command."""
-    root = argparse.ArgumentParser(prog="run.py")
-    subparsers = root.add_subparsers()
-    add_parser(subparsers)
-    # Options may stand between images.
-    arguments = subparsers.choices["predict"].parse_intermixed_args(given)
-    return run(arguments, console)

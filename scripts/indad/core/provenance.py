@@ -20,6 +20,7 @@ from indad import __version__
 from indad.core import checksum
 from indad.core.device import machine
 from indad.core.errors import StoreError
+from indad.core.paths import project_root
 
 #: Raised when the content of records changes.
 VERSION = 1
@@ -203,7 +204,7 @@ def write(
         path,
         {
             "version": VERSION,
-            "revision": revision(Path(__file__).resolve().parents[3]),
+            "revision": revision(project_root()),
             "machine": machine(),
             "platform": platform.platform(),
             "software": software(),

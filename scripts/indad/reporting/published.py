@@ -13,7 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-RESOURCES = Path(__file__).resolve().parents[3] / "resources"
+from indad.core.paths import project_root
+
+RESOURCES = project_root() / "resources"
 #: The category of an average as it was printed.
 AVERAGE = "average"
 PAPER = "paper"

@@ -10,9 +10,10 @@ from typing import Any
 
 import yaml
 
+from indad.core.paths import project_root
 from indad.data.public.layouts import LAYOUTS, Layout
 
-CATALOGUE = Path(__file__).resolve().parents[4] / "resources" / "datasets.yaml"
+CATALOGUE = project_root() / "resources" / "datasets.yaml"
 
 
 @dataclass(frozen=True)

@@ -1,50 +1,48 @@
-"""``run.py verify RESULTS``: is a finished run, with its data and weights, still what it was?"""
+"""``indad verify RESULTS``: compare a finished run, its data and weights with its record."""
 
 from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from commands import plain
+from indad.cli.console import plain
 from indad.pipeline.verify import HEADINGS, verify
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the command line's parser."""
-    parse = argparse.ArgumentParser(
-        prog="run.py verify",
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add the command's parser."""
+    parser = subparsers.add_parser(
+        "verify",
         description="Hash every product of a finished run, its data and its weights, recompute "
-        "the image AUROC from the scores, and say what no longer matches. The exit code is 1 if "
-        "anything does not.",
+        "the image AUROC from the scores, and print what no longer matches. The exit code is 1 if "
+        "something does not match.",
     )
-    parse.add_argument("results", type=Path, metavar="RESULTS", help="folder of all products")
-    parse.add_argument(
+    parser.set_defaults(run=run)
+    parser.add_argument("results", type=Path, metavar="RESULTS", help="folder of all products")
+    parser.add_argument(
         "--data",
         action=argparse.BooleanOptionalAction,
         default=True,
         help="also hash the images and masks of the data sets (default: yes)",
     )
-    return parse
 
 
-def main(arguments: Sequence[str], console: Console) -> int:
-    """Print what of a finished run still matches its provenance; return the exit code.
+def run(arguments: argparse.Namespace, console: Console) -> int:
+    """Print what no longer matches the provenance of a finished run; return the exit code.
 
     Raises:
         IndadError: there is no record of a finished run.
     """
-    given = parser().parse_args(arguments)
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("files")
         report = verify(
-            given.results,
-            data=given.data,
+            arguments.results,
+            data=arguments.data,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     wrong = Counter(kind for kind, _ in report.problems)
@@ -60,6 +58,6 @@ def main(arguments: Sequence[str], console: Console) -> int:
         console.print(f"[red]mismatch[/] {plain(line)}", highlight=False, soft_wrap=True)
     if report.problems:
         return 1
-    made = plain(str(given.results))
+    made = plain(str(arguments.results))
     console.print(f"All of it is as it was when {made} was made.", highlight=False, soft_wrap=True)
     return 0

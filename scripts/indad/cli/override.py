@@ -1,0 +1,129 @@
+"""From the command line to settings that are merged over the configuration."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from indad.core.errors import ConfigError, IndadError
+from indad.data.categories import is_category
+from indad.data.folder_layout import Reading
+from indad.data.public import catalogue
+from indad.data.public.suggest import find_categories
+from indad.pipeline.config_files import load_config
+
+
+def override(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings that a command line amounts to.
+
+    Raises:
+        IndadError: the arguments do not fit the configuration or the data folder.
+    """
+    config = load_config(arguments.configfile)
+    run: dict[str, Any] = {
+        "experiments": choose_experiments(config, arguments.method, arguments.extractor)
+    }
+    settings: dict[str, Any] = {"run": run}
+    chosen = choose_dataset(config, arguments)
+    if chosen is not None:
+        name, dataset = chosen
+        run["datasets"] = [name]
+        settings["datasets"] = {name: dataset}
+    if arguments.seeds:
+        run["seeds"] = arguments.seeds
+    if arguments.results:
+        settings["results"] = str(arguments.results)
+    if arguments.device:
+        settings["device"] = arguments.device
+    return settings
+
+
+def choose_experiments(config: dict[str, Any], method: str, extractor: str | None) -> list[str]:
+    """Return the experiments to run: those of the run section, or of the whole catalogue.
+
+    Raises:
+        ConfigError: no experiment has this method and extractor.
+    """
+    experiments = config.get("experiments") or {}
+    listed = config.get("run", {}).get("experiments", [])
+    for names in (listed, experiments):
+        chosen = [
+            name
+            for name in names
+            if method in ("all", experiments.get(name, {}).get("method"))
+            and extractor in (None, experiments.get(name, {}).get("extractor"))
+        ]
+        if chosen:
+            return chosen
+    known = ", ".join(sorted({each.get("extractor", "?") for each in experiments.values()}))
+    raise ConfigError(
+        f"no experiment of the configuration has method {method!r}"
+        + (f" and extractor {extractor!r}; extractors in use: {known}" if extractor else "")
+    )
+
+
+def choose_dataset(
+    config: dict[str, Any], arguments: argparse.Namespace
+) -> tuple[str, dict[str, Any]] | None:
+    """Return the name and the changed settings of the data set to run; None if none is given.
+
+    Raises:
+        IndadError: the arguments do not fit the configuration or the data folder.
+    """
+    categories = arguments.category
+    if arguments.data_root is not None:
+        return _folder(config, arguments.data_root, arguments.dataset, categories)
+    if arguments.dataset is None:
+        if categories:
+            raise ConfigError("--category needs --dataset or --data-root")
+        return None
+    if arguments.dataset not in config.get("datasets", {}):
+        known = ", ".join(config.get("datasets", {}))
+        raise ConfigError(
+            f"--dataset {arguments.dataset}: not in the configuration, which has {known}. For a "
+            "folder of your own add --data-root DIR"
+        )
+    return arguments.dataset, {"categories": categories} if categories else {}
+
+
+def _folder(
+    config: dict[str, Any], folder: Path, dataset: str | None, categories: list[str] | None
+) -> tuple[str, dict[str, Any]]:
+    """Return the data set that a folder is run as."""
+    folder = folder.expanduser().resolve()
+    reading = reading_of(config, dataset)
+    if is_category(folder, reading):  # a single one: its parent is the data set
+        categories = categories or [folder.name]
+        folder = folder.parent
+    known = config.get("datasets", {})
+    name = dataset or folder.name.lstrip(".") or "data"
+    if name not in known:
+        return name, {"path": str(folder)} | ({"categories": categories} if categories else {})
+    if not dataset:
+        name = f"{name}-folder"
+    source = known.get(name, {}).get("source")
+    if source and source not in catalogue.load():
+        raise ConfigError(
+            f"--dataset {name}: the configuration makes this data set; choose another name for "
+            "--data-root"
+        )
+    settings: dict[str, Any] = {"path": str(folder)}
+    # Merging cannot remove a list of categories, so name all that are there.
+    try:
+        categories = categories or find_categories(folder, reading)
+    except IndadError:
+        if not (source and folder.is_dir()):
+            raise
+        settings = {"mirrors": [str(folder)]}  # in the public data set's own layout
+    return name, settings | ({"categories": categories} if categories else {})
+
+
+def reading_of(config: dict[str, Any], dataset: str | None) -> Reading:
+    """Return how the folders of a data set are read: by its options, where it has any.
+
+    Raises:
+        IndadError: an option has a value that cannot be used.
+    """
+    settings = config.get("datasets", {}).get(dataset) or {}
+    return Reading.from_config(settings, f"datasets.{dataset}")

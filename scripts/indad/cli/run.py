@@ -1,0 +1,206 @@
+"""``indad run METHOD``: run the workflow, show its progress, print the tables."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.markdown import Markdown
+
+from indad.cli.console import print_error, program
+from indad.cli.display import Display
+from indad.cli.events import Failure, Job, RunState
+from indad.cli.override import override
+from indad.cli.workflow import WorkflowProcess, snakemake_command
+from indad.core.progress import duration
+from indad.data.public import catalogue
+from indad.methods import METHODS
+from indad.pipeline.config_files import load_config, merged
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add the command's parser."""
+    parser = subparsers.add_parser(
+        "run",
+        usage=f"{program()} run METHOD [options] [-- SNAKEMAKE_OPTION ...]",
+        description="Run SPADE, PaDiM or PatchCore on a data set and print the tables.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Whatever follows -- is passed on to snakemake, for example: -- --keep-going\n"
+        f"{program()} --help has examples and describes the data folder.",
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument(
+        "method",
+        metavar="METHOD",
+        choices=[*METHODS, "all"],
+        help=f"one of {', '.join(METHODS)}, or all",
+    )
+    add_data_options(parser)
+    parser.add_argument(
+        "--results",
+        type=Path,
+        metavar="DIR",
+        help="folder of all products (default: the configuration's)",
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", metavar="K", help="seeds (default: 0)")
+    parser.add_argument(
+        "--device",
+        choices=["auto", "cpu", "cuda"],
+        help="where to compute (default: the configuration's)",
+    )
+    parser.add_argument(
+        "-n", "--dry-run", action="store_true", help="show what would be done, do nothing"
+    )
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that ``run`` and ``check`` share."""
+    parser.add_argument(
+        "--dataset",
+        help="a data set of the configuration; with --data-root, the name to give the folder "
+        "(default: its own)",
+    )
+    parser.add_argument(
+        "--data-root",
+        type=Path,
+        metavar="DIR",
+        help="a folder in MVTec AD layout: categories, or a single category",
+    )
+    parser.add_argument(
+        "--category", action="append", metavar="NAME", help="only this category; may be repeated"
+    )
+    parser.add_argument(
+        "--configfile", type=Path, metavar="FILE", help="settings merged over config/config.yaml"
+    )
+    parser.add_argument(
+        "--extractor",
+        metavar="NAME",
+        help="only experiments on this extractor of the configuration",
+    )
+    parser.add_argument(
+        "--cores",
+        type=int,
+        default=available_cores(),
+        metavar="N",
+        help="cores to use (default: all, %(default)s)",
+    )
+
+
+def available_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def run(arguments: argparse.Namespace, console: Console) -> int:
+    """Run the workflow; return the exit code.
+
+    Raises:
+        IndadError: the arguments do not fit the configuration or the data folder.
+    """
+    settings = override(arguments)
+    config = merged(load_config(arguments.configfile), settings)
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="indad-") as folder:
+        file = Path(folder) / "command-line.yaml"
+        file.write_text(yaml.safe_dump(settings, allow_unicode=True), encoding="utf-8")
+        process = WorkflowProcess(snakemake_command(arguments, file), Path(folder))
+        try:
+            code = follow(process, console, config, quiet=arguments.dry_run)
+        except KeyboardInterrupt:
+            console.print("stopped; finished results are kept, run again to continue")
+            return 130
+        output = process.output()
+    if code:
+        explain_failure(process.state, output, console)
+    elif arguments.dry_run:
+        print(output, end="")
+    else:
+        show_results(Path(config.get("results", "results")), process.state, started, console)
+    return code
+
+
+def follow(
+    process: WorkflowProcess, console: Console, config: Mapping[str, Any], *, quiet: bool
+) -> int:
+    """Wait for a run, showing its progress unless ``quiet``; return Snakemake's exit code."""
+    if quiet:
+        with process:
+            return process.wait()
+    display = Display(console, process.state)
+    with process, display:
+        running = True
+        while running:
+            running = process.running()
+            for job in process.read_events():
+                if notice := licence_notice(job, config):
+                    console.print(notice, highlight=False, markup=False, soft_wrap=True)
+            display.show()
+            time.sleep(0.2 if running else 0)
+    return process.wait()
+
+
+def licence_notice(job: Job, config: Mapping[str, Any]) -> str | None:
+    """Return who made the data set that a job is about to download, and its licence."""
+    if job.rule != "archive":
+        return None
+    dataset = config["datasets"][job.wildcards["dataset"]]
+    entry = catalogue.load()[dataset["source"]]
+    return f"licence: {entry.title}: {entry.credit}"
+
+
+def explain_failure(state: RunState, output: str, console: Console) -> None:
+    """Print why a run failed."""
+    messages = [describe_failure(each) for each in state.failures.values()] or state.errors
+    if not messages:  # not a failure of the workflow: a wrong option of Snakemake, for example
+        messages = ["Snakemake failed:\n" + "\n".join(output.splitlines()[-30:])]
+    for message in dict.fromkeys(messages):
+        print_error(console, message)
+    if any("pretrained weights" in message for message in messages):
+        console.print(
+            "Or run with --extractor lite0: a small backbone whose weights were installed with "
+            "this project's packages.",
+            soft_wrap=True,
+        )
+    if state.finished:
+        console.print("Finished results are kept: fix the error and run again.")
+
+
+def describe_failure(failure: Failure) -> str:
+    """Return the job's own message for the user, or else the end of its log."""
+    if failure.user_message:
+        return failure.user_message
+    details = [
+        f"{failure.job.name} failed",
+        *([f": {failure.message}"] if failure.message else []),
+        *([f"; its log, {failure.job.log}, ends with:"] if failure.log_end else []),
+    ]
+    return "\n".join(["".join(details), *failure.log_end])
+
+
+def show_results(results: Path, state: RunState, started: float, console: Console) -> None:
+    """Print the summary table and where everything is."""
+    summary = (results / "tables" / "summary.md").read_text(encoding="utf-8")
+    console.print(Markdown(summary))
+    took = duration(time.monotonic() - started)
+    if state.counts:
+        console.print(f"Done in {took}.")
+    else:
+        console.print(f"Nothing to do: all results were up to date (checked in {took}).")
+    place = results.resolve()
+    call = "indad" if program() == "indad" else "python scripts/run.py"
+    console.print(
+        f"Report: {place}/report/index.html   tables: {place}/tables/   "
+        f"metrics: {place}/metrics.csv   everything: {place}/\n"
+        f"Models, to score new images with: {call} list {results}",
+        highlight=False,
+        soft_wrap=True,
+    )

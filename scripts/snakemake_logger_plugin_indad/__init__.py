@@ -1,0 +1,127 @@
+"""Snakemake logger plugin: writes the events of a run as JSON lines for ``indad run``.
+
+    snakemake --logger indad --logger-indad-events FILE ...
+
+Snakemake finds the plugin by its name on the Python path. It is only active when ``--logger``
+names it, and Snakemake's own output stays as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from snakemake_interface_logger_plugins.base import LogHandlerBase
+from snakemake_interface_logger_plugins.common import LogEvent
+from snakemake_interface_logger_plugins.settings import LogHandlerSettingsBase
+
+from indad.core.errors import IndadError
+
+#: The events that are written, with the attributes of each that are needed.
+FIELDS: dict[LogEvent, tuple[str, ...]] = {
+    LogEvent.RUN_INFO: ("stats",),
+    LogEvent.JOB_INFO: ("jobid", "rule_name", "wildcards", "log"),
+    LogEvent.JOB_FINISHED: ("job_id",),
+    LogEvent.JOB_ERROR: ("jobid", "rule_name", "log", "rule_msg"),
+    LogEvent.ERROR: ("exception", "user_message"),
+}
+#: Begins the messages of the workflow's own errors.
+PREFIX = "indad: "
+
+
+@dataclass
+class LogHandlerSettings(LogHandlerSettingsBase):
+    """The plugin's options on Snakemake's command line."""
+
+    events: Path | None = field(
+        default=None,
+        metadata={
+            "help": "File that the events are appended to, one JSON object a line",
+            "required": True,
+            "type": Path,
+        },
+    )
+
+
+class LogHandler(LogHandlerBase):
+    """Appends each event of interest to a file."""
+
+    def __post_init__(self) -> None:
+        assert isinstance(self.settings, LogHandlerSettings)
+        assert self.settings.events is not None
+        self._file = self.settings.events.open("a", encoding="utf-8", buffering=1)
+        # The handler runs in a thread of its own. Only a filter of the logger runs where the
+        # exception is handled, so only there can its message be found.
+        logging.getLogger("snakemake.logging").addFilter(add_user_message)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one event."""
+        event = getattr(record, "event", None)
+        if event in FIELDS:
+            values = {name: getattr(record, name, None) for name in FIELDS[event]}
+        elif record.levelno >= logging.ERROR:
+            event, values = LogEvent.ERROR, {}
+        else:
+            return
+        message = "" if record.msg is None else record.getMessage()
+        line = {"event": str(event), "message": message} | values
+        self._file.write(json.dumps(line, default=str) + "\n")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        super().close()
+
+    @property
+    def writes_to_stream(self) -> bool:
+        """Snakemake keeps writing its own text."""
+        return False
+
+    @property
+    def writes_to_file(self) -> bool:
+        """The file is temporary: Snakemake must not name it as its log."""
+        return False
+
+    @property
+    def has_filter(self) -> bool:
+        """Events are needed whatever ``--quiet`` says."""
+        return True
+
+    @property
+    def has_formatter(self) -> bool:
+        """Events are written as they are."""
+        return True
+
+    @property
+    def needs_rulegraph(self) -> bool:
+        """Not needed."""
+        return False
+
+
+def add_user_message(record: logging.LogRecord) -> bool:
+    """Add the message meant for the user to the record of an exception, if it has one."""
+    if getattr(record, "event", None) == LogEvent.ERROR:
+        record.user_message = user_message(sys.exc_info()[1])
+    return True
+
+
+def user_message(error: BaseException | None) -> str | None:
+    """Return the message of the workflow's own error among an exception and its causes."""
+    for each in _chain(error):
+        text = str(each)
+        if text.startswith(PREFIX):
+            return text.removeprefix(PREFIX)
+        if isinstance(each, IndadError):
+            return text
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[Any]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
