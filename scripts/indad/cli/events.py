@@ -51,7 +51,7 @@ class Failure:
     job: Job
     user_message: str = ""
     message: str = ""
-    log_end: tuple[str, ...] = ()
+    log_end: str = ""
 
 
 @dataclass
@@ -86,8 +86,9 @@ class RunState:
                 self.failures.pop(number, None)
                 self.finished[number] = self.running.pop(number, None) or Job("")
             case "job_error":
-                self.failures[event["jobid"]] = _failure(event)
-                self.running.pop(event["jobid"], None)
+                number = event["jobid"]
+                job = self.running.pop(number, None) or _job(event)
+                self.failures[number] = _failure(job, event.get("rule_msg") or "")
             case "error":
                 self.errors.append(event.get("user_message") or event["message"])
         return None
@@ -98,12 +99,11 @@ def _job(event: Mapping[str, Any]) -> Job:
     return Job(event["rule_name"], event.get("wildcards") or {}, Path(log[0]) if log else None)
 
 
-def _failure(event: Mapping[str, Any]) -> Failure:
-    job = _job(event)
+def _failure(job: Job, message: str) -> Failure:
     messages = job_log.messages(job.log) if job.log else []
     user_message = job_log.error_message(messages)
-    end = () if user_message else tuple("\n".join(messages).splitlines()[-LOG_LINES:])
-    return Failure(job, user_message, event.get("rule_msg") or "", end)
+    end = "" if user_message else "\n".join("\n".join(messages).splitlines()[-LOG_LINES:])
+    return Failure(job, user_message, message, end)
 
 
 class EventFile:

@@ -24,6 +24,9 @@ from indad.data.public import catalogue
 from indad.methods import METHODS
 from indad.pipeline.config_files import load_config, merged
 
+#: Lines of Snakemake's output that are shown of a failure that left no message.
+OUTPUT_LINES = 40
+
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the command's parser."""
@@ -159,9 +162,10 @@ def licence_notice(job: Job, config: Mapping[str, Any]) -> str | None:
 
 def explain_failure(state: RunState, output: str, console: Console) -> None:
     """Print why a run failed."""
-    messages = [describe_failure(each) for each in state.failures.values()] or state.errors
+    end = "\n".join(output.splitlines()[-OUTPUT_LINES:])
+    messages = [describe_failure(each, end) for each in state.failures.values()] or state.errors
     if not messages:  # not a failure of the workflow: a wrong option of Snakemake, for example
-        messages = ["Snakemake failed:\n" + "\n".join(output.splitlines()[-30:])]
+        messages = [f"Snakemake failed; its output ends with:\n{end}"]
     for message in dict.fromkeys(messages):
         print_error(console, message)
     if any("pretrained weights" in message for message in messages):
@@ -174,16 +178,14 @@ def explain_failure(state: RunState, output: str, console: Console) -> None:
         console.print("Finished results are kept: fix the error and run again.")
 
 
-def describe_failure(failure: Failure) -> str:
-    """Return the job's own message for the user, or else the end of its log."""
+def describe_failure(failure: Failure, output_end: str) -> str:
+    """Return the job's own message for the user, or else the end of its log or of all output."""
     if failure.user_message:
         return failure.user_message
-    details = [
-        f"{failure.job.name} failed",
-        *([f": {failure.message}"] if failure.message else []),
-        *([f"; its log, {failure.job.log}, ends with:"] if failure.log_end else []),
-    ]
-    return "\n".join(["".join(details), *failure.log_end])
+    what = f"{failure.job.name} failed" + (f" ({failure.message})" if failure.message else "")
+    if failure.log_end:
+        return f"{what}; its log, {failure.job.log}, ends with:\n{failure.log_end}"
+    return f"{what} and its log is empty; the output of Snakemake ends with:\n{output_end}"
 
 
 def show_results(results: Path, state: RunState, started: float, console: Console) -> None:
