@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from indad.cli.events import EventFile, Job, RunState
-from indad.core.paths import PACKAGE, project_root
+from indad.core.paths import PACKAGE, is_checkout, project_root
 from indad.pipeline.config_files import default_config
 
 
@@ -87,6 +87,10 @@ class WorkflowProcess:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment in which Snakemake and its jobs find this very package."""
-    paths = [str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    """Return the environment for Snakemake and its jobs.
+
+    In a checkout they must find its package and plugin, even if another version is installed.
+    """
+    paths = [str(PACKAGE.parent)] if is_checkout() else []
+    paths += filter(None, [os.environ.get("PYTHONPATH")])
     return os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
