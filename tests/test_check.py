@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-import run
 from conftest import ROOT, save_image
+from indad.cli import main
 from indad.data import decode as decoding
 from indad.data import manifest
 from indad.data.check import check
@@ -144,10 +144,9 @@ def test_hundreds_of_files(tmp_path, rng):
 
 
 def run_check(*arguments: str) -> SimpleNamespace:
-    """Run the command in this process: importing everything anew takes seconds."""
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as output:
-        patch.setattr(sys, "argv", ["run.py", "check", *arguments])
-        code = run.main()
+    """Run the command in this process: a new one would import everything again."""
+    with redirect_stdout(StringIO()) as output:
+        code = main.main(["check", *arguments])
     return SimpleNamespace(returncode=code, stdout=output.getvalue())
 
 
@@ -162,7 +161,7 @@ def test_the_command_is_one():
 def test_the_command_prints_a_table_and_all_problems(category):
     done = run_check("--data-root", str(category.parent), "--extractor", "lite0")
     assert done.returncode == 0, done.stdout
-    assert "Nothing wrong in 1 category, for resize 256, crop 224" in done.stdout
+    assert "No problem in 1 category, for resize 256, crop 224" in done.stdout
     assert "widget" in done.stdout
     shutil.copytree(category, category.parent / "second")
     (category.parent / "second/train/good/000.png").write_bytes(b"junk")
@@ -227,7 +226,7 @@ def test_the_command_honours_options_and_suggests_them(category, tmp_path):
     for more in ((), ("--data-root", str(category))):
         done = run_check(*arguments, *more)
         assert done.returncode == 0, done.stdout
-        assert "Nothing wrong in 1 category" in done.stdout
+        assert "No problem in 1 category" in done.stdout
     (tmp_path / "mine.yaml").write_text("datasets: {mine: {path: x, goood: OK}}")
     done = run_check(*arguments)
     assert done.returncode == 2
@@ -236,8 +235,8 @@ def test_the_command_honours_options_and_suggests_them(category, tmp_path):
 
 def test_a_narrow_terminal_gets_lines_instead_of_a_table(category, capsys):
     console = Console(width=50, force_terminal=True, no_color=True, highlight=False)
-    arguments = run.parser().parse_args(["check", "--data-root", str(category)])
-    assert run.check_data(arguments, console) == 0
+    arguments = main.parse(["check", "--data-root", str(category)])
+    assert arguments.run(arguments, console) == 0
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("  defects  2 cut, 1 dirt") for line in lines)
     assert not any("┃" in line for line in lines)

@@ -1,20 +1,27 @@
-"""The command line: what it asks of the workflow, and how it says what is wrong."""
+"""The command line: what it asks of the workflow, and its messages."""
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
+import yaml
 
-import run
 from conftest import ROOT
+from indad.cli import main, override
 from indad.core.errors import IndadError
+from indad.pipeline.config_files import merged
+
+RUN = [sys.executable, str(ROOT / "scripts/run.py")]
 
 
 def settings(*arguments: str) -> dict:
-    return run.overrides(run.parser().parse_args(arguments))
+    return override.override(main.parse(arguments))
 
 
 def test_a_method_runs_its_experiments_of_the_run_section():
@@ -31,6 +38,26 @@ def test_a_method_runs_its_experiments_of_the_run_section():
         settings("spade", "--extractor", "vgg")
 
 
+def test_run_may_be_left_out_and_options_may_come_first():
+    asked = settings("run", "padim", "--results", "r", "--seeds", "0", "1", "--device", "cpu")
+    assert settings("--device", "cpu", "--results", "r", "padim", "--seeds", "0", "1") == asked
+    assert (asked["results"], asked["device"], asked["run"]["seeds"]) == ("r", "cpu", [0, 1])
+
+
+def test_what_follows_two_dashes_is_passed_on_to_snakemake(tmp_path):
+    from indad.cli.workflow import snakemake_command
+
+    arguments = main.parse(["padim", "-n", "--cores", "3", "--", "--keep-going", "--quiet"])
+    command = snakemake_command(arguments, tmp_path / "x.yaml")
+    assert command[-3:] == ["--dry-run", "--keep-going", "--quiet"]
+    assert command[command.index("--cores") + 1] == "3"
+
+
+def test_cores_are_those_the_process_may_use(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 5, 6}, raising=False)
+    assert main.parse(["padim"]).cores == 3
+
+
 def test_any_folder_becomes_a_data_set(category):
     asked = settings("padim", "--data-root", str(category.parent))
     assert asked["run"]["datasets"] == ["data"]
@@ -39,12 +66,12 @@ def test_any_folder_becomes_a_data_set(category):
     assert named["run"]["datasets"] == ["mine"]
 
 
-def test_a_single_category_is_taken_as_such(category):
+def test_a_single_category_may_be_given(category):
     asked = settings("padim", "--data-root", str(category))
     assert asked["datasets"]["data"] == {"path": str(category.parent), "categories": ["widget"]}
 
 
-def test_a_folder_may_stand_for_a_data_set_of_the_configuration(category):
+def test_a_folder_may_replace_a_data_set_of_the_configuration(category):
     asked = settings("padim", "--data-root", str(category.parent), "--dataset", "mvtec_ad")
     assert asked["datasets"]["mvtec_ad"] == {
         "path": str(category.parent),
@@ -59,74 +86,130 @@ def test_a_folder_may_stand_for_a_data_set_of_the_configuration(category):
         (["padim", "--category", "x"], "--category needs --dataset or --data-root"),
         (["padim", "--configfile", "/no.yaml"], "/no.yaml: no such configuration file"),
         (["padim", "--dataset", "elpv", "--data-root", "/d"], "configuration makes this data set"),
+        (["--results", "r", "list"], "list comes first: run.py list ..."),
     ],
 )
-def test_what_does_not_fit_is_said(arguments, message):
-    with pytest.raises(IndadError) as error:
-        settings(*arguments)
-    assert message in str(error.value)
+def test_arguments_that_do_not_fit_are_errors(arguments, message, capsys):
+    assert main.main(arguments) == 2
+    assert message in capsys.readouterr().out.replace("\n", " ")
 
 
-def test_missing_data_is_one_clear_line(tmp_path):
-    arguments = ["padim", "--data-root", "/no/such/folder", "--extractor", "lite0"]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts/run.py"), *arguments],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 1
-    assert re.match(r"error /\S+: data folder not found. Set 'path'", done.stdout)
-    assert "Traceback" not in done.stdout + done.stderr
+def test_an_unknown_method_is_a_usage_error(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main.main(["padimm"])
+    assert ended.value.code == 2
+    assert "'padimm' (choose from" in capsys.readouterr().err
+
+
+def test_an_error_of_the_configuration_is_shown_alone(tmp_path):
+    """It is raised in the workflow, and reaches the terminal as an event of the logger plugin."""
+    (tmp_path / "mine.yaml").write_text("experiments: {PaDiM: {layers: [nope]}}")
+    for arguments, message in (
+        (["--data-root", "/no/such/folder", "--extractor", "lite0"], "/no/such/folder: data fold"),
+        (["--configfile", "mine.yaml"], "configuration: experiments.PaDiM.layers: 'nope'"),
+    ):
+        done = subprocess.run(
+            [*RUN, "padim", *arguments], capture_output=True, text=True, cwd=tmp_path
+        )
+        assert done.returncode == 1
+        assert re.match(rf"error {message}", done.stdout), done.stdout
+        assert "Traceback" not in done.stdout + done.stderr
+        assert "Snakemake" not in done.stdout
 
 
 def test_merging_is_deep_and_lists_replace():
-    assert run.merged({"a": {"x": 1, "l": [1, 2]}}, {"a": {"y": 2, "l": [3]}}) == {
+    assert merged({"a": {"x": 1, "l": [1, 2]}}, {"a": {"y": 2, "l": [3]}}) == {
         "a": {"x": 1, "y": 2, "l": [3]}
     }
 
 
-def test_a_command_comes_first(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["run.py", "--results", "r", "list"])
-    assert run.main() == 2
-    assert "list comes first: run.py list ..." in capsys.readouterr().out
+def test_help_teaches(capsys):
+    for arguments, words in (
+        (["--help"], ("train/good", "ground_truth", "--extractor lite0", *main.COMMANDS)),
+        (["padim", "--help"], ("METHOD", "--data-root", "-- --keep-going")),
+        (["check", "--help"], ("--data-root", "--extractor")),
+        (["list", "--help"], ("RESULTS", "--json")),
+        (["verify", "--help"], ("RESULTS", "--no-data")),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main.main(arguments)
+        assert ended.value.code == 0
+        shown = capsys.readouterr().out
+        assert all(word in shown for word in words)
 
 
-def test_help_teaches():
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts/run.py"), "--help"],
-        capture_output=True,
+# -- a run, from outside -------------------------------------------------------------------------
+
+
+SMALL = {
+    "threads": 1,
+    "device": "cpu",
+    "run": {"datasets": ["drawn"], "experiments": ["PaDiM-Lite0"]},
+    "datasets": {
+        "drawn": {
+            "categories": ["wood"],
+            "options": {"train": 6, "good": 2, "per_defect": 1, "size": 64},
+        }
+    },
+    "extractors": {"lite0": {"resize": 64, "crop": 64}},
+}
+
+
+def start(folder, *arguments: str) -> subprocess.Popen[str]:
+    (folder / "small.yaml").write_text(yaml.safe_dump(SMALL))
+    return subprocess.Popen(
+        [*RUN, "all", "--configfile", "small.yaml", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=True,
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        start_new_session=True,
     )
-    for word in (
-        "METHOD",
-        "--data-root",
-        "train/good",
-        "ground_truth",
-        "--extractor lite0",
-        "predict",
-    ):
-        assert word in done.stdout
 
 
-def test_progress_is_read_from_the_workflow(tmp_path):
-    from rich.console import Console
+def test_a_dry_run_prints_what_snakemake_would_do(tmp_path):
+    out, err = (process := start(tmp_path, "-n")).communicate()
+    assert (process.returncode, err) == (0, "")
+    assert re.search(r"^extract +1$", out, re.MULTILINE)
+    assert "This was a dry-run" in out
+    assert not (tmp_path / "results").exists()
 
-    log = tmp_path / "x.log"
-    log.write_text("2026-01-01 00:00:00,0 extract bottle r18: 5/10 images, 3 s left\n")
-    display = run.Display(Console())
-    for line in (
-        "job        count",
-        "extract        1",
-        "evaluate       2",
-        "total          3",
-        "rule extract:",
-        f"    log: {log}",
-        "    jobid: 4",
-    ):
-        display.read(line)
-    assert display.activity() == "extract bottle r18: 5/10 images, 3 s left"
-    assert (display.done, display.total, display.finished()) == (0, 12, 5)
-    display.read("Finished jobid: 4 (Rule: extract)")
-    assert (display.done, display.activity()) == (10, "")
+
+def test_a_wrong_option_of_snakemake_is_shown(tmp_path):
+    out, _ = (process := start(tmp_path, "--", "--no-such-option")).communicate()
+    assert process.returncode != 0
+    assert "no-such-option" in out
+
+
+def wait_for(path) -> None:
+    end = time.monotonic() + 120
+    while not path.exists():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_interrupting_a_run_ends_it_and_its_jobs(tmp_path):
+    process = start(tmp_path)
+    wait_for(tmp_path / "results/logs/decode/drawn/wood/64-64.log")
+    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does, to all of them
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped; finished results are kept, run again to continue" in out
+    assert "Traceback" not in err
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+
+
+@pytest.mark.slow
+def test_a_reader_that_goes_away_ends_the_run(tmp_path):
+    """``run.py ... | head``."""
+    process = start(tmp_path)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(timeout=120) != 0
+    assert "Traceback" not in process.stderr.read()
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)

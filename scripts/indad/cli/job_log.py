@@ -10,7 +10,7 @@ from typing import NamedTuple
 #: Each message begins with the date and time.
 _BEGIN = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ ", re.MULTILINE)
 #: "extract bottle r18: 40/209 images, 8 s left", or "extract bottle r18: 209 images in 41 s".
-_PROGRESS = re.compile(r": (\d+)(?:/(\d+))? \w+")
+_PROGRESS = re.compile(r": (\d+)(?:/(\d+) \w+| \w+ in \d)")
 #: Begins the message of an error that the user can fix.
 _ERROR = "error: "
 #: Bytes at the end of a log that are read.
