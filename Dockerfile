@@ -1,4 +1,5 @@
-# indad with the pins of requirements.lock; what follows the image's name is run.py's.
+# indad with the versions of requirements.lock. The arguments after the image's name are those of the
+# command indad.
 #   docker build -t indad .
 #   docker run --rm -v $PWD:/work -v /data:/data indad all --configfile mine.yaml --cores 8
 FROM python:3.11-slim-bookworm
@@ -7,6 +8,7 @@ RUN pip install --no-cache-dir uv==0.13.9 \
     && uv pip install --system --system-certs --no-cache --compile-bytecode \
         -r /tmp/requirements.lock
 COPY . /indad
+RUN uv pip install --system --system-certs --no-cache --compile-bytecode --no-deps /indad
 WORKDIR /work
-ENTRYPOINT ["python", "/indad/scripts/run.py"]
+ENTRYPOINT ["indad"]
 CMD ["--help"]

@@ -1,10 +1,12 @@
-"""The workflow as a module of another one."""
+"""The package installed, and the workflow as a module of another one, fetched from git."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -18,22 +20,70 @@ from test_workflow import SMALL
 pytestmark = pytest.mark.slow
 
 
-def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "tests/module/Snakefile")]
-    command += ["--directory", str(folder), "--cores", "2", *arguments]
-    command += ["--config", f"indad={ROOT / 'workflow/Snakefile'}"]
+def call(*command: object, folder: Path) -> str:
+    """Run a command that must succeed, without the checkout on Python's path."""
     variables = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, env=variables)
+    variables.pop("PYTHONPATH", None)
+    done = subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, env=variables, cwd=folder
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
 
 
-def test_another_workflow_uses_this_one(tmp_path):
+@pytest.fixture(scope="module")
+def bin_folder(tmp_path_factory) -> Path:
+    """A fresh environment with the package installed; the dependencies are this environment's."""
+    folder = tmp_path_factory.mktemp("environment")
+    call(sys.executable, "-m", "venv", "--without-pip", folder, folder=folder)
+    own = sysconfig.get_path("purelib", vars={"base": str(folder)})
+    (Path(own) / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    python = folder / "bin/python"
+    pip = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check"]
+    call(*pip, "install", "--quiet", "--no-deps", ROOT, folder=folder)
+    return python.parent
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory) -> str:
+    """The address of the workflow in a git repository that has the checkout's files as they are."""
+    folder = tmp_path_factory.mktemp("repository")
+    for name in ("workflow", "scripts", "config", "resources"):
+        shutil.copytree(ROOT / name, folder / name)
+    shutil.copy(ROOT / "environment.yaml", folder)
+    git = ["git", "-c", "user.name=test", "-c", "user.email=test@example.org"]
+    call(*git, "init", "--quiet", "--initial-branch=main", folder=folder)
+    call(*git, "add", ".", folder=folder)
+    call(*git, "commit", "--quiet", "--message", "all", folder=folder)
+    return f"git+file://{folder}/workflow/Snakefile@main"
+
+
+def test_the_installed_package_has_the_command_and_the_workflow(bin_folder, tmp_path):
+    code = "import indad, snakemake_logger_plugin_indad; print(indad.__file__)"
+    package = Path(call(bin_folder / "python", "-c", code, folder=tmp_path).strip()).parent
+    assert package.is_relative_to(bin_folder.parent)
+    scripts = {path.name for path in (ROOT / "scripts").glob("*.py")} - {"run.py"}
+    assert {path.name for path in (package / "project/scripts").glob("*.py")} == scripts
+    assert (package / "project/workflow/Snakefile").exists()
+    assert call(bin_folder / "indad", "--version", folder=tmp_path).startswith("indad ")
+
+
+def test_another_workflow_uses_this_one(bin_folder, repository, tmp_path):
     run = {"datasets": ["drawn"], "experiments": ["PaDiM"]}
     # The module sees what it is given, so the catalogue goes with it.
     anomalies = merged(load_config(None), SMALL | {"results": "made/anomalies", "run": run})
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"anomalies": anomalies, "other": 1}))
-    done = snakemake(tmp_path)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    snakemake = [bin_folder / "python", "-m", "snakemake", "--cores", "2"]
+    snakemake += ["--snakefile", ROOT / "tests/module/Snakefile", "--directory", tmp_path]
+    call(*snakemake, "--config", f"indad={repository}", folder=tmp_path)
     assert (tmp_path / "best.txt").read_text() == "PaDiM\n"
     metrics = evaluate.read([tmp_path / "made/anomalies/metrics.csv"])
     assert set(metrics["dataset"]) == {"drawn"}
-    assert "Nothing to be done" in (again := snakemake(tmp_path)).stdout + again.stderr
+    # The same results are current for the workflow on disk, and for the one in the package.
+    again = call(*snakemake, "--config", f"indad={ROOT / 'workflow/Snakefile'}", folder=tmp_path)
+    assert "Nothing to be done" in again
+    (tmp_path / "anomalies.yaml").write_text(yaml.safe_dump(anomalies))
+    command = ["all", "--configfile", "anomalies.yaml"]
+    again = call(bin_folder / "indad", *command, folder=tmp_path)
+    assert "Nothing to do: all results were up to date" in again
+    assert "Models, to score new images with: indad list made/anomalies" in again

@@ -60,6 +60,19 @@ def test_environment_yaml_has_the_same_versions():
         assert version in pins[name], f"{name}: environment.yaml {version}, lock {pins[name]}"
 
 
+def test_no_script_hides_a_package():
+    """The folder of the scripts comes first on the path of ``run.py`` and of the tests."""
+    names = [path.stem for path in (ROOT / "scripts").glob("*.py")]
+    code = (
+        "import sys; from importlib.machinery import PathFinder; "
+        "print([name for name in sys.argv[1:] if name in sys.stdlib_module_names "
+        "or PathFinder.find_spec(name)])"
+    )
+    command = [sys.executable, "-P", "-c", code, *names]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "[]\n"
+
+
 def test_the_packages_the_project_was_asked_for_are_direct_dependencies():
     wanted = [
         "snakemake",
