@@ -79,11 +79,14 @@ def test_another_workflow_uses_this_one(bin_folder, repository, tmp_path):
     assert (tmp_path / "best.txt").read_text() == "PaDiM\n"
     metrics = evaluate.read([tmp_path / "made/anomalies/metrics.csv"])
     assert set(metrics["dataset"]) == {"drawn"}
-    # The same results are current for the workflow on disk, and for the one in the package.
-    again = call(*snakemake, "--config", f"indad={ROOT / 'workflow/Snakefile'}", folder=tmp_path)
+    again = call(*snakemake, "--config", f"indad={repository}", folder=tmp_path)
     assert "Nothing to be done" in again
-    (tmp_path / "anomalies.yaml").write_text(yaml.safe_dump(anomalies))
-    command = ["all", "--configfile", "anomalies.yaml"]
-    again = call(bin_folder / "indad", *command, folder=tmp_path)
-    assert "Nothing to do: all results were up to date" in again
-    assert "Models, to score new images with: indad list made/anomalies" in again
+    # The same results are current for the command of the package, from another folder.
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "anomalies.yaml").write_text(yaml.safe_dump(anomalies))
+    command = ["all", "--configfile", "anomalies.yaml", "--results", "../made/anomalies"]
+    again = call(bin_folder / "indad", *command, folder=elsewhere)
+    # The module did not ask for the documents.
+    assert "extract" not in again
+    assert "Models, to score new images with: indad list ../made/anomalies" in again
