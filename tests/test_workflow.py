@@ -332,7 +332,7 @@ def test_the_run_says_what_it_comes_from(finished):
 def test_verify_finds_nothing_wrong_with_a_finished_run(finished, capsys):
     assert indad(["verify", str(finished / "results")]) == 0
     shown = capsys.readouterr().out
-    assert "All of it is as it was" in shown.replace("\n", " ")
+    assert "Everything matches the record of" in shown.replace("\n", " ")
     assert "feature stores" in shown
 
 

@@ -58,6 +58,6 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         console.print(f"[red]mismatch[/] {plain(line)}", highlight=False, soft_wrap=True)
     if report.problems:
         return 1
-    made = plain(str(arguments.results))
-    console.print(f"All of it is as it was when {made} was made.", highlight=False, soft_wrap=True)
+    name = plain(str(arguments.results))
+    console.print(f"Everything matches the record of {name}.", highlight=False, soft_wrap=True)
     return 0
