@@ -31,7 +31,7 @@ def main(job: Job) -> None:
         category=category,
         options=job.params.request["options"],
         download=download,
-        progress=LoggedProgress(f"download {category}", "files"),
+        progress=LoggedProgress(f"prepare {category}", "files"),
     )
 
 

@@ -7,11 +7,19 @@ from pathlib import Path
 
 import yaml
 from snakemake.exceptions import WorkflowError
+from snakemake.sourcecache import LocalGitFile
 from snakemake.utils import validate
 
-# Of this file, whatever workflow uses it as a module.
-ROOT = Path(str(workflow.current_basedir)).parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
+# The folder of the rules: on disk, or an address if Snakemake fetches the module with git.
+BASE = workflow.current_basedir
+# In a checkout the library lies next to the workflow; otherwise it is an installed package.
+SCRIPTS = Path(BASE.get_path_or_uri(secret_free=True)).parents[1] / "scripts"
+if (SCRIPTS / "indad").is_dir():
+    sys.path.insert(0, str(SCRIPTS))
+if isinstance(BASE, LocalGitFile):
+    # Snakemake 9.27 looks for a rule's script with a path object that this method cannot join.
+    join = LocalGitFile.join
+    LocalGitFile.join = lambda self, path: join(self, str(path))
 
 from indad import methods
 from indad.core import provenance
@@ -28,17 +36,17 @@ from indad.reporting import published, tables
 from indad.reporting.report import VERSION as REPORT_VERSION
 from indad.reporting.runtime import VERSION as RUNTIME_VERSION
 
-SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
+SCHEMA = Path(workflow.source_path("../schemas/config.schema.yaml"))
 
 try:
     # First in words of ours, which name the key and what is allowed; then defaults are filled in.
     check_schema(config, yaml.safe_load(SCHEMA.read_text(encoding="utf-8")))
-    validate(config, schema=str(SCHEMA))
+    validate(config, schema="../schemas/config.schema.yaml")
     CONFIG = Config(config)
 except IndadError as error:
     raise WorkflowError(f"indad: configuration: {error}") from None
 
-ENVIRONMENT = str(ROOT / "environment.yaml")
+ENVIRONMENT = "../../environment.yaml"
 RESULTS = str(CONFIG.results)
 LOGS = f"{RESULTS}/logs"
 BENCHMARKS = f"{RESULTS}/benchmarks"
