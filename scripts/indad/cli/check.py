@@ -17,8 +17,8 @@ from indad.cli.console import counted, plain
 from indad.cli.override import reading_of
 from indad.cli.run import add_data_options
 from indad.core.errors import ConfigError
-from indad.data.check import Report, check
 from indad.data.categories import is_category
+from indad.data.check import Report, check
 from indad.data.folder_layout import GOOD, Reading
 from indad.data.images import Geometry
 from indad.data.public.suggest import find_categories
