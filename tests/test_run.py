@@ -165,6 +165,8 @@ def start(folder, *arguments: str) -> subprocess.Popen[str]:
         cwd=folder,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         start_new_session=True,
+        # A shell's background jobs, such as the tests may be, ignore the signal.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 
