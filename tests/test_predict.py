@@ -287,7 +287,7 @@ def test_too_few_good_images_are_said():
         few.at_false_alarms(0.05)
     chosen = few.at_false_alarms()
     assert chosen.score == pytest.approx(3.0, rel=1e-3)
-    assert "probability 0.25 at most; 0.05 would need 19" in chosen.source
+    assert "probability of at most 0.25; 0.05 needs 19" in chosen.source
     with pytest.raises(ConfigError, match="no scores of good images"):
         calibration_of([]).at_false_alarms()
     for rate in (0, 1, -0.1, 5):

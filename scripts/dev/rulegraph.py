@@ -17,7 +17,6 @@ from pathlib import Path
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from indad.reporting import style
-from indad.reporting.style import plt
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 #: Colour and name of each stage, and its rules; any other rule presents results.
@@ -111,8 +110,7 @@ def draw(graph: Graph, outputs: Iterable[Path]) -> None:
         for down, rule in enumerate(rules):
             y = height - 1.2 - line * ((most - len(rules)) / 2 + down + 0.5)
             spot[rule] = (pitch * (across + 0.5), y)
-    with style.look():
-        figure = plt.figure(figsize=(style.WIDTH, height / 10))
+    with style.drawing(*outputs, height=height / 10) as figure:
         axis = figure.add_axes((0, 0, 1, 1))
         axis.axis("off")
         for rule, needs in reduced(graph).items():
@@ -153,8 +151,6 @@ def draw(graph: Graph, outputs: Iterable[Path]) -> None:
             axis.text(x + 2.1, 1.85, stage, va="center", fontsize=style.SMALL)
             x += 4.5 + 0.72 * len(stage)
         axis.set(xlim=(0, 10 * style.WIDTH), ylim=(0, height))
-        for output in outputs:
-            style.save(figure, output)
 
 
 def colour(rule: str) -> str:

@@ -16,7 +16,6 @@ from matplotlib.collections import PatchCollection
 from matplotlib.patches import Circle, Ellipse, FancyArrowPatch, FancyBboxPatch, Polygon, Rectangle
 
 from indad.reporting import style
-from indad.reporting.style import plt
 
 #: Figure size; all coordinates below are tenths of an inch, from the lower left corner.
 WIDTH, HEIGHT = 10 * style.WIDTH, 29.6
@@ -339,14 +338,12 @@ def main() -> None:
     parse.add_argument("--output", type=Path, default=Path("docs/schematics"), metavar="FOLDER")
     given = parse.parse_args()
     for name, draw in METHODS.items():
-        with style.look():
-            figure = plt.figure(figsize=(WIDTH / 10, HEIGHT / 10))
+        outputs = [given.output / f"{name}.{suffix}" for suffix in ("svg", "png")]
+        with style.drawing(*outputs, width=WIDTH / 10, height=HEIGHT / 10) as figure:
             axis = figure.add_axes((0, 0, 1, 1))
             axis.axis("off")
             draw(axis)
             axis.set(xlim=(0, WIDTH), ylim=(0, HEIGHT), aspect="equal")
-            for suffix in ("svg", "png"):
-                style.save(figure, given.output / f"{name}.{suffix}")
 
 
 if __name__ == "__main__":

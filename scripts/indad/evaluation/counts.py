@@ -1,18 +1,22 @@
-"""How many images are behind each value."""
+"""Numbers of images: of each kind in a manifest, and behind the metrics of a category."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import pandas as pd
 
 from indad.evaluation.resamples import Resamples
 
 COLUMNS = ("dataset", "category", "n_train", "n_good", "n_defective", "n_masks", "n_regions")
+#: Columns of the table of images of each kind.
+IMAGE_COLUMNS = ("dataset", "category", "split", "defect", "images", "masks")
 
 
 def row(run: Resamples, manifest: pd.DataFrame) -> dict[str, str | int]:
-    """Return a row of ``COLUMNS``: the images of a category, as one run saw them.
+    """Return a row of ``COLUMNS`` for the category of a run.
 
-    ``n_masks`` and ``n_regions`` are those in view: a crop may cut some away.
+    ``n_masks`` and ``n_regions`` count what is inside the crop.
     """
     return {
         "dataset": run.dataset,
@@ -23,3 +27,17 @@ def row(run: Resamples, manifest: pd.DataFrame) -> dict[str, str | int]:
         "n_masks": run.n_masks,
         "n_regions": run.n_regions,
     }
+
+
+def images(manifests: Mapping[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:
+    """Return the numbers of images and masks, rows of ``IMAGE_COLUMNS``.
+
+    Args:
+        manifests: manifest of each data set and category, as ``manifest.read``.
+    """
+    counted = [
+        (dataset, category, *kind, len(part), int((part["mask"] != "").sum()))
+        for (dataset, category), manifest in manifests.items()
+        for kind, part in manifest.groupby(["split", "defect"], sort=False)
+    ]
+    return pd.DataFrame(counted, columns=list(IMAGE_COLUMNS))
