@@ -16,7 +16,7 @@ from pathlib import Path
 
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from indad.reporting import style
+from indad.reporting import colours, style
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 #: Colour and name of each stage, and its rules; any other rule presents results.
@@ -124,7 +124,7 @@ def draw(graph: Graph, outputs: Iterable[Path]) -> None:
                         (x - width / 2 - 0.15, y),
                         arrowstyle="-|>",
                         mutation_scale=8,
-                        color=style.GREY,
+                        color=colours.GREY,
                         linewidth=1.1,
                         connectionstyle=f"arc3,rad={-0.3 if far else 0}",
                         shrinkA=0,

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from indad.data.ground_truth import GroundTruth
 from indad.evaluation import curves
 from indad.evaluation.metrics import FPR_LIMIT, ScoreCurve, regions
-from indad.reporting import style
+from indad.reporting import colours, style
 
 
 def image_curve(table: pd.DataFrame) -> ScoreCurve | None:
@@ -82,7 +82,9 @@ def _values(axis: Axes, name: str, values: Sequence[float | None], *, falls: boo
     """
     known = [value for value in values if value is not None]
     if not known:
-        axis.text(0.5, 0.3, "not defined", transform=axis.transAxes, ha="center", color=style.GREY)
+        axis.text(
+            0.5, 0.3, "not defined", transform=axis.transAxes, ha="center", color=colours.GREY
+        )
         return
     high = np.mean(known) > 0.5
     place = f"{'lower' if high else 'upper'} {'left' if high == falls else 'right'}"
@@ -112,7 +114,7 @@ def _plot(axis: Axes, found: Sequence[ScoreCurve | None], points: Any, **options
 
 def _roc(axis: Axes, found: Sequence[ScoreCurve | None], title: str) -> None:
     _plot(axis, found, curves.roc)
-    axis.plot([0, 1], [0, 1], color=style.GREY, linewidth=0.8, linestyle=":")
+    axis.plot([0, 1], [0, 1], color=colours.GREY, linewidth=0.8, linestyle=":")
     _frame(axis, title, "false positive rate", "true positive rate")
     _values(axis, "AUROC", [curve and curve.auroc() for curve in found])
 
@@ -121,7 +123,7 @@ def _precision_recall(axis: Axes, found: Sequence[ScoreCurve | None], title: str
     _plot(axis, found, curves.precision_recall, drawstyle="steps-pre")
     for curve in [each for each in found if each][:1]:
         share = curve.positives / (curve.positives + curve.negatives)
-        axis.axhline(share, color=style.GREY, linewidth=0.8, linestyle=":")
+        axis.axhline(share, color=colours.GREY, linewidth=0.8, linestyle=":")
     _frame(axis, title, "recall", "precision")
     _values(axis, "AP", [curve and curve.average_precision() for curve in found], falls=True)
 
@@ -142,5 +144,5 @@ def _key(axis: Axes, names: Sequence[str], counts: str) -> None:
     )
     text = f"{counts}\ndotted: by chance"
     axis.text(
-        -0.02, 0.0, text, transform=axis.transAxes, color=style.GREY, va="bottom", linespacing=1.3
+        -0.02, 0.0, text, transform=axis.transAxes, color=colours.GREY, va="bottom", linespacing=1.3
     )

@@ -14,7 +14,7 @@ from matplotlib.transforms import ScaledTranslation
 
 from indad.data.manifest import GOOD
 from indad.evaluation import cases
-from indad.reporting import style
+from indad.reporting import colours, style
 
 #: Maximum number of kinds of defects in a figure; the CSV file has all.
 MOST_DEFECTS = 20
@@ -22,8 +22,8 @@ _HEAT = LinearSegmentedColormap.from_list("indad", ["#f3e9dc", "#9cc3dd", "#0b4f
 _MARKS = {
     "good": {"marker": "o", "color": "#9aa0a6"},
     "defective": {"marker": "o", "color": "#33526e"},
-    cases.MISSED: {"marker": "v", "color": style.MISSED},
-    cases.FALSE_ALARM: {"marker": "X", "color": style.FALSE_ALARM},
+    cases.MISSED: {"marker": "v", "color": colours.MISSED},
+    cases.FALSE_ALARM: {"marker": "X", "color": colours.FALSE_ALARM},
 }
 
 
@@ -75,7 +75,7 @@ def draw_scores(
             for label, look in _MARKS.items()
         ]
         label = "threshold: best F1 on these images"
-        handles.append(Line2D([], [], color=style.INK, linewidth=1, linestyle="--", label=label))
+        handles.append(Line2D([], [], color=colours.INK, linewidth=1, linestyle="--", label=label))
         figure.legend(
             handles=handles,
             loc="outside lower left",
@@ -102,7 +102,7 @@ def _strip(axis: Axes, table: pd.DataFrame, kinds: Sequence[str]) -> None:
         chosen = (marks == name) & ~np.isnan(row)
         size = 30 if name in (cases.MISSED, cases.FALSE_ALARM) else 11
         axis.scatter(score[chosen], row[chosen], s=size, linewidths=0, **look, alpha=0.8)
-    axis.axvline(at, color=style.INK, linewidth=1, linestyle="--")
+    axis.axvline(at, color=colours.INK, linewidth=1, linestyle="--")
     names = [
         f"{style.shorten(style.readable(kind), 20)} ({chosen.sum()})"
         for kind, chosen in groups.items()
@@ -199,7 +199,7 @@ def draw_defects(table: pd.DataFrame, output: Path, *, title: str) -> None:
         figure.text(
             0.1 / width, 1 - 0.08 / height, heading, fontsize=11, fontweight="bold", va="top"
         )
-        figure.text(0.1 / width, 1 - 0.3 / height, subtitle, color=style.GREY, va="top")
+        figure.text(0.1 / width, 1 - 0.3 / height, subtitle, color=colours.GREY, va="top")
 
 
 def _heat_map(axis: Axes, values: np.ndarray) -> None:
@@ -211,7 +211,7 @@ def _heat_map(axis: Axes, values: np.ndarray) -> None:
         dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
         axis.text(
             across + 0.5, down + 0.5, f"{100 * value:.1f}", ha="center", va="center",
-            color="white" if dark else style.INK,
+            color="white" if dark else colours.INK,
         )  # fmt: skip
 
 
@@ -220,4 +220,4 @@ def _draw_undefined(output: Path, title: str) -> None:
     with style.drawing(output, height=0.7) as figure:
         heading = style.heading(title, style.WIDTH)
         figure.text(0.012, 0.72, heading, fontsize=11, fontweight="bold", va="center")
-        figure.text(0.012, 0.28, why, color=style.GREY, va="center")
+        figure.text(0.012, 0.28, why, color=colours.GREY, va="center")

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from indad.reporting import style
+from indad.reporting import colours, style
 from indad.reporting.numbers import p_value
 
 
@@ -53,29 +53,29 @@ def critical_difference(ranks: pd.DataFrame, output: Path, *, title: str) -> Non
         for number, (start, stop) in enumerate(bars):
             y = -0.25 - 0.22 * number
             ends = ordered["mean_rank"].iloc[[start, stop]] + np.array([-0.03, 0.03])
-            axis.plot(ends, [y, y], color=style.PALETTE[0], lw=4, solid_capstyle="round")
+            axis.plot(ends, [y, y], color=colours.PALETTE[0], lw=4, solid_capstyle="round")
         _names(axis, ordered, gap, step)
         axis.text(
             1 - 0.45 * count, -height,
             f"Mean rank over {first['n_categories']} categories, 1 is best; Friedman "
             f"{p_value(first['friedman_p'])}. A bar joins experiments that are not significantly "
             "different (Nemenyi).",
-            fontsize=8, color=style.GREY, va="bottom",
+            fontsize=8, color=colours.GREY, va="bottom",
         )  # fmt: skip
 
 
 def _scale(axis: Axes, count: int, width: float) -> None:
     """Draw the line of ranks with its ticks, and the critical difference above it."""
-    axis.plot([1, count], [0, 0], color=style.INK, lw=1)
+    axis.plot([1, count], [0, 0], color=colours.INK, lw=1)
     for rank in range(1, count + 1):
-        axis.plot([rank, rank], [0, 0.12], color=style.INK, lw=1)
+        axis.plot([rank, rank], [0, 0.12], color=colours.INK, lw=1)
         axis.text(rank, 0.2, str(rank), ha="center", va="bottom", fontsize=9)
     axis.plot(
-        [1, 1 + width], [0.85, 0.85], color=style.PALETTE[1], lw=1.4, marker="|", markersize=7
+        [1, 1 + width], [0.85, 0.85], color=colours.PALETTE[1], lw=1.4, marker="|", markersize=7
     )
     axis.text(
         1 + width + 0.06 * count / 3, 0.85, f"critical difference {width:.2f}",
-        ha="left", va="center", fontsize=9, color=style.PALETTE[1],
+        ha="left", va="center", fontsize=9, color=colours.PALETTE[1],
     )  # fmt: skip
 
 
@@ -86,7 +86,7 @@ def _names(axis: Axes, ordered: pd.DataFrame, gap: float, step: float) -> None:
         on_left = i < (count + 1) // 2
         y = -gap - step * ((i if on_left else count - 1 - i) + 1)
         end = 1 - 0.04 * count if on_left else count + 0.04 * count
-        axis.plot([row.mean_rank, row.mean_rank, end], [0, y, y], color=style.GREY, lw=0.9)
+        axis.plot([row.mean_rank, row.mean_rank, end], [0, y, y], color=colours.GREY, lw=0.9)
         name, rank = style.shorten(row.experiment, 24), f"{row.mean_rank:.2f}"
         axis.text(
             end - 0.02 * count if on_left else end + 0.02 * count, y,

@@ -15,7 +15,7 @@ from indad.core import atomic
 from indad.core.errors import DataError
 from indad.evaluation import cases, scores
 from indad.evaluation.scores import ScoreFiles
-from indad.reporting import style
+from indad.reporting import colours, style
 from indad.reporting.pictures import Grid, column, draw_map, read_photos
 
 
@@ -64,7 +64,7 @@ def montage(
                     axis.set_ylabel(label, fontweight="bold", labelpad=4)
             axes[0].set_title(example.name, fontsize=style.SMALL, pad=4, linespacing=1.2)
             _draw_example(axes, example)
-        grid.text(figure, left, height - 0.08, caption, color=style.GREY, linespacing=1.25)
+        grid.text(figure, left, height - 0.08, caption, color=colours.GREY, linespacing=1.25)
 
 
 def _draw_example(axes: Sequence[Axes], example: Example) -> None:
@@ -80,7 +80,7 @@ def _draw_example(axes: Sequence[Axes], example: Example) -> None:
     photo.imshow(read_photos(example.experiments[0].pixels, example.rows, [image])[image])
     mask = columns[0].images[image].mask
     if mask is None:
-        truth.set_facecolor(style.PALE)
+        truth.set_facecolor(colours.PALE)
         truth.text(0.5, 0.5, "no mask", transform=truth.transAxes, ha="center", va="center")
     else:
         truth.imshow(mask, cmap="gray", vmin=0, vmax=1)

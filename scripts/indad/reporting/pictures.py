@@ -18,7 +18,7 @@ from indad.data.decode import Pixels
 from indad.evaluation import cases, scores
 from indad.evaluation.cases import Case
 from indad.evaluation.scores import ScoreFiles
-from indad.reporting import style
+from indad.reporting import colours, style
 
 #: Rows of the main sheet: one good image, then one image of each kind of defect.
 MOST_ROWS = 10
@@ -164,8 +164,10 @@ def _error_remark(judged: pd.DataFrame) -> str:
         return "All are of one kind, so there is no threshold."
     errors = int((judged["missed"] + judged["false_alarms"] > 0).sum())
     if errors:
-        return f"{errors} of {len(judged)} images are errors of at least one experiment."
-    return "No experiment makes an error."
+        return (
+            f"{errors} of {len(judged)} images are classified wrongly by at least one experiment."
+        )
+    return "No experiment classifies an image wrongly."
 
 
 @dataclass(frozen=True)
@@ -243,7 +245,7 @@ def _sheet(
     with style.drawing(output, width=total_width, height=total_height) as figure:
         heading = style.heading(title, total_width - _LEFT)
         grid.text(figure, _LEFT, 0.1, heading, fontsize=11, fontweight="bold", va="top")
-        grid.text(figure, _LEFT, 0.31, remark, color=style.GREY, va="top", linespacing=1.25)
+        grid.text(figure, _LEFT, 0.31, remark, color=colours.GREY, va="top", linespacing=1.25)
         _column_heads(figure, grid, columns, names)
         for down, case in enumerate(shown):
             axis = grid.image(figure, 0, down)
@@ -255,7 +257,9 @@ def _sheet(
         bottom = grid.top_of(len(shown)) + 0.06
         for across, each in enumerate(columns, 1):
             _scale(grid.axes(figure, grid.left_of(across) + 0.07, bottom, cell - 0.14, 0.09), each)
-        grid.text(figure, _LEFT, bottom + 0.32, notes, va="top", color=style.GREY, linespacing=1.25)
+        grid.text(
+            figure, _LEFT, bottom + 0.32, notes, va="top", color=colours.GREY, linespacing=1.25
+        )
 
 
 def _column_heads(
@@ -267,7 +271,7 @@ def _column_heads(
     for across, (name, each) in enumerate(zip(names, columns, strict=True), 1):
         middle = grid.left_of(across) + half
         grid.text(
-            figure, middle, bottom, _summary(each), ha="center", color=style.GREY, linespacing=1.2
+            figure, middle, bottom, _summary(each), ha="center", color=colours.GREY, linespacing=1.2
         )
         grid.text(figure, middle, bottom - 0.3, name, linespacing=1.1, **bold)
 
@@ -284,14 +288,14 @@ def _label_photo(axis: Axes, case: Case, width: float, height: float) -> None:
     label = "\n".join(style.shorten(line, most) for line in lines)
     axis.set_ylabel(label, labelpad=3, linespacing=1.15)
     name = style.shorten(Path(case.image).name, int(width / 0.08))
-    axis.set_xlabel(name, labelpad=2, color=style.GREY)
+    axis.set_xlabel(name, labelpad=2, color=colours.GREY)
 
 
 def _outline(axis: Axes, mask: np.ndarray | None, width: float = 1.3) -> None:
     """Outline the ground truth, visible on a bright and on a dark image."""
     if mask is None or mask.all():
         return
-    contour = axis.contour(mask, levels=[0.5], colors=style.OUTLINE, linewidths=width)
+    contour = axis.contour(mask, levels=[0.5], colors=colours.OUTLINE, linewidths=width)
     contour.set_path_effects(
         [patheffects.withStroke(linewidth=width + 1.4, foreground="black", alpha=0.6)]
     )
@@ -306,7 +310,7 @@ def draw_map(axis: Axes, column: Column, image: str) -> None:
     if not shown.verdict:
         return
     missed = shown.verdict == cases.MISSED
-    colour = style.MISSED if missed else style.FALSE_ALARM
+    colour = colours.MISSED if missed else colours.FALSE_ALARM
     for spine in axis.spines.values():
         spine.set(visible=True, color=colour, linewidth=2.5)
     axis.text(

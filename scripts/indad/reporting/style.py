@@ -22,6 +22,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 from indad.core import atomic
+from indad.reporting.colours import GREY, INK, PALE, PALETTE
 
 #: Width in inches of a figure shown at 800 pixels, 96 per inch: a point is then a point.
 WIDTH = 800 / 96
@@ -30,15 +31,8 @@ DPI = 144
 #: Smallest font size, in points.
 SMALL = 8.0
 
-#: Okabe and Ito's colours, suitable for colour-blind readers, without yellow (too pale on white).
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#4D4D4D")
 _DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X")
-
-INK, GREY, PALE = "#1a1a1a", "#5f6368", "#dadce0"
-#: Errors at the threshold; always shown together with the word.
-MISSED, FALSE_ALARM = "#E69F00", "#C8102E"
-OUTLINE = "#00e5ff"
 
 _RC = {
     "font.family": "DejaVu Sans",

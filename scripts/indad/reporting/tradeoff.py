@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from indad.reporting import runtime, style, tables
+from indad.reporting import colours, runtime, style, tables
 from indad.reporting.numbers import duration, megabytes
 
 #: Metrics shown, one panel each.
@@ -77,7 +77,7 @@ def draw(table: pd.DataFrame, output: Path) -> None:
             "Seconds per test image: backbone and method, without the start of the jobs. Larger "
             "marks: larger models.\n"
             "Means over categories and seeds. Grey line: no experiment is both faster and better.",
-            x=0.012, ha="left", fontsize=style.SMALL, color=style.GREY,
+            x=0.012, ha="left", fontsize=style.SMALL, color=colours.GREY,
         )  # fmt: skip
 
 
@@ -92,13 +92,13 @@ def _panel(axis: Axes, rows: pd.DataFrame, metric: str, number: Mapping[str, int
     if shown.empty:
         why = "no masks" if metric == "aupro" else "test images of one kind"
         why = why if rows[metric].isna().all() else "no run-time records"
-        axis.text(0.5, 0.5, why, transform=axis.transAxes, ha="center", color=style.GREY)
+        axis.text(0.5, 0.5, why, transform=axis.transAxes, ha="center", color=colours.GREY)
         style.bare(axis)
         return
     front = pareto(shown["seconds_per_image"].to_numpy(), shown[metric].to_numpy())
     best = shown.iloc[front]
     axis.plot(
-        best["seconds_per_image"], 100 * best[metric], color=style.PALE, linewidth=3,
+        best["seconds_per_image"], 100 * best[metric], color=colours.PALE, linewidth=3,
         drawstyle="steps-post", zorder=1,
     )  # fmt: skip
     for row in shown.itertuples():

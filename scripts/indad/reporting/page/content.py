@@ -1,0 +1,295 @@
+"""What the report page shows, gathered from the products of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from indad.core import provenance
+from indad.core.csv_files import read_csv
+from indad.data.manifest import GOOD
+from indad.reporting import runtime
+from indad.reporting.page.comparisons import matrices, rank_tables
+from indad.reporting.page.drawings import spread, tradeoffs
+from indad.reporting.page.findings import findings, leaders
+from indad.reporting.page.metric_tables import Table, known, metric_tables
+from indad.reporting.tables import select
+
+
+@dataclass(frozen=True)
+class Category:
+    """The products of one category that the page shows.
+
+    Attributes:
+        dataset, name: of the category.
+        pictures: heading to picture file, in order.
+        defects: table of each kind of defect, as ``defect_figures.defect_table``, if there is one.
+    """
+
+    dataset: str
+    name: str
+    pictures: Mapping[str, Path]
+    defects: Path | None = None
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The products that a page is made from; the page leaves out what is None.
+
+    Attributes:
+        metrics: tables in percent, one per metric, as ``tables.summarise``.
+        categories: of all data sets, in order.
+        experiments: experiment to its settings, in the order of the tables.
+        notes: experiment to an important remark.
+        config: the configuration of the run, shown as it is.
+        images: numbers of images, as ``counts.images``.
+        counts: numbers of images behind each value, as ``counts.row``.
+        comparisons: of each two experiments.
+        ranks: of experiments over categories.
+        diagrams: critical-difference diagrams, named ``<dataset>_<metric>``.
+        runtime: time and memory of each job, as ``runtime.collect``.
+        provenance: record of how everything was made.
+        level: confidence level of intervals and tests.
+    """
+
+    metrics: Sequence[Path]
+    categories: Sequence[Category]
+    experiments: Mapping[str, Mapping[str, Any]]
+    notes: Mapping[str, str] = field(default_factory=dict)
+    config: str = ""
+    images: Path | None = None
+    counts: Path | None = None
+    comparisons: Path | None = None
+    ranks: Path | None = None
+    diagrams: Sequence[Path] = ()
+    runtime: Path | None = None
+    provenance: Path | None = None
+    level: float = 0.95
+
+
+#: Columns of each table and their types.
+_COLUMNS = {
+    "measured": {
+        "dataset": "str", "metric": "str", "scope": "str", "category": "str", "experiment": "str",
+        "percent": "float", "sd": "float", "seeds": "int", "ci_low": "float", "ci_high": "float",
+        "averaged": "int", "of": "int", "best": "bool", "paper": "float", "difference": "float",
+    },
+    "images": {
+        "dataset": "str", "category": "str", "split": "str", "defect": "str", "images": "int",
+        "masks": "int",
+    },
+    "counts": {"dataset": "str", "category": "str", "n_regions": "int"},
+    "comparisons": {
+        "dataset": "str", "category": "str", "metric": "str", "experiment_a": "str",
+        "experiment_b": "str", "difference": "float", "ci_low": "float", "ci_high": "float",
+        "p_holm": "float", "method": "str",
+    },
+    "ranks": {
+        "dataset": "str", "metric": "str", "experiment": "str", "mean_rank": "float",
+        "friedman_p": "float", "critical_difference": "float",
+    },
+    "runtime": {
+        "stage": "str", "dataset": "str", "name": "str", "images": "float", "max_rss_mb": "float",
+        "compute_seconds": "float", "model_mb": "float", "cached": "bool",
+    },
+    "defects": {
+        "experiment": "str", "defect": "str", "images": "int", "image_auroc": "float",
+        "missed": "float",
+    },
+}  # fmt: skip
+
+
+def _read(path: Path | None, kind: str) -> pd.DataFrame:
+    """Read a table; an empty one if there is none."""
+    columns = _COLUMNS[kind]
+    if path is None:
+        return pd.DataFrame(columns=list(columns)).astype(columns)
+    return read_csv(path, columns, f"table of {kind}")
+
+
+def gather(sources: Sources) -> dict[str, Any]:
+    """Return everything that the page shows except its pictures.
+
+    Raises:
+        StoreError: a product is damaged.
+    """
+    frames = {
+        kind: _read(getattr(sources, kind), kind)
+        for kind in ("images", "counts", "comparisons", "ranks", "runtime")
+    }
+    measured = [_read(path, "measured") for path in sources.metrics]
+    frames["measured"] = pd.concat(measured, ignore_index=True)
+    datasets = {
+        name: _dataset(name, sources, frames)
+        for name in dict.fromkeys(each.dataset for each in sources.categories)
+    }
+    return {
+        "experiments": list(sources.experiments),
+        "settings": sources.experiments,
+        "notes": dict(sources.notes),
+        "datasets": list(datasets.values()),
+        "categories": [
+            _category(i, each, datasets[each.dataset], sources, frames["comparisons"])
+            for i, each in enumerate(sources.categories)
+        ],
+        "level": f"{100 * sources.level:g}",
+        "alpha": f"{100 * (1 - sources.level):.2g}",
+        "seeds": int(frames["measured"]["seeds"].max()),
+        "config": sources.config,
+        "provenance": _origins(sources.provenance),
+    }
+
+
+def _dataset(name: str, sources: Sources, frames: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    """Return what the page shows of one data set."""
+    mine = {kind: select(frame, dataset=name) for kind, frame in frames.items()}
+    names = list(sources.experiments)
+    numbers = {each.name: i for i, each in enumerate(sources.categories) if each.dataset == name}
+    diagrams = {path.stem: path for path in sources.diagrams}
+    found: list[Table] = metric_tables(mine["measured"], names, numbers)
+    best = findings(found, names, mine["comparisons"], sources.level)
+    times = costs(mine["runtime"], sources.experiments)
+    return {
+        "name": name,
+        "tables": found,
+        "masks": any(table.metric.startswith("pixel") for table in found),
+        "findings": best,
+        "leaders": leaders(best),
+        "spreads": [spread(table, names) for table in found if table.first],
+        "images": _image_counts(mine["images"], mine["counts"], numbers),
+        "comparisons": [
+            each | {"diagram": diagrams.get(f"{name}_{each['metric']}")}
+            for each in matrices(mine["comparisons"], names, sources.level)
+        ],
+        "ranks": rank_tables(mine["ranks"]),
+        "costs": times,
+        "tradeoffs": tradeoffs(found, times),
+    }
+
+
+def _category(
+    number: int,
+    category: Category,
+    dataset: Mapping[str, Any],
+    sources: Sources,
+    compared: pd.DataFrame,
+) -> dict[str, Any]:
+    """Return what the page shows of one category."""
+    names = list(sources.experiments)
+    compared = select(compared, dataset=category.dataset)
+    counts = [row for row in dataset["images"] if row["category"] == category.name]
+    return {
+        "dataset": category.dataset,
+        "name": category.name,
+        "number": number,
+        "pictures": list(category.pictures.items()),
+        "defects": _defects(_read(category.defects, "defects"), names),
+        "tables": [
+            (table.title, row.cells)
+            for table in dataset["tables"]
+            for row in table.categories
+            if row.category == number
+        ],
+        "comparisons": matrices(compared, names, sources.level, category.name),
+        "counts": counts[0] if counts else None,
+    }
+
+
+def costs(jobs: pd.DataFrame, experiments: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return time and memory of each measured experiment on one data set.
+
+    Args:
+        jobs: rows of the data set, as ``runtime.collect``.
+        experiments: experiment to its settings, with the ``extractor`` and the ``model`` it uses.
+    """
+    models = {name: (each["model"], each["extractor"]) for name, each in experiments.items()}
+    if jobs.empty:
+        return []
+    return [
+        {
+            "experiment": row.experiment,
+            "number": number,
+            "backbone": known(row.with_backbone - row.seconds_per_image),
+            "method": row.seconds_per_image,
+            "seconds": known(row.with_backbone),
+            "fit": known(row.fit_seconds),
+            "memory": known(row.max_rss_mb),
+            "model": known(row.model_mb),
+        }
+        for number, row in enumerate(runtime.experiments(jobs, models).itertuples())
+        if not np.isnan(row.seconds_per_image)
+    ]
+
+
+def _image_counts(
+    images: pd.DataFrame, counts: pd.DataFrame, numbers: Mapping[str, int]
+) -> list[dict[str, Any]]:
+    """Return the numbers of images, masks and regions of each category of a data set."""
+    regions = counts.set_index("category")["n_regions"].to_dict()
+    result = []
+    for category, rows in images.groupby("category", sort=False):
+        train, test = (select(rows, split=split) for split in ("train", "test"))
+        good, defects = test[test["defect"] == GOOD], test[test["defect"] != GOOD]
+        result.append(
+            {
+                "category": category,
+                "number": numbers.get(category),
+                "train": int(train["images"].sum()),
+                "good": int(good["images"].sum()),
+                "defective": int(defects["images"].sum()),
+                "kinds": len(defects),
+                "masks": int(defects["masks"].sum()),
+                "regions": regions.get(category),
+            }
+        )
+    return result
+
+
+def _defects(table: pd.DataFrame, experiments: Sequence[str]) -> list[dict[str, Any]]:
+    """Return each kind of defect: images, and AUROC and missed images by experiment."""
+    result = []
+    for defect, rows in table.groupby("defect", sort=False):
+        measured = rows.dropna(subset="image_auroc").set_index("experiment")
+        percent = (100 * measured["image_auroc"]).to_dict()
+        best = max((round(value, 1) for value in percent.values()), default=0)
+        result.append(
+            {
+                "defect": str(defect).replace("_", " "),
+                "images": int(rows["images"].iloc[0]),
+                "cells": [
+                    (percent[name], int(measured["missed"][name]), round(percent[name], 1) == best)
+                    if name in percent
+                    else None
+                    for name in experiments
+                ],
+            }
+        )
+    return result
+
+
+def _origins(path: Path | None) -> dict[str, Any] | None:
+    """Return how the results were made.
+
+    Raises:
+        StoreError: the record is missing, damaged or edited.
+    """
+    if path is None:
+        return None
+    record = provenance.read(path)
+    made = [run["made_with"] for run in record["runs"]]
+    return {
+        "software": record["software"],
+        "revision": record["revision"],
+        "devices": sorted({f"{each['device']} ({each['hardware']})" for each in made}),
+        "platform": record["platform"],
+        "weights": [{"sha256": key, **value} for key, value in record["weights"].items()],
+        "data": [
+            {"manifest": manifest, "folder": folder, "digest": record["digests"][manifest]}
+            for manifest, folder in record["data"].items()
+        ],
+    }
