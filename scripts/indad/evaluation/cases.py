@@ -17,6 +17,11 @@ from indad.data.manifest import GOOD
 from indad.evaluation.metrics import ScoreCurve
 
 MISSED, FALSE_ALARM = "missed", "false alarm"
+#: Columns of the table of kinds of defects, and their types.
+DEFECT_COLUMNS = {
+    "experiment": "str", "defect": "str", "images": "int", "image_auroc": "float",
+    "missed": "float",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,17 +61,17 @@ def verdicts(table: pd.DataFrame, at: float) -> np.ndarray:
     )
 
 
-def by_defect(table: pd.DataFrame) -> pd.DataFrame:
+def by_defect(experiment: str, table: pd.DataFrame) -> pd.DataFrame:
     """Measure each kind of defect against all good images.
 
     Returns:
-        Columns ``defect, images, image_auroc, missed``, sorted by defect; ``missed`` is counted at
-        the experiment's threshold over all kinds. The last two are NaN without good images.
+        Rows of ``DEFECT_COLUMNS``, sorted by defect; ``missed`` is counted at the experiment's
+        threshold over all kinds. The last two are NaN without good images.
     """
     missed = verdicts(table, threshold(table)) == MISSED
     good = table["label"].to_numpy() == 0
     scores = table["score"].to_numpy()
-    rows: list[tuple[str, int, float, float]] = []
+    rows = []
     for defect in defects(table):
         chosen = (table["defect"] == defect).to_numpy()
         auroc = count = np.nan
@@ -74,8 +79,8 @@ def by_defect(table: pd.DataFrame) -> pd.DataFrame:
             shown = chosen | good
             auroc = ScoreCurve.from_scores(scores[shown], chosen[shown].astype(np.uint32)).auroc()
             count = int(missed[chosen].sum())
-        rows.append((defect, int(chosen.sum()), auroc, count))
-    return pd.DataFrame(rows, columns=["defect", "images", "image_auroc", "missed"])
+        rows.append((experiment, defect, int(chosen.sum()), auroc, count))
+    return pd.DataFrame(rows, columns=list(DEFECT_COLUMNS))
 
 
 def defects(table: pd.DataFrame) -> list[str]:

@@ -27,14 +27,18 @@ from indad.core.errors import StoreError
 from indad.evaluation.intervals import delong_covariance, placements
 from indad.evaluation.resamples import Resamples
 
-COMPARISON_COLUMNS = (
-    "dataset", "category", "metric", "experiment_a", "experiment_b", "difference", "ci_low",
-    "ci_high", "p", "p_holm", "method", "n_good", "n_defective", "effect_size",
-)  # fmt: skip
-RANK_COLUMNS = (
-    "dataset", "metric", "experiment", "mean_rank", "n_categories", "friedman_p",
-    "critical_difference",
-)  # fmt: skip
+#: Columns of the table of pairs and their types.
+COMPARISON_COLUMNS = {
+    "dataset": "str", "category": "str", "metric": "str", "experiment_a": "str",
+    "experiment_b": "str", "difference": "float", "ci_low": "float", "ci_high": "float",
+    "p": "float", "p_holm": "float", "method": "str", "n_good": "int", "n_defective": "int",
+    "effect_size": "float",
+}  # fmt: skip
+#: Columns of the table of ranks and their types.
+RANK_COLUMNS = {
+    "dataset": "str", "metric": "str", "experiment": "str", "mean_rank": "float",
+    "n_categories": "int", "friedman_p": "float", "critical_difference": "float",
+}  # fmt: skip
 #: The category of a comparison over categories.
 OVER_CATEGORIES = "(all)"
 #: Minimum number of categories and of experiments for tests of ranks.

@@ -8,9 +8,16 @@ import pandas as pd
 
 from indad.evaluation.resamples import Resamples
 
-COLUMNS = ("dataset", "category", "n_train", "n_good", "n_defective", "n_masks", "n_regions")
-#: Columns of the table of images of each kind.
-IMAGE_COLUMNS = ("dataset", "category", "split", "defect", "images", "masks")
+#: Columns of the table of images behind each value, and their types.
+COLUMNS = {
+    "dataset": "str", "category": "str", "n_train": "int", "n_good": "int", "n_defective": "int",
+    "n_masks": "int", "n_regions": "int",
+}  # fmt: skip
+#: Columns of the table of images of each kind, and their types.
+IMAGE_COLUMNS = {
+    "dataset": "str", "category": "str", "split": "str", "defect": "str", "images": "int",
+    "masks": "int",
+}  # fmt: skip
 
 
 def row(run: Resamples, manifest: pd.DataFrame) -> dict[str, str | int]:

@@ -10,7 +10,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -151,22 +151,6 @@ def read_table(path: Path) -> pd.DataFrame:
     if list(frame) != list(COLUMNS) or not np.isfinite(frame["score"]).all():
         raise StoreError(f"{path}: not a score table, or damaged; delete it and run again")
     return frame
-
-
-def read_maps(path: Path, images: Sequence[str] | None = None) -> np.ndarray:
-    """Read anomaly maps ``(N, H, W)``: all of them, or those of some images in their order.
-
-    Raises:
-        StoreError: the file is missing, damaged, or lacks an image.
-    """
-    with _opened(path) as file:
-        if images is None:
-            return file["map"][()]
-        index = {name: i for i, name in enumerate(file["image"].asstr()[()])}
-        missing = [name for name in images if name not in index]
-        if missing:
-            raise StoreError(f"{path}: has no map of {missing[0]}; delete it and run again")
-        return np.stack([file["map"][index[name]] for name in images])
 
 
 def _opened(path: Path) -> h5py.File:

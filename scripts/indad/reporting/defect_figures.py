@@ -151,11 +151,8 @@ def _spread(values: np.ndarray, height: float = 0.32, bins: int = 60) -> np.ndar
 
 
 def defect_table(names: Sequence[str], tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Return ``cases.by_defect`` of each experiment, with a column ``experiment`` before it."""
-    measured = [cases.by_defect(table) for table in tables]
-    for name, part in zip(names, measured, strict=True):
-        part.insert(0, "experiment", name)
-    return pd.concat(measured, ignore_index=True)
+    """Return ``cases.by_defect`` of all experiments."""
+    return pd.concat(map(cases.by_defect, names, tables), ignore_index=True)
 
 
 def draw_defects(table: pd.DataFrame, output: Path, *, title: str) -> None:

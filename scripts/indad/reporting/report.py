@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from indad.core import atomic
@@ -81,7 +82,11 @@ def render(content: Mapping[str, Any], embedded: embed.Embedded | None) -> str:
         "megabytes": numbers.megabytes,
         "signed": _signed,
         "probability": _probability,
+        "has": lambda datasets, column: any(
+            table.has(column) for each in datasets for table in each["tables"]
+        ),
     }
+    environment.tests["missing"] = pd.isna
     return environment.get_template("page.html.jinja").render(
         content,
         embedded=embedded,

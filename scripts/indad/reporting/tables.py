@@ -32,7 +32,11 @@ SUMMARY = ("image_auroc", "pixel_auroc", "aupro")
 AVERAGE = "average"
 
 _KEYS = ["dataset", "metric", "scope", "category", "experiment"]
-_MEASURED = [*_KEYS, "percent", "sd", "seeds", "ci_low", "ci_high", "averaged", "of"]
+#: Columns of the measured values and their types.
+MEASURED_COLUMNS = dict.fromkeys(_KEYS, "str") | {
+    "percent": "float", "sd": "float", "seeds": "int", "ci_low": "float", "ci_high": "float",
+    "averaged": "int", "of": "int", "best": "bool", "paper": "float", "difference": "float",
+}  # fmt: skip
 _PUBLISHED = [*_KEYS, "name", "kind", "theirs", "averaged", "difference", "printed", "source"]
 
 
@@ -112,7 +116,7 @@ def summarise(metrics: pd.DataFrame, layout: Layout) -> pd.DataFrame:
                 bounds = 100 * mine.set_index("category")[["ci_low", "ci_high"]]
                 keys = {"dataset": dataset, "metric": metric, "experiment": experiment}
                 found += [keys | _average(values, bounds, row) for row in listed]
-    frame = pd.DataFrame(found, columns=_MEASURED)
+    frame = pd.DataFrame(found, columns=list(MEASURED_COLUMNS)[:-3])
     shown = frame["percent"].round(1)
     row = [frame[name] for name in ("dataset", "metric", "scope", "category")]
     frame["best"] = shown == shown.groupby(row).transform("max")

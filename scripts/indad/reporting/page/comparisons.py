@@ -10,7 +10,6 @@ import pandas as pd
 
 from indad.evaluation.comparison import OVER_CATEGORIES
 from indad.reporting import tables
-from indad.reporting.page.metric_tables import known
 
 
 @dataclass(frozen=True)
@@ -19,16 +18,16 @@ class Pair:
 
     Attributes:
         difference: A minus B.
-        low, high: its interval.
-        p: after Holm's correction.
+        low, high: its interval; NaN if unknown.
+        p: after Holm's correction; NaN if unknown.
         significant: whether p is below the level.
         method: of the test.
     """
 
     difference: float
-    low: float | None
-    high: float | None
-    p: float | None
+    low: float
+    high: float
+    p: float
     significant: bool
     method: str
 
@@ -51,12 +50,10 @@ class Pairs:
         self._pairs: dict[tuple[str, str, str], Pair] = {}
         for row in compared.dropna(subset="difference").itertuples():
             a, b, category = row.experiment_a, row.experiment_b, row.category
-            low, high = (None if pd.isna(x) else 100 * x for x in (row.ci_low, row.ci_high))
-            flipped = (None, None) if low is None or high is None else (-high, -low)
-            test = (known(row.p_holm), row.p_holm < 1 - level, row.method)
-            difference = 100 * row.difference
+            difference, low, high = (100 * x for x in (row.difference, row.ci_low, row.ci_high))
+            test = (row.p_holm, row.p_holm < 1 - level, row.method)
             self._pairs[a, b, category] = Pair(difference, low, high, *test)
-            self._pairs[b, a, category] = Pair(-difference, *flipped, *test)
+            self._pairs[b, a, category] = Pair(-difference, -high, -low, *test)
         categories = {category for _, _, category in self._pairs}
         self.over = OVER_CATEGORIES in categories
         self.within = categories - {OVER_CATEGORIES}
@@ -131,14 +128,14 @@ def rank_tables(ranks: pd.DataFrame) -> list[dict[str, Any]]:
     for metric in tables.SUMMARY:
         chosen = tables.select(ranks, metric=metric)
         if chosen["critical_difference"].notna().any():
-            mean = chosen.set_index("experiment")["mean_rank"]
+            mean = chosen.set_index("experiment")["mean_rank"].to_dict()
             result.append(
                 {
                     "title": tables.SHORT_TITLES[metric],
-                    "mean": {name: known(value) for name, value in mean.items()},
-                    "best": mean.min(),
-                    "p": known(chosen["friedman_p"].iloc[0]),
-                    "critical": known(chosen["critical_difference"].iloc[0]),
+                    "mean": mean,
+                    "best": min(mean.values()),
+                    "p": chosen["friedman_p"].iloc[0],
+                    "critical": chosen["critical_difference"].iloc[0],
                 }
             )
     return result

@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from indad.core import provenance
 from indad.core.csv_files import read_csv
 from indad.data.manifest import GOOD
-from indad.reporting import runtime
+from indad.evaluation import cases, comparison, counts
+from indad.reporting import runtime, tables
 from indad.reporting.page.comparisons import matrices, rank_tables
 from indad.reporting.page.drawings import spread, tradeoffs
 from indad.reporting.page.findings import findings, leaders
-from indad.reporting.page.metric_tables import Table, known, metric_tables
+from indad.reporting.page.metric_tables import metric_tables
 from indad.reporting.tables import select
 
 
@@ -72,36 +72,14 @@ class Sources:
     level: float = 0.95
 
 
-#: Columns of each table and their types.
 _COLUMNS = {
-    "measured": {
-        "dataset": "str", "metric": "str", "scope": "str", "category": "str", "experiment": "str",
-        "percent": "float", "sd": "float", "seeds": "int", "ci_low": "float", "ci_high": "float",
-        "averaged": "int", "of": "int", "best": "bool", "paper": "float", "difference": "float",
-    },
-    "images": {
-        "dataset": "str", "category": "str", "split": "str", "defect": "str", "images": "int",
-        "masks": "int",
-    },
-    "counts": {"dataset": "str", "category": "str", "n_regions": "int"},
-    "comparisons": {
-        "dataset": "str", "category": "str", "metric": "str", "experiment_a": "str",
-        "experiment_b": "str", "difference": "float", "ci_low": "float", "ci_high": "float",
-        "p_holm": "float", "method": "str",
-    },
-    "ranks": {
-        "dataset": "str", "metric": "str", "experiment": "str", "mean_rank": "float",
-        "friedman_p": "float", "critical_difference": "float",
-    },
-    "runtime": {
-        "stage": "str", "dataset": "str", "name": "str", "images": "float", "max_rss_mb": "float",
-        "compute_seconds": "float", "model_mb": "float", "cached": "bool",
-    },
-    "defects": {
-        "experiment": "str", "defect": "str", "images": "int", "image_auroc": "float",
-        "missed": "float",
-    },
-}  # fmt: skip
+    "measured": tables.MEASURED_COLUMNS,
+    "images": counts.IMAGE_COLUMNS,
+    "counts": counts.COLUMNS,
+    "comparisons": comparison.COMPARISON_COLUMNS,
+    "ranks": comparison.RANK_COLUMNS,
+    "defects": cases.DEFECT_COLUMNS,
+}
 
 
 def _read(path: Path | None, kind: str) -> pd.DataFrame:
@@ -120,8 +98,10 @@ def gather(sources: Sources) -> dict[str, Any]:
     """
     frames = {
         kind: _read(getattr(sources, kind), kind)
-        for kind in ("images", "counts", "comparisons", "ranks", "runtime")
+        for kind in ("images", "counts", "comparisons", "ranks")
     }
+    jobs = sources.runtime and runtime.read(sources.runtime)
+    frames["runtime"] = pd.DataFrame(columns=runtime.COLUMNS) if jobs is None else jobs
     measured = [_read(path, "measured") for path in sources.metrics]
     frames["measured"] = pd.concat(measured, ignore_index=True)
     datasets = {
@@ -151,7 +131,7 @@ def _dataset(name: str, sources: Sources, frames: Mapping[str, pd.DataFrame]) ->
     names = list(sources.experiments)
     numbers = {each.name: i for i, each in enumerate(sources.categories) if each.dataset == name}
     diagrams = {path.stem: path for path in sources.diagrams}
-    found: list[Table] = metric_tables(mine["measured"], names, numbers)
+    found = metric_tables(mine["measured"], names, numbers)
     best = findings(found, names, mine["comparisons"], sources.level)
     times = costs(mine["runtime"], sources.experiments)
     return {
@@ -182,7 +162,7 @@ def _category(
     """Return what the page shows of one category."""
     names = list(sources.experiments)
     compared = select(compared, dataset=category.dataset)
-    counts = [row for row in dataset["images"] if row["category"] == category.name]
+    images = [row for row in dataset["images"] if row["category"] == category.name]
     return {
         "dataset": category.dataset,
         "name": category.name,
@@ -196,41 +176,32 @@ def _category(
             if row.category == number
         ],
         "comparisons": matrices(compared, names, sources.level, category.name),
-        "counts": counts[0] if counts else None,
+        "images": images[0] if images else None,
     }
 
 
-def costs(jobs: pd.DataFrame, experiments: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return time and memory of each measured experiment on one data set.
+def costs(jobs: pd.DataFrame, experiments: Mapping[str, Mapping[str, Any]]) -> dict[int, Any]:
+    """Return time and memory of each measured experiment, by its number.
 
     Args:
-        jobs: rows of the data set, as ``runtime.collect``.
+        jobs: rows of one data set, as ``runtime.collect``.
         experiments: experiment to its settings, with the ``extractor`` and the ``model`` it uses.
+
+    Returns:
+        Rows of ``runtime.experiments``.
     """
     models = {name: (each["model"], each["extractor"]) for name, each in experiments.items()}
     if jobs.empty:
-        return []
-    return [
-        {
-            "experiment": row.experiment,
-            "number": number,
-            "backbone": known(row.with_backbone - row.seconds_per_image),
-            "method": row.seconds_per_image,
-            "seconds": known(row.with_backbone),
-            "fit": known(row.fit_seconds),
-            "memory": known(row.max_rss_mb),
-            "model": known(row.model_mb),
-        }
-        for number, row in enumerate(runtime.experiments(jobs, models).itertuples())
-        if not np.isnan(row.seconds_per_image)
-    ]
+        return {}
+    measured = enumerate(runtime.experiments(jobs, models).itertuples())
+    return {number: row for number, row in measured if pd.notna(row.seconds_per_image)}
 
 
 def _image_counts(
-    images: pd.DataFrame, counts: pd.DataFrame, numbers: Mapping[str, int]
+    images: pd.DataFrame, behind: pd.DataFrame, numbers: Mapping[str, int]
 ) -> list[dict[str, Any]]:
     """Return the numbers of images, masks and regions of each category of a data set."""
-    regions = counts.set_index("category")["n_regions"].to_dict()
+    regions = behind.set_index("category")["n_regions"].to_dict()
     result = []
     for category, rows in images.groupby("category", sort=False):
         train, test = (select(rows, split=split) for split in ("train", "test"))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from indad.evaluation.comparison import OVER_CATEGORIES
 from indad.reporting import tables
 from indad.reporting.page.comparisons import Pairs
-from indad.reporting.page.metric_tables import Cell, Table
+from indad.reporting.page.metric_tables import Table
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,12 @@ def findings(
         best = [name for name, cell in cells.items() if cell.best]
         if not best or not table.first:
             continue
-        others = [n for n, cell in cells.items() if n not in best and cell.value is not None]
+        others = [n for n, cell in cells.items() if n not in best and pd.notna(cell.percent)]
         pairs = Pairs(tables.select(compared, metric=table.metric), level)
         rivals, why = _rivals(table, experiments, best[0], others, pairs)
         short = tables.SHORT_TITLES[table.metric]
         title = short if short.isupper() else short[0].lower() + short[1:]
-        value = cells[best[0]].value or 0.0
+        value = cells[best[0]].percent
         result.append(Finding(table.metric, title, best, value, len(others), rivals, why))
     return result
 
@@ -93,7 +94,7 @@ def _rivals(
     elif pairs.within:
         signs = {name: {pairs.sign(best, name, row.name) for row in rows} for name in others}
         why = f"paired tests on the same images at {alpha}"
-    elif any(row.cells[at[best]].low is not None for row in rows):
+    elif any(pd.notna(row.cells[at[best]].ci_low) for row in rows):
         signs = {
             name: {_order(row.cells[at[best]], row.cells[at[name]]) for row in rows}
             for name in others
@@ -104,8 +105,6 @@ def _rivals(
     return [name for name in others if 1 not in signs[name] or -1 in signs[name]], why
 
 
-def _order(mine: Cell, other: Cell) -> int:
-    """Return the sign of a difference, 0 if the intervals overlap or are unknown."""
-    if None in (mine.low, mine.high, other.low, other.high):
-        return 0
-    return int(mine.low > other.high) - int(mine.high < other.low)  # type: ignore[operator]
+def _order(mine: Any, other: Any) -> int:
+    """Return the sign of a difference, 0 if the intervals overlap or are unknown (NaN)."""
+    return int(mine.ci_low > other.ci_high) - int(mine.ci_high < other.ci_low)

@@ -11,35 +11,6 @@ import pandas as pd
 from indad.reporting import tables
 
 
-def known(value: Any) -> Any:
-    """Return None for a missing value of a table, else the value."""
-    return None if pd.isna(value) else value
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A value of a table in percent; what is unknown is None.
-
-    Attributes:
-        value: the value.
-        best: whether it is the best of its row.
-        low, high: its confidence interval.
-        spread: its standard deviation over seeds.
-        paper: the paper's value.
-        difference: the value minus the paper's.
-        lacks: how many categories an average covers, if not all.
-    """
-
-    value: float | None
-    best: bool = False
-    low: float | None = None
-    high: float | None = None
-    spread: float | None = None
-    paper: float | None = None
-    difference: float | None = None
-    lacks: str = ""
-
-
 @dataclass(frozen=True)
 class Row:
     """A row of a metric's table.
@@ -48,13 +19,13 @@ class Row:
         name: shown.
         scope: category, group or average.
         category: number of the category's panel; None for averages.
-        cells: by experiment.
+        cells: rows of ``tables.summarise``, by experiment.
     """
 
     name: str
     scope: str
     category: int | None
-    cells: list[Cell]
+    cells: list[Any]
 
 
 @dataclass(frozen=True)
@@ -80,19 +51,13 @@ class Table:
         return [row for row in self.rows if row.scope == "category"]
 
     @property
-    def overall(self) -> list[Cell]:
+    def overall(self) -> list[Any]:
         """The cells of the whole data set: of the average, or of its only category."""
         return self.rows[-1].cells
 
-    @property
-    def has_intervals(self) -> bool:
-        """Whether any cell has an interval."""
-        return any(cell.low is not None for row in self.rows for cell in row.cells)
-
-    @property
-    def has_papers(self) -> bool:
-        """Whether any cell has a paper's value."""
-        return any(cell.paper is not None for row in self.rows for cell in row.cells)
+    def has(self, column: str) -> bool:
+        """Return whether any cell has a value of this column."""
+        return any(pd.notna(getattr(cell, column)) for row in self.rows for cell in row.cells)
 
 
 def metric_tables(
@@ -108,33 +73,13 @@ def metric_tables(
     found = []
     for metric in tables.TITLES:
         chosen = tables.select(measured, metric=metric)
-        if chosen["percent"].notna().any():
-            groups = chosen.groupby(["scope", "category"], sort=False)
-            rows = [_row(*key, rows, experiments, numbers) for key, rows in groups]
-            found.append(Table(metric, rows))
+        if chosen["percent"].isna().all():
+            continue
+        rows = []
+        for (scope, name), group in chosen.groupby(["scope", "category"], sort=False):
+            cells = {cell.experiment: cell for cell in group.itertuples()}
+            number = numbers.get(name) if scope == "category" else None
+            title = f"{name} ({group['of'].iloc[0]})" if scope == "group" else name
+            rows.append(Row(title, scope, number, [cells[each] for each in experiments]))
+        found.append(Table(metric, rows))
     return found
-
-
-def _row(
-    scope: str,
-    name: str,
-    rows: pd.DataFrame,
-    experiments: Sequence[str],
-    numbers: Mapping[str, int],
-) -> Row:
-    cells = {
-        each.experiment: Cell(
-            known(each.percent),
-            each.best,
-            known(each.ci_low),
-            known(each.ci_high),
-            known(each.sd),
-            known(each.paper),
-            known(each.difference),
-            f"of {each.averaged}" if 0 < each.averaged < each.of else "",
-        )
-        for each in rows.itertuples()
-    }
-    title = f"{name} ({rows['of'].iloc[0]})" if scope == "group" else name
-    number = numbers.get(name) if scope == "category" else None
-    return Row(title, scope, number, [cells.get(each, Cell(None)) for each in experiments])
