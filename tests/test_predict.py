@@ -165,8 +165,8 @@ def run(*arguments: object) -> tuple[int, str]:
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_scores_and_maps_are_the_workflows(made, experiment):
-    table = scores.read_table(scores_folder(made, experiment) / "scores.csv")
-    expected = scores.read_maps(scores_folder(made, experiment) / "maps.h5")
+    folder = scores_folder(made, experiment)
+    table, expected, _ = scores.read(folder / "scores.csv", folder / "maps.h5")
     model = load_model(
         model_file(made, EXPERIMENTS[experiment][0]), experiment=experiment, device="cpu"
     )

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from itertools import combinations
 from typing import Any
 
@@ -218,6 +219,7 @@ def wide(
     return table.reindex(columns=[name for name in experiments if name in table]).dropna()
 
 
+@cache
 def critical_difference(experiments: int, categories: int, level: float = 0.95) -> float:
     """Return Nemenyi's critical difference of mean ranks (Demsar 2006, section 3.2.2)."""
     quantile = studentized_range.ppf(level, experiments, np.inf) / math.sqrt(2)
