@@ -77,7 +77,13 @@ def within(
     grouped = {name: [run for run in runs if run.experiment == name] for name in experiments}
     grouped = {name: group for name, group in grouped.items() if group}
     first = runs[0]
-    good, defective = int((first.label == 0).sum()), int(first.label.sum())
+    defective = int(first.label.sum())
+    keys = {
+        "dataset": first.dataset,
+        "category": first.category,
+        "n_good": len(first.label) - defective,
+        "n_defective": defective,
+    }
     means = values.groupby(["metric", "experiment"], sort=False)["value"].mean()
     rows = []
     for metric in dict.fromkeys(values["metric"]):
@@ -92,23 +98,8 @@ def within(
         for a, b in combinations(have, 2):
             difference = means[metric, a] - means[metric, b]
             low, high, p = _test(difference, spread[a, b], freedom, level)
-            family.append(
-                {
-                    "dataset": first.dataset,
-                    "category": first.category,
-                    "metric": metric,
-                    "experiment_a": a,
-                    "experiment_b": b,
-                    "difference": difference,
-                    "ci_low": low,
-                    "ci_high": high,
-                    "p": p,
-                    "method": method,
-                    "n_good": good,
-                    "n_defective": defective,
-                }
-            )
-        rows += _corrected(family)
+            family.append((a, b, difference, low, high, p, math.nan))
+        rows += _corrected(family, keys | {"metric": metric, "method": method})
     return pd.DataFrame(rows).reindex(columns=list(COMPARISON_COLUMNS))
 
 
@@ -200,9 +191,14 @@ def holm(p: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
-def _corrected(family: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    adjusted = holm([row["p"] for row in family])
-    return [row | {"p_holm": value} for row, value in zip(family, adjusted, strict=True)]
+_TESTED = ("experiment_a", "experiment_b", "difference", "ci_low", "ci_high", "p", "effect_size")
+
+
+def _corrected(family: Sequence[tuple], keys: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the tests of a family, values of ``_TESTED``, with ``keys`` and corrected p."""
+    rows = [{**keys, **dict(zip(_TESTED, tested, strict=True))} for tested in family]
+    adjusted = holm([row["p"] for row in rows])
+    return [row | {"p_holm": value} for row, value in zip(rows, adjusted, strict=True)]
 
 
 # -- over categories ----------------------------------------------------------------------------
@@ -247,15 +243,7 @@ def ranks(metrics: pd.DataFrame, experiments: Sequence[str], *, level: float) ->
             p = 1.0  # all values are tied
         size = critical_difference(table.shape[1], len(table), level) if enough else math.nan
         rows += [
-            {
-                "dataset": dataset,
-                "metric": metric,
-                "experiment": name,
-                "mean_rank": mean,
-                "n_categories": len(table),
-                "friedman_p": p,
-                "critical_difference": size,
-            }
+            (dataset, metric, name, mean, len(table), p, size)
             for name, mean in zip(table, ranked.mean(axis=0), strict=True)
         ]
     return pd.DataFrame(rows, columns=list(RANK_COLUMNS))
@@ -296,24 +284,17 @@ def over(
                 p = float(wilcoxon(differences, zero_method="zsplit").pvalue)
                 order = rankdata(abs(differences))
                 effect = float((order * np.sign(differences)).sum() / order.sum())
-            family.append(
-                {
-                    "dataset": dataset,
-                    "category": OVER_CATEGORIES,
-                    "metric": metric,
-                    "experiment_a": a,
-                    "experiment_b": b,
-                    "difference": estimate,
-                    "ci_low": low,
-                    "ci_high": high,
-                    "p": p,
-                    "method": "Wilcoxon signed-rank",
-                    "n_good": counts[dataset][0],
-                    "n_defective": counts[dataset][1],
-                    "effect_size": effect,
-                }
-            )
-        rows += _corrected(family)
+            family.append((a, b, estimate, low, high, p, effect))
+        good, defective = counts[dataset]
+        keys = {
+            "dataset": dataset,
+            "category": OVER_CATEGORIES,
+            "metric": metric,
+            "method": "Wilcoxon signed-rank",
+            "n_good": good,
+            "n_defective": defective,
+        }
+        rows += _corrected(family, keys)
     return pd.DataFrame(rows).reindex(columns=list(COMPARISON_COLUMNS))
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pandas as pd
 
+from indad.data.manifest import GOOD
 from indad.evaluation.resamples import Resamples
 
 #: Columns of the table of images behind each value, and their types.
@@ -25,15 +27,10 @@ def row(run: Resamples, manifest: pd.DataFrame) -> dict[str, str | int]:
 
     ``n_masks`` and ``n_regions`` count what is inside the crop.
     """
-    return {
-        "dataset": run.dataset,
-        "category": run.category,
-        "n_train": int((manifest["split"] == "train").sum()),
-        "n_good": int((run.label == 0).sum()),
-        "n_defective": int(run.label.sum()),
-        "n_masks": run.n_masks,
-        "n_regions": run.n_regions,
-    }
+    train = int((manifest["split"] == "train").sum())
+    good, defective = int((run.label == 0).sum()), int(run.label.sum())
+    values = (run.dataset, run.category, train, good, defective, run.n_masks, run.n_regions)
+    return dict(zip(COLUMNS, values, strict=True))
 
 
 def images(manifests: Mapping[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:
@@ -48,3 +45,26 @@ def images(manifests: Mapping[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:
         for kind, part in manifest.groupby(["split", "defect"], sort=False)
     ]
     return pd.DataFrame(counted, columns=list(IMAGE_COLUMNS))
+
+
+def by_category(images: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Sum up the images of each category of a data set.
+
+    Args:
+        images: rows of one data set, as ``images``.
+
+    Returns:
+        ``category``; numbers of images ``train``, ``good`` and ``defective`` (of the test images),
+        and ``masks``; ``kinds``, kind of defect to its number of test images.
+    """
+    for category, rows in images.groupby("category", sort=False):
+        test = rows[rows["split"] == "test"]
+        defects = test[test["defect"] != GOOD]
+        yield {
+            "category": str(category),
+            "train": int(rows.loc[rows["split"] == "train", "images"].sum()),
+            "good": int(test.loc[test["defect"] == GOOD, "images"].sum()),
+            "defective": int(defects["images"].sum()),
+            "masks": int(defects["masks"].sum()),
+            "kinds": dict(zip(defects["defect"], defects["images"], strict=True)),
+        }

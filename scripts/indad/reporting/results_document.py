@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from indad.data.manifest import GOOD
+from indad.evaluation.counts import by_category
 from indad.reporting import published
 from indad.reporting.markdown import markdown_table
 from indad.reporting.numbers import NOT_MEASURED, percent, signed
@@ -156,12 +156,9 @@ def comparison(
 def image_counts(counts: pd.DataFrame, dataset: str) -> str:
     """Return a Markdown table of a data set's images; ``counts`` as ``counts.images``."""
     lines = []
-    for category, rows in select(counts, dataset=dataset).groupby("category", sort=False):
-        train, test = (select(rows, split=split) for split in ("train", "test"))
-        good, defects = test[test["defect"] == GOOD], test[test["defect"] != GOOD]
-        kinds = ", ".join(f"{each.defect} {each.images}" for each in defects.itertuples())
-        numbers = [part["images"].sum() for part in (train, good, defects)]
-        lines.append([str(category), *map(str, numbers), str(defects["masks"].sum()), kinds])
+    for each in by_category(select(counts, dataset=dataset)):
+        kinds = ", ".join(f"{defect} {images}" for defect, images in each.pop("kinds").items())
+        lines.append([*map(str, each.values()), kinds])
     header = ["category", "train", "test good", "test defective", "with mask", "kinds of defect"]
     return markdown_table(header, lines, left=(0, len(header) - 1))
 

@@ -175,20 +175,7 @@ def beside(measured: pd.DataFrame, layout: Layout) -> pd.DataFrame:
             for row, mine in zip(listed, ours.itertuples(), strict=True):
                 theirs, averaged, printed = other.average(row.categories)
                 same = mine.averaged == averaged == len(row.categories)
-                found.append(
-                    {
-                        "dataset": dataset,
-                        "metric": metric,
-                        "scope": row.scope,
-                        "category": row.name,
-                        "experiment": experiment,
-                        "name": other.name,
-                        "kind": other.kind,
-                        "theirs": theirs,
-                        "averaged": averaged,
-                        "difference": mine.percent - theirs if same else np.nan,
-                        "printed": printed,
-                        "source": other.source,
-                    }
-                )
+                difference = mine.percent - theirs if same else np.nan
+                keys = (dataset, metric, row.scope, row.name, experiment, other.name, other.kind)
+                found.append((*keys, theirs, averaged, difference, printed, other.source))
     return pd.DataFrame(found, columns=_PUBLISHED).astype({"theirs": float})

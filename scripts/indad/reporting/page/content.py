@@ -11,7 +11,6 @@ import pandas as pd
 
 from indad.core import provenance
 from indad.core.csv_files import read_csv
-from indad.data.manifest import GOOD
 from indad.evaluation import cases, comparison, counts
 from indad.reporting import runtime, tables
 from indad.reporting.page.comparisons import matrices, rank_tables
@@ -130,6 +129,7 @@ def _dataset(name: str, sources: Sources, frames: Mapping[str, pd.DataFrame]) ->
     mine = {kind: select(frame, dataset=name) for kind, frame in frames.items()}
     names = list(sources.experiments)
     numbers = {each.name: i for i, each in enumerate(sources.categories) if each.dataset == name}
+    regions = mine["counts"].set_index("category")["n_regions"].to_dict()
     diagrams = {path.stem: path for path in sources.diagrams}
     found = metric_tables(mine["measured"], names, numbers)
     best = findings(found, names, mine["comparisons"], sources.level)
@@ -141,7 +141,15 @@ def _dataset(name: str, sources: Sources, frames: Mapping[str, pd.DataFrame]) ->
         "findings": best,
         "leaders": leaders(best),
         "spreads": [spread(table, names) for table in found if table.first],
-        "images": _image_counts(mine["images"], mine["counts"], numbers),
+        "images": [
+            each
+            | {
+                "number": numbers.get(each["category"]),
+                "kinds": len(each["kinds"]),
+                "regions": regions.get(each["category"]),
+            }
+            for each in counts.by_category(mine["images"])
+        ],
         "comparisons": [
             each | {"diagram": diagrams.get(f"{name}_{each['metric']}")}
             for each in matrices(mine["comparisons"], names, sources.level)
@@ -195,30 +203,6 @@ def costs(jobs: pd.DataFrame, experiments: Mapping[str, Mapping[str, Any]]) -> d
         return {}
     measured = enumerate(runtime.experiments(jobs, models).itertuples())
     return {number: row for number, row in measured if pd.notna(row.seconds_per_image)}
-
-
-def _image_counts(
-    images: pd.DataFrame, behind: pd.DataFrame, numbers: Mapping[str, int]
-) -> list[dict[str, Any]]:
-    """Return the numbers of images, masks and regions of each category of a data set."""
-    regions = behind.set_index("category")["n_regions"].to_dict()
-    result = []
-    for category, rows in images.groupby("category", sort=False):
-        train, test = (select(rows, split=split) for split in ("train", "test"))
-        good, defects = test[test["defect"] == GOOD], test[test["defect"] != GOOD]
-        result.append(
-            {
-                "category": category,
-                "number": numbers.get(category),
-                "train": int(train["images"].sum()),
-                "good": int(good["images"].sum()),
-                "defective": int(defects["images"].sum()),
-                "kinds": len(defects),
-                "masks": int(defects["masks"].sum()),
-                "regions": regions.get(category),
-            }
-        )
-    return result
 
 
 def _defects(table: pd.DataFrame, experiments: Sequence[str]) -> list[dict[str, Any]]:
