@@ -19,7 +19,7 @@ from PIL import Image
 from sklearn.metrics import auc, f1_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from conftest import ROOT
-from dev import rulegraph, schematics
+from dev import schematics
 from indad.core.errors import DataError, StoreError
 from indad.data import decode, manifest
 from indad.data.ground_truth import GroundTruth
@@ -447,43 +447,3 @@ def test_schematics_are_legible_and_the_same_every_time(tmp_path, problems, monk
     for name in names:
         one, two = (tmp_path / folder / name for folder in ("one", "two"))
         assert one.read_bytes() == two.read_bytes(), name
-
-
-DOT = """digraph snakemake_dag {
-    0[label = "all", color = "0.00 0.6 0.85", style="rounded"];
-    1[label = "make", color = "0.61 0.6 0.85", style="rounded"];
-    2[label = "fit", color = "0.22 0.6 0.85", style="rounded"];
-    3[label = "score", color = "0.56 0.6 0.85", style="rounded"];
-    4[label = "draw", color = "0.56 0.6 0.85", style="rounded"];
-    1 -> 2
-    1 -> 3
-    2 -> 3
-    1 -> 4
-    2 -> 4
-    3 -> 0
-    4 -> 0
-}"""
-
-
-def test_the_rule_graph_is_drawn_without_what_follows(tmp_path, problems):
-    graph = rulegraph.parse(DOT)
-    assert graph == {
-        "make": set(), "fit": {"make"}, "score": {"make", "fit"}, "draw": {"make", "fit"}
-    }  # fmt: skip
-    assert rulegraph.reduced(graph) == {
-        "make": set(), "fit": {"make"}, "score": {"fit"}, "draw": {"fit"}
-    }  # fmt: skip
-    assert [sorted(each) for each in rulegraph.columns(graph)] == [
-        ["make"], ["fit"], ["draw", "score"]
-    ]  # fmt: skip
-    rulegraph.draw(graph, [tmp_path / "graph.svg", tmp_path / "graph.png"])
-    assert not problems
-    assert "<svg" in (tmp_path / "graph.svg").read_text()
-
-
-@pytest.mark.slow
-def test_the_drawn_rule_graph_is_the_workflows():
-    """`make figures` redraws it; here only that nobody forgot to."""
-    graph = rulegraph.parse(rulegraph.rulegraph(ROOT / "config/config.yaml"))
-    assert {"archive", "download", "extract", "score", "figures", "pictures"} <= set(graph)
-    assert graph["extract"] >= {"decode"}

@@ -275,19 +275,3 @@ def test_resamples_files_round_trip_and_damage_is_reported(tmp_path, rng):
     path.write_bytes(path.read_bytes()[:-500])
     with pytest.raises(StoreError, match=r"seed3\.h5: damaged: it has .* bytes instead of"):
         resamples.read(path)
-
-
-@pytest.mark.slow
-def test_intervals_have_their_coverage_and_equal_experiments_rarely_differ():
-    """A short run of scripts/dev/coverage.py; the bounds allow for few simulations."""
-    from dev import coverage
-
-    table = coverage.study(((12, 30),), images=60, pixels=30, resamples=200)
-    own = table[table["method"] == "indad"]
-    image = own["metric"].isin(metrics.IMAGE_METRICS)
-    assert own[image]["coverage"].mean() >= 0.95
-    assert own[image]["coverage"].min() >= 0.88
-    assert own[~image]["coverage"].mean() >= 0.85
-    claimed = 1 - table[table["method"] == "difference claimed"]["coverage"]
-    assert claimed.mean() <= 0.1
-    assert "true AUROC 99.95" in coverage.page(table)

@@ -3,7 +3,7 @@
 On MVTec AD an AUROC of 1.000 from 20 good images is common. Every resample of such scores is
 perfect too, so a bootstrap gives AUROC = 1 a zero-width interval. Score intervals contain all true
 values that a test would not reject given the observed one, and have a lower bound below 1. Their
-coverage is simulated in ``scripts/dev/coverage.py``.
+coverage is simulated in ``scripts/dev/interval_coverage.py``.
 """
 
 from __future__ import annotations
