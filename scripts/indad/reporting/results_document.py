@@ -182,7 +182,7 @@ def document(
         full: whether to show confidence intervals and every published value, instead of only the
             difference to the paper.
         counts: as ``counts.images``, to show the numbers of images.
-        remarks: remarks on the images (see ``indad.data.remarks``), one sentence each.
+        remarks: warnings about the images, one sentence each.
         heading: Markdown level of the first heading.
     """
     others = beside(measured, layout)
