@@ -1,21 +1,29 @@
 """Draw the curves of one category, its scores and its AUROC by kind of defect."""
 
+from collections.abc import Sequence
 from pathlib import Path
+
+import pandas as pd
 
 from indad.core.csv_files import write_csv
 from indad.data import manifest
 from indad.evaluation import scores
+from indad.evaluation.metrics import ScoreCurve
 from indad.pipeline.job import Job, run
 from indad.reporting import curve_figures, defect_figures, style
 
 
+def read(paths: Sequence[str], rows: pd.DataFrame) -> tuple[pd.DataFrame, ScoreCurve | None]:
+    """Return an experiment's image scores and the curve of its pixels; the maps are freed."""
+    scored, truth = scores.read_with_truth(scores.ScoreFiles(*map(Path, paths)), rows)
+    return scored.table, curve_figures.pixel_curve(scored.maps, truth)
+
+
 def main(job: Job) -> None:
     rows = manifest.read(Path(job.input.manifest))
-    names, tables, by_pixel = list(job.params.experiments), [], []
-    for paths in zip(job.input.tables, job.input.maps, job.input.pixels, strict=True):
-        scored, truth = scores.read_with_truth(scores.ScoreFiles(*map(Path, paths)), rows)
-        tables.append(scored.table)
-        by_pixel.append(curve_figures.pixel_curve(scored.maps, truth))
+    names = list(job.params.experiments)
+    files = zip(job.input.tables, job.input.maps, job.input.pixels, strict=True)
+    tables, by_pixel = zip(*(read(paths, rows) for paths in files), strict=True)
     at = job.wildcards
     title = style.category_title(at.dataset, at.category, job.params.remark)
     curve_figures.draw_curves(names, tables, by_pixel, Path(job.output.curves), title=title)

@@ -101,8 +101,8 @@ def column(name: str, files: ScoreFiles, rows: pd.DataFrame, images: Sequence[st
     chosen = {}
     for image in images:
         i = place[image]
-        mask = truth.mask[i] if truth.mask[i].any() else None
-        # A copy, so that the maps of all images are freed.
+        # Copies, so that the maps and masks of all images are freed.
+        mask = truth.mask[i].copy() if truth.mask[i].any() else None
         chosen[image] = Shown(maps[i].copy(), mask, score[i], verdicts[i])
     missed, alarms = (int((verdicts == each).sum()) for each in (cases.MISSED, cases.FALSE_ALARM))
     low, high = colour_range(maps, table["label"].to_numpy())

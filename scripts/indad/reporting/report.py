@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from indad.core import atomic
 from indad.reporting import numbers, tables
 from indad.reporting.colours import PALETTE
 from indad.reporting.page import embed
-from indad.reporting.page.content import Category, Sources, gather
+from indad.reporting.page.sources import Category, Sources
 
 __all__ = ["BUDGET", "VERSION", "Category", "Sources", "render", "write"]
 
@@ -46,6 +45,9 @@ def write(sources: Sources, output: Path, *, budget: int = BUDGET, threads: int 
     Raises:
         StoreError: a product is damaged.
     """
+    # Planning a workflow imports this module for its version: scipy.stats would slow it down.
+    from indad.reporting.page.content import gather
+
     content = gather(sources)
     pictures = [path for each in sources.categories for path in each.pictures.values()]
     pictures += [
@@ -63,9 +65,11 @@ def render(content: Mapping[str, Any], embedded: embed.Embedded | None) -> str:
     """Return the page.
 
     Args:
-        content: as ``gather``.
+        content: as ``content.gather``.
         embedded: the pictures; None for a page without them, to measure the rest.
     """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
     colours = [PALETTE[i % len(PALETTE)] for i in range(len(content["experiments"]))]
     script = (PAGE / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
