@@ -163,7 +163,8 @@ def fabricate(
     write_csv(
         pd.DataFrame(behind, columns=["dataset", "category", *columns]), folder / "counts.csv"
     )
-    wide = tidy.pivot_table("value", ["metric", "category"], "experiment", sort=False)
+    main = tidy[tidy["metric"].isin(tables.SUMMARY)]
+    wide = main.pivot_table("value", ["metric", "category"], "experiment", sort=False)
     within = []
     for (metric, category), row in wide.iterrows():
         for a, b in itertools.combinations(experiments, 2):
@@ -173,13 +174,13 @@ def fabricate(
                 (dataset, category, metric, a, b, d, d - 0.02, d + 0.02, p, min(1, 3 * p),
                  "DeLong" if metric == "image_auroc" else "paired bootstrap", 20, 63, np.nan)
             )  # fmt: skip
-    over = comparison.over(tidy, {dataset: (300, 945)}, experiments, level=0.95)
+    over = comparison.over(main, {dataset: (300, 945)}, experiments, level=0.95)
     columns = list(comparison.COMPARISON_COLUMNS)
     write_csv(
         pd.concat([pd.DataFrame(within, columns=columns), over], ignore_index=True),
         folder / "comparisons.csv",
     )
-    ranked = comparison.ranks(tidy, experiments, level=0.95)
+    ranked = comparison.ranks(main, experiments, level=0.95)
     write_csv(ranked, folder / "ranks.csv")
     diagrams = []
     if len(categories) >= comparison.FEWEST:

@@ -19,7 +19,6 @@ from indad.reporting.page.metric_tables import metric_tables
 from indad.reporting.page.sources import Category, Sources
 from indad.reporting.tables import select
 
-
 _COLUMNS = {
     "measured": tables.MEASURED_COLUMNS,
     "images": counts.IMAGE_COLUMNS,
