@@ -41,13 +41,11 @@ class Embedded:
         pictures: by path.
         width: maximum width in pixels.
         reduced: whether the budget required a smaller width than the largest one.
-        size: number of characters of all URIs.
     """
 
     pictures: dict[Path, Picture]
     width: int
     reduced: bool
-    size: int
 
 
 def embed(paths: Sequence[Path], budget: int, threads: int = 1) -> Embedded:
@@ -79,7 +77,7 @@ def embed(paths: Sequence[Path], budget: int, threads: int = 1) -> Embedded:
                     break
             else:
                 break
-    return Embedded(found, width, width != WIDTHS[0], spent)
+    return Embedded(found, width, width != WIDTHS[0])
 
 
 def _encode(path: Path, width: int) -> Picture:
