@@ -103,7 +103,7 @@ def test_sheets_are_bounded_and_show_errors(experiments, most, kinds):
     defects = np.where(labels == 1, [f"kind{i % kinds}" for i in range(count)], "good")
     tables = [table(labels, [value for _, value in rows[:count]], defects) for rows in experiments]
     judged = cases.consensus(tables)
-    shown = cases.telling(judged, most)
+    shown = cases.notable(judged, most)
     names = [case.image for case in shown]
     assert len(names) == len(set(names)) <= 4 + 2 * most
     wrong = judged.set_index("image")[["missed", "false_alarms"]]
@@ -125,7 +125,7 @@ def test_cases_are_ranked_by_all_experiments():
     other = table(labels, [10, 20, 60, 30, 50])
     judged = cases.consensus([one, other])
     assert judged["image"].str[-7:].tolist() == [f"00{i}.png" for i in (0, 1, 3, 2, 4)]
-    found = [(case.why, case.image[-5]) for case in cases.telling(judged, 2)]
+    found = [(case.why, case.image[-5]) for case in cases.notable(judged, 2)]
     assert found == [
         ("clearest defect", "4"), ("median defect", "2"), ("hardest defect", "3"),
         ("top-scoring good", "1"),

@@ -192,6 +192,6 @@ def _thresholds(
     thresholds = np.unique(np.concatenate([own, distinct, above[above <= everything[-1]]]))
     single = np.zeros(len(thresholds), bool)
     single[:-1] = thresholds[1:] == np.nextafter(thresholds[:-1], top)
-    # Above the last threshold lies only the highest score.
+    # Only the highest score is above the last threshold.
     single[-1] = True
     return thresholds[::-1], single[::-1]

@@ -107,14 +107,14 @@ def consensus(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
         raise StoreError(
             "the experiments scored different images; delete their scores and run again"
         )
-    judged = np.stack([verdicts(table, threshold(table)) for table in tables])
+    classified = np.stack([verdicts(table, threshold(table)) for table in tables])
     ranks = [table["score"].rank(pct=True) for table in tables]
     return (
         first[["image", "label", "defect"]]
         .assign(
             rank=np.mean(ranks, axis=0),
-            missed=(judged == MISSED).sum(axis=0),
-            false_alarms=(judged == FALSE_ALARM).sum(axis=0),
+            missed=(classified == MISSED).sum(axis=0),
+            false_alarms=(classified == FALSE_ALARM).sum(axis=0),
         )
         .sort_values(["rank", "image"], ignore_index=True)
     )
@@ -125,27 +125,28 @@ def median(ranked: pd.DataFrame, why: str = "") -> Case:
     return _case(ranked.iloc[len(ranked) // 2], why)
 
 
-def typical(judged: pd.DataFrame, most: int) -> list[Case]:
+def typical(classified: pd.DataFrame, most: int) -> list[Case]:
     """Choose the median good image and the median image of each kind of defect, ``most`` in all.
 
     The median is neither the best nor the worst case. If there are too many kinds, those with the
     most images are kept.
     """
-    counts = judged[judged["label"] == 1].groupby("defect").size()
+    counts = classified[classified["label"] == 1].groupby("defect").size()
     kept = counts.sort_values(ascending=False, kind="stable").index[: most - 1]
-    groups = [judged[judged["label"] == 0]]
+    groups = [classified[classified["label"] == 0]]
     groups += [
-        judged[(judged["defect"] == defect) & (judged["label"] == 1)] for defect in sorted(kept)
+        classified[(classified["defect"] == defect) & (classified["label"] == 1)]
+        for defect in sorted(kept)
     ]
     return [median(group) for group in groups if len(group)]
 
 
-def telling(judged: pd.DataFrame, most: int) -> list[Case]:
+def notable(classified: pd.DataFrame, most: int) -> list[Case]:
     """Choose the clearest, the median and the hardest defect, and ``most`` errors of each kind.
 
     Errors of the most experiments come first; among them, those with the most extreme rank.
     """
-    defective = judged[judged["label"] == 1]
+    defective = classified[classified["label"] == 1]
     cases = (
         [
             _case(defective.iloc[-1], "clearest defect"),
@@ -161,11 +162,11 @@ def telling(judged: pd.DataFrame, most: int) -> list[Case]:
         ("missed", MISSED, True),
         ("false_alarms", FALSE_ALARM, False),
     ):
-        wrong = judged[(judged[column] > 0) & ~judged["image"].isin(shown)]
+        wrong = classified[(classified[column] > 0) & ~classified["image"].isin(shown)]
         wrong = wrong.sort_values([column, "rank", "image"], ascending=[False, worst_first, True])
         cases += [_case(row, why) for _, row in wrong.head(most).iterrows()]
-    good = judged[judged["label"] == 0]
-    if len(good) and not (judged["false_alarms"] > 0).any():
+    good = classified[classified["label"] == 0]
+    if len(good) and not (classified["false_alarms"] > 0).any():
         cases.append(_case(good.iloc[-1], "top-scoring good"))
     return cases
 

@@ -1,4 +1,4 @@
-"""Numbers of images: of each kind in a manifest, and behind the metrics of a category."""
+"""Numbers of images: of each kind in a manifest, and of those that metrics are computed from."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 from indad.data.manifest import GOOD
 from indad.evaluation.resamples import Resamples
 
-#: Columns of the table of images behind each value, and their types.
+#: Columns of the table of images that metrics are computed from, and their types.
 COLUMNS = {
     "dataset": "str", "category": "str", "n_train": "int", "n_good": "int", "n_defective": "int",
     "n_masks": "int", "n_regions": "int",

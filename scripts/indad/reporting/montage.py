@@ -69,12 +69,12 @@ def montage(
 
 def _draw_example(axes: Sequence[Axes], example: Example) -> None:
     tables = [scores.read_table(each.table) for each in example.experiments]
-    judged = cases.consensus(tables)
-    if example.defect not in (known := cases.defects(judged)):
+    classified = cases.consensus(tables)
+    if example.defect not in (known := cases.defects(classified)):
         raise DataError(
             f"{example.name}: there is no defect {example.defect!r}, but {', '.join(known)}"
         )
-    image = cases.median(judged[judged["defect"] == example.defect]).image
+    image = cases.median(classified[classified["defect"] == example.defect]).image
     columns = [column("", each, example.rows, [image]) for each in example.experiments]
     photo, truth, *maps = axes
     photo.imshow(read_photos(example.experiments[0].pixels, example.rows, [image])[image])

@@ -120,7 +120,7 @@ def sheets(
     rows: pd.DataFrame,
     experiments: Mapping[str, ScoreFiles],
     typical: Path,
-    telling: Path,
+    notable: Path,
     *,
     title: str,
 ) -> None:
@@ -130,43 +130,42 @@ def sheets(
         rows: the category's manifest.
         experiments: the columns.
         typical: PNG file of the median image of each kind.
-        telling: PNG file of the other cases.
+        notable: PNG file of the other cases.
         title: heading of the sheets.
 
     Raises:
         StoreError: a product is damaged, or the experiments scored different images.
     """
-    judged = cases.consensus([scores.read_table(files.table) for files in experiments.values()])
-    median = cases.typical(judged, MOST_ROWS)
-    others = cases.telling(judged, MOST_ERRORS)
+    classified = cases.consensus([scores.read_table(files.table) for files in experiments.values()])
+    median = cases.typical(classified, MOST_ROWS)
+    others = cases.notable(classified, MOST_ERRORS)
     images = list(dict.fromkeys(case.image for case in median + others))
     columns = [column(name, files, rows, images) for name, files in experiments.items()]
     first = next(iter(experiments.values()))
     photos = read_photos(first.pixels, rows, images)
-    good = int((judged["label"] == 0).sum())
-    counts = f"{good} good and {len(judged) - good} defective test images"
-    remark = f"{counts}. {_typical_remark(judged, len(median))}"
+    good = int((classified["label"] == 0).sum())
+    counts = f"{good} good and {len(classified) - good} defective test images"
+    remark = f"{counts}. {_typical_remark(classified, len(median))}"
     _sheet(median, columns, photos, typical, title=title, remark=remark)
-    remark = f"{counts}. {_error_remark(judged)}"
-    _sheet(others, columns, photos, telling, title=f"{title}: clear, hard and wrong", remark=remark)
+    remark = f"{counts}. {_error_remark(classified)}"
+    _sheet(others, columns, photos, notable, title=f"{title}: clear, hard and wrong", remark=remark)
 
 
-def _typical_remark(judged: pd.DataFrame, shown: int) -> str:
-    kinds = judged.loc[judged["label"] == 1, "defect"].nunique()
+def _typical_remark(classified: pd.DataFrame, shown: int) -> str:
+    kinds = classified.loc[classified["label"] == 1, "defect"].nunique()
     left_out = kinds + 1 - shown
     if left_out:
         return f"Of each kind the image with the median score; {left_out} rarer kinds are left out."
     return "Of each kind the image with the median score."
 
 
-def _error_remark(judged: pd.DataFrame) -> str:
-    if judged["label"].nunique() < 2:
+def _error_remark(classified: pd.DataFrame) -> str:
+    if classified["label"].nunique() < 2:
         return "All are of one kind, so there is no threshold."
-    errors = int((judged["missed"] + judged["false_alarms"] > 0).sum())
+    errors = int((classified["missed"] + classified["false_alarms"] > 0).sum())
     if errors:
-        return (
-            f"{errors} of {len(judged)} images are classified wrongly by at least one experiment."
-        )
+        wrong = f"{errors} of {len(classified)} images"
+        return f"{wrong} are classified wrongly by at least one experiment."
     return "No experiment classifies an image wrongly."
 
 

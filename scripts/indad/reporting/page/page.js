@@ -173,7 +173,7 @@
 
   // Explain a mark on hover and on focus.
   const tip = one("#tip");
-  const tell = (event) => {
+  const explain = (event) => {
     const mark = event.target.closest ? event.target.closest("[data-tip]") : null;
     tip.hidden = !mark;
     if (!mark) return;
@@ -184,7 +184,7 @@
     tip.style.left = `${left + scrollX}px`;
     tip.style.top = `${box.top + scrollY - tip.offsetHeight - 8}px`;
   };
-  for (const kind of ["pointerover", "focusin"]) document.addEventListener(kind, tell);
+  for (const kind of ["pointerover", "focusin"]) document.addEventListener(kind, explain);
   document.addEventListener("focusout", () => { tip.hidden = true; });
 
   // Show pictures at full size.

@@ -35,7 +35,7 @@ class Sources:
         notes: experiment to an important remark.
         config: the configuration of the run, shown as it is.
         images: numbers of images, as ``counts.images``.
-        counts: numbers of images behind each value, as ``counts.row``.
+        counts: numbers of images that metrics are computed from, as ``counts.row``.
         comparisons: of each two experiments.
         ranks: of experiments over categories.
         diagrams: critical-difference diagrams, named ``<dataset>_<metric>``.
