@@ -3,7 +3,9 @@
 from pathlib import Path
 
 from indad.core import atomic
+from indad.core.csv_files import write_csv
 from indad.data import manifest
+from indad.evaluation import counts
 from indad.pipeline.job import Job, run
 from indad.reporting import runtime, tables
 
@@ -15,9 +17,9 @@ def main(job: Job) -> None:
     }
     params = job.params
     table = runtime.collect(
-        params.jobs, Path(params.benchmarks), Path(params.logs), tables.images(manifests)
+        params.jobs, Path(params.benchmarks), Path(params.logs), counts.images(manifests)
     )
-    tables.write(table, Path(job.output.table))
+    write_csv(table, Path(job.output.table))
     text = runtime.document(table, params.models, tables.Layout(**params.layout))
     atomic.write_text(job.output.document, text)
 

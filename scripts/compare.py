@@ -6,9 +6,10 @@ from pathlib import Path
 import pandas as pd
 
 from indad.core import atomic
+from indad.core.csv_files import write_csv
 from indad.evaluation import comparison, evaluate, resamples
 from indad.pipeline.job import Job, run
-from indad.reporting import diagrams, tables
+from indad.reporting import comparisons_document, diagrams, tables
 
 
 def main(job: Job) -> None:
@@ -30,8 +31,8 @@ def main(job: Job) -> None:
     filled = [part for part in parts if not part.empty]
     pairs = pd.concat(filled, ignore_index=True) if filled else parts[-1]
     ranked = comparison.ranks(metrics, experiments, level=level)
-    evaluate.write(pairs, Path(job.output.comparisons))
-    evaluate.write(ranked, Path(job.output.ranks))
+    write_csv(pairs, Path(job.output.comparisons))
+    write_csv(ranked, Path(job.output.ranks))
 
     with atomic.replacing(job.output.figures) as folder:
         folder.mkdir()
@@ -42,12 +43,11 @@ def main(job: Job) -> None:
                 folder / f"{dataset}_{metric}.png",
                 title=f"{tables.TITLES[metric]}: {dataset}",
             )
-    text = comparison.document(
+    text = comparisons_document.document(
         metrics,
         pairs,
         ranked,
         experiments,
-        titles={metric: tables.TITLES[metric] for metric in tables.SUMMARY},
         level=level,
         figure="../figures/critical_difference/{dataset}_{metric}.png",
     )

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from indad.core.csv_files import write_csv
 from indad.data import manifest
-from indad.evaluation import counts, evaluate, resamples
+from indad.evaluation import counts, resamples
 from indad.pipeline.job import Job, run
 
 
@@ -14,7 +15,7 @@ def main(job: Job) -> None:
         counts.row(resamples.read(Path(run)), manifest.read(Path(listed)))
         for run, listed in zip(job.input.resamples, job.input.manifests, strict=True)
     ]
-    evaluate.write(pd.DataFrame(rows, columns=list(counts.COLUMNS)), Path(job.output.counts))
+    write_csv(pd.DataFrame(rows, columns=list(counts.COLUMNS)), Path(job.output.counts))
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from indad.core import provenance
+from indad.core.csv_files import write_csv
 from indad.data import manifest
-from indad.data.decode import Pixels
 from indad.evaluation import evaluate, metrics, resamples, scores
 from indad.pipeline.job import Job, run
 
@@ -14,10 +14,8 @@ def main(job: Job) -> None:
     run = {name: job.wildcards[name] for name in provenance.KEYS}
     run["seed"] = int(run["seed"])
     images = manifest.read(Path(job.input.manifest))
-    scored = scores.read(Path(job.input.table), Path(job.input.maps))
-    scores.check_images(scored.made_with, images, Path(job.input.maps))
-    with Pixels(Path(job.input.pixels), images) as pixels:
-        truth = pixels.ground_truth(images)
+    files = scores.ScoreFiles(*map(Path, (job.input.table, job.input.maps, job.input.pixels)))
+    scored, truth = scores.read_with_truth(files, images)
     table, maps = scored.table, scored.maps
     values = evaluate.evaluate(table, maps, truth)
     drawn, bounds = {}, None
@@ -41,7 +39,7 @@ def main(job: Job) -> None:
         ),
         Path(job.output.resamples),
     )
-    evaluate.write(evaluate.tidy(values, bounds, **run), Path(job.output.metrics))
+    write_csv(evaluate.tidy(values, bounds, **run), Path(job.output.metrics))
     used = {
         "manifest": job.input.manifest,
         "pixels": job.input.pixels,

@@ -1,30 +1,36 @@
 """Draw the curves of one category, its scores and its AUROC by kind of defect."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from indad.core import atomic
+import pandas as pd
+
+from indad.core.csv_files import write_csv
 from indad.data import manifest
+from indad.evaluation import scores
+from indad.evaluation.metrics import ScoreCurve
 from indad.pipeline.job import Job, run
-from indad.reporting import figures
+from indad.reporting import curve_figures, defect_figures, style
+
+
+def read(paths: Sequence[str], rows: pd.DataFrame) -> tuple[pd.DataFrame, ScoreCurve | None]:
+    """Return an experiment's image scores and the curve of its pixels; the maps are freed."""
+    scored, truth = scores.read_with_truth(scores.ScoreFiles(*map(Path, paths)), rows)
+    return scored.table, curve_figures.pixel_curve(scored.maps, truth)
 
 
 def main(job: Job) -> None:
     rows = manifest.read(Path(job.input.manifest))
-    measured = [
-        figures.measure(name, Path(table), Path(maps), Path(pixels), rows)
-        for name, table, maps, pixels in zip(
-            job.params.experiments, job.input.tables, job.input.maps, job.input.pixels, strict=True
-        )
-    ]
-    title = f"{job.wildcards.dataset} / {job.wildcards.category}"
-    if job.params.remark:
-        title += f" ({job.params.remark})"
-    figures.draw_curves(measured, Path(job.output.curves), title=title)
-    figures.draw_scores(measured, Path(job.output.scores), title=title)
-    defects = figures.defect_table(measured)
-    figures.draw_defects(defects, Path(job.output.defects), title=title)
-    with atomic.replacing(job.output.table) as temporary:
-        defects.to_csv(temporary, index=False, float_format="%.10g", lineterminator="\n")
+    names = list(job.params.experiments)
+    files = zip(job.input.tables, job.input.maps, job.input.pixels, strict=True)
+    tables, by_pixel = zip(*(read(paths, rows) for paths in files), strict=True)
+    at = job.wildcards
+    title = style.category_title(at.dataset, at.category, job.params.remark)
+    curve_figures.draw_curves(names, tables, by_pixel, Path(job.output.curves), title=title)
+    defect_figures.draw_scores(names, tables, Path(job.output.scores), title=title)
+    defects = defect_figures.defect_table(names, tables)
+    defect_figures.draw_defects(defects, Path(job.output.defects), title=title)
+    write_csv(defects, Path(job.output.table))
 
 
 if __name__ == "__main__":

@@ -3,26 +3,25 @@
 from pathlib import Path
 
 from indad.data import manifest
+from indad.evaluation.scores import ScoreFiles
 from indad.pipeline.job import Job, run
-from indad.reporting import pictures
+from indad.reporting import pictures, style
 
 
 def main(job: Job) -> None:
-    experiments = [
-        pictures.Experiment(name, Path(table), Path(maps), Path(pixels))
-        for name, table, maps, pixels in zip(
+    at = job.wildcards
+    experiments = {
+        name: ScoreFiles(*map(Path, paths))
+        for name, *paths in zip(
             job.params.experiments, job.input.tables, job.input.maps, job.input.pixels, strict=True
         )
-    ]
-    title = f"{job.wildcards.dataset} / {job.wildcards.category}"
-    if job.params.remark:
-        title += f" ({job.params.remark})"
+    }
     pictures.sheets(
         manifest.read(Path(job.input.manifest)),
         experiments,
         Path(job.output.sheet),
         Path(job.output.cases),
-        title=title,
+        title=style.category_title(at.dataset, at.category, job.params.remark),
     )
 
 

@@ -5,13 +5,13 @@ from pathlib import Path
 from indad.core import atomic
 from indad.evaluation import evaluate
 from indad.pipeline.job import Job, run
-from indad.reporting import tables
+from indad.reporting import results_document, tables
 
 
 def main(job: Job) -> None:
     layout = tables.Layout(**job.params.layout)
     measured = tables.summarise(evaluate.read([Path(job.input.metrics)]), layout)
-    text = tables.document(measured, layout, selected=job.params.metrics, heading="####")
+    text = results_document.document(measured, layout, selected=job.params.metrics, heading="####")
     atomic.write_text(job.output.rendered, text)
 
 

@@ -34,7 +34,7 @@ def main(job: Job) -> None:
     sources = report.Sources(
         metrics=[Path(path) for path in job.input.metrics],
         categories=categories,
-        described=job.params.described,
+        experiments=job.params.described,
         notes=job.params.notes,
         config=yaml.safe_dump(job.params.config, sort_keys=False, allow_unicode=True),
         images=Path(job.input.images),

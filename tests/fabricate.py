@@ -1,4 +1,4 @@
-"""A made-up set of results, as large and with names as odd as wished: what the report is tested on.
+"""Made-up results of any size and with any names, to test the report.
 
     python tests/fabricate.py FOLDER [--categories 15] [--experiments 8]
 
@@ -17,8 +17,9 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFilter
 
 from indad.core import checksum, provenance
+from indad.core.csv_files import write_csv
 from indad.evaluation import comparison
-from indad.reporting import report, tables
+from indad.reporting import report, runtime, tables
 
 CATEGORIES = (
     "bottle", "cable", "capsule", "carpet", "grid", "hazelnut", "leather", "metal_nut", "pill",
@@ -42,7 +43,7 @@ def metrics(
     intervals: bool = True,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Tidy metrics: better experiments last but one, harder categories among easy ones."""
+    """Tidy metrics of better and worse experiments on easy and hard categories."""
     rng = np.random.default_rng(seed)
     hard = dict(zip(categories, rng.beta(1.2, 7, len(categories)), strict=True))
     rows = []
@@ -63,7 +64,7 @@ def metrics(
 
 
 def picture(path: Path, size: tuple[int, int], rng: np.random.Generator) -> Path:
-    """A picture about as hard to compress as a sheet of anomaly maps."""
+    """A picture that compresses about as well as a sheet of anomaly maps."""
     path.parent.mkdir(parents=True, exist_ok=True)
     coarse = rng.integers(0, 255, (size[1] // 24, size[0] // 24, 3), dtype=np.uint8)
     image = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
@@ -93,7 +94,7 @@ def fabricate(
         folder: of the results.
         categories, experiments, dataset, seeds: names of what was run.
         masks: whether there are pixel metrics.
-        bare: only what every run has: no intervals, comparisons, run times, provenance or pictures.
+        bare: whether to leave out intervals, comparisons, run times, provenance and pictures.
         height: of the pictures.
     """
     rng = np.random.default_rng(1)
@@ -112,8 +113,8 @@ def fabricate(
     for metric in tables.TITLES:
         found.append(folder / f"tables/{metric}.csv")
         found[-1].parent.mkdir(exist_ok=True)
-        tables.write(measured[measured["metric"] == metric], found[-1])
-    described = {
+        write_csv(measured[measured["metric"] == metric], found[-1])
+    settings = {
         name: {
             "method": name.split("-")[0].lower(),
             "extractor": "wrn50",
@@ -125,7 +126,7 @@ def fabricate(
     }
     if bare:
         shown = [report.Category(dataset, name, {}) for name in categories]
-        return report.Sources(found, shown, described, config="run: {}\n")
+        return report.Sources(found, shown, settings, config="run: {}\n")
 
     shown = []
     pictures = {
@@ -144,7 +145,7 @@ def fabricate(
             ],
             columns=["experiment", "defect", "images", "image_auroc", "missed"],
         )
-        tables.write(by_defect, place / "defects.csv")
+        write_csv(by_defect, place / "defects.csv")
         shown.append(report.Category(dataset, name, pictures, place / "defects.csv"))
 
     counted = pd.DataFrame(
@@ -156,13 +157,14 @@ def fabricate(
         ],
         columns=["dataset", "category", "split", "defect", "images", "masks"],
     )  # fmt: skip
-    tables.write(counted, folder / "tables/images.csv")
+    write_csv(counted, folder / "tables/images.csv")
     behind = [(dataset, name, 209, 20, 63, 63 * masks, 70 * masks) for name in categories]
     columns = ["n_train", "n_good", "n_defective", "n_masks", "n_regions"]
-    tables.write(
+    write_csv(
         pd.DataFrame(behind, columns=["dataset", "category", *columns]), folder / "counts.csv"
     )
-    wide = tidy.pivot_table("value", ["metric", "category"], "experiment", sort=False)
+    main = tidy[tidy["metric"].isin(tables.SUMMARY)]
+    wide = main.pivot_table("value", ["metric", "category"], "experiment", sort=False)
     within = []
     for (metric, category), row in wide.iterrows():
         for a, b in itertools.combinations(experiments, 2):
@@ -172,14 +174,14 @@ def fabricate(
                 (dataset, category, metric, a, b, d, d - 0.02, d + 0.02, p, min(1, 3 * p),
                  "DeLong" if metric == "image_auroc" else "paired bootstrap", 20, 63, np.nan)
             )  # fmt: skip
-    over = comparison.over(tidy, {dataset: (300, 945)}, experiments, level=0.95)
+    over = comparison.over(main, {dataset: (300, 945)}, experiments, level=0.95)
     columns = list(comparison.COMPARISON_COLUMNS)
-    tables.write(
+    write_csv(
         pd.concat([pd.DataFrame(within, columns=columns), over], ignore_index=True),
         folder / "comparisons.csv",
     )
-    ranked = comparison.ranks(tidy, experiments, level=0.95)
-    tables.write(ranked, folder / "ranks.csv")
+    ranked = comparison.ranks(main, experiments, level=0.95)
+    write_csv(ranked, folder / "ranks.csv")
     diagrams = []
     if len(categories) >= comparison.FEWEST:
         for metric in tables.SUMMARY[: 3 if masks else 1]:
@@ -201,7 +203,8 @@ def fabricate(
         "images", "compute_seconds", "model_mb",
     ]  # fmt: skip
     times = pd.DataFrame(jobs, columns=columns).assign(cached=False)
-    tables.write(times, folder / "runtime.csv")
+    times = times.reindex(columns=list(runtime.COLUMNS))
+    write_csv(times, folder / "runtime.csv")
     manifests = {f"manifests/{dataset}/{name}.csv": f"/data/{name}" for name in categories}
     made = {"device": "cpu", "hardware": "A processor <of> 2.8 GHz, 2 cores"}
     record = {
@@ -219,7 +222,7 @@ def fabricate(
     return report.Sources(
         metrics=found,
         categories=shown,
-        described=described,
+        experiments=settings,
         notes={experiments[-1]: "random backbone weights, not pretrained"},
         config="run:\n  datasets: [" + dataset + "]\n",
         images=folder / "tables/images.csv",

@@ -30,6 +30,7 @@ sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
 
 from conftest import make_features, save_image  # noqa: E402
 from indad.core import provenance  # noqa: E402
+from indad.core.csv_files import write_csv  # noqa: E402
 from indad.core.errors import IndadError  # noqa: E402
 from indad.data import decode, manifest  # noqa: E402
 from indad.data.images import Geometry, read_image, read_mask, size  # noqa: E402
@@ -361,7 +362,7 @@ def tables(folder: Path) -> list[Reader]:
     keys = {"dataset": "d", "category": "c", "experiment": "e", "seed": 0}
     frame = evaluate.tidy({"image_auroc": 0.912345678, "image_ap": 1 / 3}, **keys)
     metrics, record = folder / "seed0.csv", folder / "seed0.json"
-    evaluate.write(frame, metrics)
+    write_csv(frame, metrics)
     provenance.write_record(
         record,
         keys,

@@ -1,4 +1,4 @@
-"""Comparisons equal scipy and published worked examples, and say no more than they can."""
+"""Comparisons equal scipy and published worked examples."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy import stats
 from indad.core.errors import StoreError
 from indad.evaluation import bootstrap, comparison, counts, evaluate, metrics
 from indad.evaluation.resamples import Resamples
-from indad.reporting import diagrams, tables
+from indad.reporting import comparisons_document, diagrams
 from test_uncertainty import slow_delong
 
 # Demsar, JMLR 7 (2006), table 6: AUC of C4.5 and three variants on 14 data sets. Where it prints
@@ -143,7 +143,7 @@ def test_image_auroc_by_delong(rng, labels):
     assert (row["method"], row["n_good"], row["n_defective"]) == ("DeLong", 30, 50)
 
 
-def test_pairing_makes_a_difference_surer_than_the_values(rng, labels):
+def test_pairing_narrows_the_interval_of_a_difference(rng, labels):
     shared = rng.normal(size=80) + 1.5 * labels
     a, b = run(shared, labels), run(shared + 0.1 * rng.normal(size=80), labels, "b")
     table = compared(a, b)
@@ -162,7 +162,7 @@ def test_a_clear_difference_is_found_with_its_sign(rng, labels):
     np.testing.assert_allclose(again["difference"], -table["difference"])
 
 
-def test_equal_scores_are_not_told_apart_and_nothing_is_promised(rng, labels):
+def test_equal_scores_have_p_1_and_no_interval(rng, labels):
     scores = rng.normal(size=80) + labels
     table = compared(run(scores, labels), run(3 * scores, labels, "b"))
     assert (table["p"] == 1).all()
@@ -187,9 +187,9 @@ def test_seeds_are_averaged(rng, labels):
 
 def test_runs_that_cannot_be_paired_are_refused(rng, labels):
     a = run(rng.normal(size=80), labels)
-    with pytest.raises(StoreError, match="d/c: b seed 0 is of other test images than a seed 0"):
+    with pytest.raises(StoreError, match="d/c: b seed 0 has other test images than a seed 0"):
         compared(a, run(a[0].score[1:], labels[1:], "b"))
-    with pytest.raises(StoreError, match="is resampled otherwise"):
+    with pytest.raises(StoreError, match="has other resamples"):
         compared(a, run(a[0].score, labels, "b", draw_seed=1))
 
 
@@ -200,18 +200,17 @@ def test_without_resamples_only_delong_is_left(rng, labels):
     assert np.isnan(table.loc["image_ap", "p"])
 
 
-# -- what a reader sees ---------------------------------------------------------------------------
+# -- documents ------------------------------------------------------------------------------------
 
 
 def text(frame, pairs) -> str:
     ranked = comparison.ranks(frame, NAMES, level=0.95)
-    return comparison.document(
-        frame, pairs, ranked, NAMES, titles={"image_auroc": tables.TITLES["image_auroc"]},
-        level=0.95, figure="f/{dataset}_{metric}.png",
-    )  # fmt: skip
+    return comparisons_document.document(
+        frame, pairs, ranked, NAMES, level=0.95, figure="f/{dataset}_{metric}.png"
+    )
 
 
-def test_the_document_says_who_is_best_and_why_there_is_no_ranking(rng, labels):
+def test_the_document_names_the_best_and_explains_a_missing_ranking(rng, labels):
     frame = tidy(DEMSAR)
     shown = text(frame, comparison.over(frame, {"d": (1, 1)}, NAMES, level=0.95))
     assert "Mean rank over 14 categories: C4.5+m+cf 1.96, C4.5+m 2.00" in shown
@@ -228,7 +227,7 @@ def test_the_document_says_who_is_best_and_why_there_is_no_ranking(rng, labels):
     rows = pd.concat([strong[1], weak[1]])
     pairs = comparison.within([strong[0], weak[0]], rows, NAMES, level=0.95)
     shown = text(rows, pairs)
-    assert "No ranking over categories: 1 category measured by every experiment" in shown
+    assert "every experiment has results for 1 category" in shown
     line = next(each for each in shown.splitlines() if each.startswith("| c "))
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells[1] == "30 / 50"
@@ -239,7 +238,7 @@ def test_the_document_says_who_is_best_and_why_there_is_no_ranking(rng, labels):
     assert "nothing to compare" in text(strong[1], pairs[:0])
 
 
-def test_bars_join_what_is_not_told_apart():
+def test_bars_join_what_is_not_significantly_different():
     ranks = pd.Series([1.0, 1.8, 2.5, 4.0, 4.4])
     assert diagrams.groups(ranks, 1.0) == [(0, 1), (1, 2), (3, 4)]
     assert diagrams.groups(ranks, 5.0) == [(0, 4)]

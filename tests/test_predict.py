@@ -166,8 +166,8 @@ def run(*arguments: object) -> tuple[int, str]:
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_scores_and_maps_are_the_workflows(made, experiment):
-    table = scores.read_table(scores_folder(made, experiment) / "scores.csv")
-    expected = scores.read_maps(scores_folder(made, experiment) / "maps.h5")
+    folder = scores_folder(made, experiment)
+    table, expected, _ = scores.read(folder / "scores.csv", folder / "maps.h5")
     model = load_model(
         model_file(made, EXPERIMENTS[experiment][0]), experiment=experiment, device="cpu"
     )
@@ -288,7 +288,7 @@ def test_too_few_good_images_are_said():
         few.at_false_alarms(0.05)
     chosen = few.at_false_alarms()
     assert chosen.score == pytest.approx(3.0, rel=1e-3)
-    assert "probability 0.25 at most; 0.05 would need 19" in chosen.source
+    assert "probability of at most 0.25; 0.05 needs 19" in chosen.source
     with pytest.raises(ConfigError, match="no scores of good images"):
         calibration_of([]).at_false_alarms()
     for rate in (0, 1, -0.1, 5):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from indad.core import checksum, provenance
+from indad.core.csv_files import write_csv
 from indad.core.errors import StoreError
 from indad.evaluation import evaluate
 from indad.pipeline.verify import verify
@@ -27,7 +28,7 @@ def record(folder, **changes):
     folder.mkdir(parents=True, exist_ok=True)
     metrics, path = folder / "m.csv", folder / "m.json"
     keys = KEYS | {key: changes.pop(key) for key in list(changes) if key in KEYS}
-    evaluate.write(evaluate.tidy({"image_auroc": 0.9}, **keys), metrics)
+    write_csv(evaluate.tidy({"image_auroc": 0.9}, **keys), metrics)
     made_with = dict.fromkeys(("model", "features", "calibration"), f"xxh3_128:{0:032x}")
     made_with |= {"features_made_with": FEATURES}
     made_with |= provenance.here("cpu") | changes

@@ -1,4 +1,4 @@
-"""The report is whole by itself, says what the tables say, and trusts no name."""
+"""The report is self-contained, agrees with the tables, and escapes every name."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -18,13 +19,15 @@ from hypothesis import strategies as st
 from fabricate import CATEGORIES, EXPERIMENTS, ODD, fabricate, picture
 from indad.core.errors import StoreError
 from indad.evaluation import comparison
-from indad.reporting import charts, embed, report
+from indad.reporting import report
+from indad.reporting.page import axes, comparisons, embed, findings
+from indad.reporting.page.metric_tables import Row, Table
 
 VOID = {"meta", "link", "img", "input", "br"}
 
 
 class Page(HTMLParser):
-    """What a page holds: tags with their attributes, and the text of tables."""
+    """The content of a page: tags with their attributes, and the text of tables."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -61,7 +64,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory) -> tuple[report.Sources, str, Page]:
-    """A page of 15 categories and 8 experiments, some with odd names."""
+    """A page of 15 categories and 8 experiments, some with unusual names."""
     folder = tmp_path_factory.mktemp("large")
     categories = [*CATEGORIES[: 15 - len(ODD)], *ODD]
     experiments = [*EXPERIMENTS[:7], ODD[0]]
@@ -84,7 +87,7 @@ def test_nothing_is_loaded_from_anywhere(large):
     assert not re.search(r"https?://", re.sub(r"data:[^\"]*", "", text))
 
 
-def test_links_within_the_page_lead_somewhere(large):
+def test_links_within_the_page_have_a_target(large):
     page = large[2]
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
@@ -117,11 +120,11 @@ def test_only_the_page_s_own_script_may_run(large):
     assert "default-src 'none'" in policy
 
 
-def test_tables_say_what_was_measured(large):
+def test_tables_show_the_measured_values(large):
     sources, _, page = large
     measured = pd.read_csv(sources.metrics[0], keep_default_na=False, na_values=[""])
     rows = page.tables["table-0-image_auroc"]
-    assert rows[0][1:] == list(sources.described)
+    assert rows[0][1:] == list(sources.experiments)
     assert [row[0] for row in rows[1:16]] == [each.name for each in sources.categories]
     assert rows[16][0] == "textures (4)"
     assert rows[17][0] == "average"
@@ -154,27 +157,27 @@ def test_the_same_products_give_the_same_page(tmp_path):
     assert pages[0] == pages[1]
 
 
-def test_what_was_not_made_is_left_out(tmp_path):
+def test_missing_products_are_left_out(tmp_path):
     bare = fabricate(tmp_path, ["a"], ["One"], masks=False, bare=True)
     report.write(bare, tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "mvtec_ad has no ground truth masks: image level only." in text
+    assert "mvtec_ad has no ground truth masks: image-level metrics only." in text
     assert "Pixel AUROC</button>" not in text
     assert 'id="comparisons"' not in text
     assert 'id="cost"' not in text
-    assert "may be chance" not in text
+    assert "may be due to chance" not in text
     Page(text)
 
 
-def test_means_over_seeds_say_so(tmp_path):
+def test_means_over_seeds_are_explained(tmp_path):
     sources = fabricate(tmp_path, ["a", "b"], ["One", "Two"], seeds=(0, 1, 2), bare=True)
     report.write(sources, tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "Figures are means over 3 seeds" in text
+    assert "Values are means over 3 seeds" in text
     assert re.search(r"\d\d\.\d</b> ± \d\.\d", text)
 
 
-def test_notes_cannot_be_missed(large):
+def test_notes_are_at_the_top(large):
     sources, text, _ = large
     assert list(sources.notes.values()) == ["random backbone weights, not pretrained"]
     head = text[: text.index('<section id="results">')]
@@ -215,13 +218,17 @@ def test_line_art_stays_exact_and_photos_do_not_grow(tmp_path, rng):
 # -- findings ---------------------------------------------------------------------------------
 
 
-def single(intervals: dict[str, tuple[float, float, float]]) -> report.Table:
+def cell(value: float, best: bool = False, low: float = np.nan, high: float = np.nan):
+    return SimpleNamespace(percent=value, best=best, ci_low=low, ci_high=high)
+
+
+def one_category(**intervals: tuple[float, float, float]) -> Table:
     best = max(value for value, _, _ in intervals.values())
-    cells = [report.Cell(v, v == best, low, high) for v, low, high in intervals.values()]
-    return report.Table("image_auroc", "Image AUROC", [report.Row("c", "category", 0, cells)])
+    cells = [cell(v, v == best, low, high) for v, low, high in intervals.values()]
+    return Table("image_auroc", [Row("c", "category", 0, cells)])
 
 
-def pairs(rows) -> pd.DataFrame:
+def pairs(*rows) -> pd.DataFrame:
     return pd.DataFrame(
         [("image_auroc", c, a, b, d, np.nan, np.nan, p, "test") for c, a, b, d, p in rows],
         columns=["metric", "category", "experiment_a", "experiment_b", "difference", "ci_low",
@@ -229,56 +236,46 @@ def pairs(rows) -> pd.DataFrame:
     )  # fmt: skip
 
 
-def test_overlapping_intervals_are_told():
-    table = single({"A": (90, 85, 95), "B": (88, 80, 92), "C": (60, 50, 70)})
-    (found,) = report.findings([table], ["A", "B", "C"], None, 0.95)
+def finding(table: Table, *tested) -> findings.Finding:
+    names = ["A", "B", "C"][: len(table.overall)]
+    (found,) = findings.findings([table], names, pairs(*tested), 0.95)
+    return found
+
+
+def test_paired_tests_take_precedence_over_intervals():
+    table = one_category(A=(90, 85, 95), B=(88, 80, 92), C=(60, 50, 70))
+    found = finding(table)
     assert (found.best, found.rivals) == (["A"], ["B"])
     assert found.title == "image AUROC"
-
-
-def test_paired_tests_come_before_intervals():
-    table = single({"A": (90, 85, 95), "B": (88, 80, 92), "C": (60, 50, 70)})
-    compared = pairs([("c", "A", "B", 0.02, 0.01), ("c", "C", "A", -0.3, 0.2)])
-    (found,) = report.findings([table], ["A", "B", "C"], compared, 0.95)
+    assert "intervals overlap" in found.why
+    found = finding(table, ("c", "A", "B", 0.02, 0.01), ("c", "C", "A", -0.3, 0.2))
     assert found.rivals == ["C"]
     assert "paired tests" in found.why
 
 
-def test_over_categories_their_test_decides():
-    cells = [[report.Cell(90, True), report.Cell(80)], [report.Cell(70, True), report.Cell(60)]]
-    rows = [report.Row(f"c{i}", "category", i, each) for i, each in enumerate(cells)]
-    rows.append(report.Row("average", "average", None, [report.Cell(80, True), report.Cell(70)]))
-    table = report.Table("image_auroc", "Image AUROC", rows)
+def test_the_test_over_categories_takes_precedence():
+    cells = [[cell(90, True), cell(80)], [cell(70, True), cell(60)]]
+    rows = [Row(f"c{i}", "category", i, each) for i, each in enumerate(cells)]
+    rows.append(Row("average", "average", None, [cell(80, True), cell(70)]))
+    table = Table("image_auroc", rows)
     within = [("c0", "A", "B", 0.1, 0.001), ("c1", "A", "B", 0.1, 0.001)]
-    (found,) = report.findings([table], ["A", "B"], pairs(within), 0.95)
-    assert found.rivals == []
-    over = [*within, (report.OVER_CATEGORIES, "A", "B", 0.1, 0.5)]
-    (found,) = report.findings([table], ["A", "B"], pairs(over), 0.95)
-    assert found.rivals == ["B"]
+    assert finding(table, *within).rivals == []
+    over = (comparison.OVER_CATEGORIES, "A", "B", 0.1, 0.5)
+    assert finding(table, *within, over).rivals == ["B"]
     mixed = [("c0", "A", "B", 0.1, 0.001), ("c1", "A", "B", -0.1, 0.001)]
-    (found,) = report.findings([table], ["A", "B"], pairs(mixed), 0.95)
-    assert found.rivals == ["B"]
+    assert finding(table, *mixed).rivals == ["B"]
 
 
 def test_without_intervals_nothing_is_claimed():
-    table = report.Table(
-        "aupro",
-        "AUPRO (up to 30 % false positives)",
-        [report.Row("c", "category", 0, [report.Cell(90, True), report.Cell(80)])],
-    )
-    (found,) = report.findings([table], ["A", "B"], None, 0.95)
+    found = finding(Table("aupro", [Row("c", "category", 0, [cell(90, True), cell(80)])]))
     assert found.rivals is None
     assert found.title == "AUPRO"
 
 
-def test_comparisons_over_categories_are_known_by_one_name():
-    assert report.OVER_CATEGORIES == comparison.OVER_CATEGORIES
-
-
 def test_a_matrix_is_antisymmetric():
-    compared = pairs([("c", "A", "B", 0.02, 0.01)])
+    compared = pairs(("c", "A", "B", 0.02, 0.01))
     compared[["ci_low", "ci_high"]] = [0.01, 0.03]
-    (matrix,) = report.comparisons(compared, ["A", "B"], 0.95)
+    (matrix,) = comparisons.matrices(compared, ["A", "B"], 0.95)
     (_, (ab, better, worse)), ((ba, *other), _) = matrix["rows"]
     assert (ab.difference, ab.low, ab.high) == pytest.approx((2, 1, 3))
     assert (ba.difference, ba.low, ba.high) == pytest.approx((-2, -3, -1))
@@ -311,7 +308,7 @@ def test_damaged_products_are_named(tmp_path, damage):
 
 @given(st.floats(-1e3, 1e3), st.floats(1e-3, 1e3))
 def test_linear_ticks_are_few_round_and_inside(low, span):
-    ticks = charts.linear_ticks(low, low + span)
+    ticks = axes.linear_ticks(low, low + span)
     assert 1 <= len(ticks) <= 7
     assert all(low - 1e-6 <= tick <= low + span + 1e-6 for tick in ticks)
     assert all(b > a for a, b in pairwise(ticks))
@@ -319,7 +316,7 @@ def test_linear_ticks_are_few_round_and_inside(low, span):
 
 @given(st.lists(st.floats(0, 300), min_size=1, max_size=12))
 def test_labels_are_moved_apart_in_order(places):
-    moved = charts.apart(places, 15, 0, 300)
+    moved = axes.apart(places, 15, 0, 300)
     order = sorted(range(len(places)), key=lambda i: (places[i], i))
     for a, b in pairwise(order):
         assert moved[b] - moved[a] >= 15 - 0.11
@@ -327,13 +324,13 @@ def test_labels_are_moved_apart_in_order(places):
 
 
 def test_labels_that_have_room_stay():
-    assert charts.apart([10, 50, 90], 15, 0, 100) == [10, 50, 90]
+    assert axes.apart([10, 50, 90], 15, 0, 100) == [10, 50, 90]
 
 
 def test_axes_place_their_ends():
-    axis = charts.seconds_axis([0.1, 0.1], 0, 100)
+    axis = axes.seconds_axis([0.1, 0.1], 0, 100)
     assert axis(0.1) == 50
-    assert charts.percent_axis([99.9], 0, 100).high == 100
-    assert [label for _, label in charts.Axis(0.01, 1, 0, 1, logarithmic=True).ticks] == [
+    assert axes.percent_axis([99.9], 0, 100).high == 100
+    assert [label for _, label in axes.Axis(0.01, 1, 0, 1, logarithmic=True).ticks] == [
         "0.01", "0.02", "0.05", "0.1", "0.2", "0.5", "1",
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Tables say what was measured and nothing else."""
+"""Tables of results, and comparisons with published values."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from indad.core.csv_files import write_csv
 from indad.core.errors import DataError, StoreError
 from indad.data import manifest
 from indad.data.ground_truth import GroundTruth
 from indad.data.public import catalogue
-from indad.evaluation import evaluate
-from indad.reporting import published, readme, tables
+from indad.evaluation import counts, evaluate
+from indad.reporting import published, readme, results_document, tables
+from indad.reporting.latex import latex
 from indad.reporting.tables import Layout
 
 
@@ -30,7 +32,9 @@ def table(frame, metric, *experiments, **more) -> list[list[str]]:
     """The table of the data set "d"."""
     style = {key: more.pop(key) for key in ("intervals", "differences") if key in more}
     layout = Layout(experiments, **more)
-    return cells(tables.table(tables.summarise(frame, layout), "d", metric, layout, **style))
+    return cells(
+        results_document.table(tables.summarise(frame, layout), "d", metric, layout, **style)
+    )
 
 
 def test_averages_best_and_gaps():
@@ -61,7 +65,7 @@ def test_mean_and_sample_deviation_over_seeds():
     assert rows[4] == ["c", "**90.0** [10.0, 20.0]"]
     assert rows[5] == ["average", "**70.0**"]  # no spread: only one seed has all categories
     layout = Layout(["X"])
-    text = tables.document(tables.summarise(frame, layout), layout)
+    text = results_document.document(tables.summarise(frame, layout), layout)
     assert "Means ± sample standard deviations over 3 seeds." in text
 
 
@@ -70,8 +74,8 @@ def test_confidence_intervals_in_full_documents_only():
     assert table(frame, "aupro", "X", intervals=True)[2] == ["a", "**98.1** [96.9, 99.0]"]
     layout = Layout(["X"])
     measured = tables.summarise(frame, layout)
-    assert "[96.9, 99.0]" in tables.document(measured, layout, full=True)
-    assert "[" not in tables.document(measured, layout)
+    assert "[96.9, 99.0]" in results_document.document(measured, layout, full=True)
+    assert "[" not in results_document.document(measured, layout)
 
 
 def test_groups_get_averages_of_their_own():
@@ -97,40 +101,42 @@ def on_mvtec(categories, value=0.9, experiment="S", result="SPADE"):
     return tables.summarise(metrics(rows), layout), layout
 
 
-def test_the_papers_value_stands_beside_ours():
+def test_the_difference_to_the_paper():
     measured, layout = on_mvtec(["bottle", "cable"])
-    rows = cells(tables.table(measured, "d", "pixel_auroc", layout))
+    rows = cells(results_document.table(measured, "d", "pixel_auroc", layout))
     assert [row[1] for row in rows[2:]] == ["**90.0** (-8.4)", "**90.0** (-7.2)", "**90.0** (-7.8)"]
     cell = measured[(measured["metric"] == "aupro") & (measured["category"] == "cable")].iloc[0]
     assert (cell["paper"], cell["difference"]) == (90.9, pytest.approx(-0.9))
-    # Elsewhere, and without being asked for, nothing stands beside.
+    # Not for other data sets and other experiments.
     other = Layout(["S"], published={"S": "SPADE"})
-    assert "(" not in tables.table(measured.drop(columns="difference").assign(difference=np.nan),
-                                   "d", "pixel_auroc", other)  # fmt: skip
+    without = measured.assign(difference=np.nan)
+    assert "(" not in results_document.table(without, "d", "pixel_auroc", other)
     assert tables.beside(measured, other).empty
     assert tables.beside(measured, Layout(["S"], compared={"d": "mvtec_ad"})).empty
 
 
-def test_what_was_published_as_an_average_only_is_never_spread_over_categories():
+def test_a_result_published_only_as_an_average_is_not_used_for_categories():
     measured, layout = on_mvtec(MVTEC)
-    rows = cells(tables.table(measured, "d", "image_auroc", layout))
+    rows = cells(results_document.table(measured, "d", "image_auroc", layout))
     assert {row[1] for row in rows[2:-1]} == {"**90.0**"}
     assert rows[-1] == ["average", "**90.0** (+4.5)"]
-    text = tables.document(measured, layout, full=True)
+    text = results_document.document(measured, layout, full=True)
     assert "SPADE's paper gives Image AUROC only as an average over all 15 categories: 85.5" in text
-    comparison = tables.comparison(
+    comparison = results_document.comparison(
         measured, tables.beside(measured, layout), "d", "image_auroc", "S"
     )
     bottle = next(row for row in cells(comparison) if row[0] == "bottle")
     assert bottle == ["bottle", "90.0", "-", "-", "96.7", "95.7", "97.2"]
-    # Over fewer categories the printed average says nothing.
+    # The printed average is not used for fewer categories.
     measured, layout = on_mvtec(MVTEC[:-1])
-    rows = cells(tables.table(measured, "d", "image_auroc", layout))
+    rows = cells(results_document.table(measured, "d", "image_auroc", layout))
     assert rows[-1] == ["average", "**90.0**"]
-    assert "only as an average over all 15 categories: 85.5" in tables.document(measured, layout)
+    assert "only as an average over all 15 categories: 85.5" in results_document.document(
+        measured, layout
+    )
 
 
-def test_averages_are_computed_and_printed_ones_that_differ_are_named():
+def test_averages_are_computed_and_different_printed_ones_are_noted():
     measured, layout = on_mvtec(MVTEC)
     others = tables.beside(measured, layout)
     average = others[(others["scope"] == "average") & (others["kind"] == "paper")]
@@ -138,16 +144,16 @@ def test_averages_are_computed_and_printed_ones_that_differ_are_named():
     each = [v.percent for v in published.values()
             if (v.name, v.metric) == ("SPADE", "pixel_auroc") and v.category in MVTEC]  # fmt: skip
     assert computed["pixel_auroc"] == pytest.approx(np.mean(each))
-    text = tables.document(measured, layout)
+    text = results_document.document(measured, layout)
     note = "SPADE's paper prints an average Pixel AUROC of 96.5; the mean of its categories, shown"
     assert f"{note} here, is 96.0" in text
     assert "average AUPRO of" not in text
-    assert note not in tables.document(*on_mvtec(MVTEC[:3]))
+    assert note not in results_document.document(*on_mvtec(MVTEC[:3]))
 
 
 def test_the_overview_has_the_paper_others_and_ours():
     measured, layout = on_mvtec(MVTEC, result="PatchCore-10")
-    text = tables.overview(measured, tables.beside(measured, layout), "d", tables.SUMMARY)
+    text = results_document.overview(measured, tables.beside(measured, layout), "d", tables.SUMMARY)
     rows = cells(text)[2:]
     assert rows[0][:3] == ["S", "**ours**", "90.0 (-8.9)"]
     assert rows[1] == ["", "paper", "98.9", "98.1", "93.5"]
@@ -161,7 +167,7 @@ def test_latex_is_escaped_and_balanced():
         ("d_1", "b", "50%&_{x}\\", 0, "aupro", 0.8),
     ]
     layout = Layout(["50%&_{x}\\"])
-    text = tables.latex(tables.summarise(metrics(rows), layout), "aupro", layout)
+    text = latex(tables.summarise(metrics(rows), layout), "aupro", layout)
     assert r"category & 50\%\&\_\{x\}\textbackslash{} \\" in text
     assert r"metal\_nut & \textbf{90.0} \\" in text
     assert text.count(r"\midrule") == 2
@@ -169,17 +175,17 @@ def test_latex_is_escaped_and_balanced():
 
 
 def test_images_are_counted(category):
-    counts = tables.images({("d", "widget"): manifest.build(category)})
-    rows = cells(tables.image_counts(counts, "d"))
+    counted = counts.images({("d", "widget"): manifest.build(category)})
+    rows = cells(results_document.image_counts(counted, "d"))
     assert rows[2] == ["widget", "3", "2", "3", "3", "cut 2, dirt 1"]
-    assert counts["images"].sum() == 8
+    assert counted["images"].sum() == 8
 
 
 def test_without_masks_the_document_says_so():
     frame = metrics([("solar", "mono", "X", 0, "image_auroc", 0.8)])
     layout = Layout(["X"], notes={"X": "random backbone weights"})
-    text = tables.document(tables.summarise(frame, layout), layout)
-    assert "solar has no ground truth masks: image level only." in text
+    text = results_document.document(tables.summarise(frame, layout), layout)
+    assert "solar has no ground truth masks: image-level metrics only." in text
     assert "Pixel AUROC" not in text
     assert "X: random backbone weights." in text
 
@@ -194,7 +200,7 @@ def test_blocks_of_a_document_are_replaced(tmp_path):
         readme.update(path, "y", "new")
 
 
-def test_a_stale_block_is_told_line_by_line(tmp_path):
+def test_an_outdated_block_is_reported_line_by_line(tmp_path):
     path = tmp_path / "README.md"
     path.write_text("a\n<!-- begin x -->\nold\nsame\n<!-- end x -->\nb\n")
     assert readme.difference(path, "x", "new\nsame\n") == "- old\n+ new"
@@ -234,7 +240,7 @@ def test_no_masks_no_pixel_metrics(rng):
 
 def test_scores_of_other_images_are_refused(rng):
     known = truth([0, 1], [True, True], np.zeros((2, 4, 4), bool))
-    with pytest.raises(StoreError, match="not of the store's test images"):
+    with pytest.raises(StoreError, match="the scores belong to other images"):
         evaluate.evaluate(scored([0.1, 0.2, 0.3]), rng.random((3, 4, 4)), known)
 
 
@@ -242,7 +248,7 @@ def test_metrics_files_round_trip(tmp_path):
     frame = evaluate.tidy(
         {"image_auroc": 1 / 3}, dataset="NA", category="1", experiment="X", seed=0
     )
-    evaluate.write(frame, tmp_path / "m.csv")
+    write_csv(frame, tmp_path / "m.csv")
     again = evaluate.read([tmp_path / "m.csv", tmp_path / "m.csv"])
     assert len(again) == 2
     assert again.loc[0, ["dataset", "category", "seed"]].tolist() == ["NA", "1", 0]
@@ -252,7 +258,7 @@ def test_metrics_files_round_trip(tmp_path):
         evaluate.read([tmp_path / "m.csv"])
 
 
-def test_images_of_one_class_leave_what_is_not_defined_empty(rng, tmp_path):
+def test_metrics_of_images_of_one_class_are_empty(rng, tmp_path):
     maps = rng.random((2, 4, 4))
     names = np.array(["a", "b"])
     masks = np.zeros((2, 4, 4), bool)
@@ -273,7 +279,7 @@ def test_images_of_one_class_leave_what_is_not_defined_empty(rng, tmp_path):
         assert all(np.isfinite(values[name]) for name in list(values)[3:])
         path = tmp_path / f"{category}.csv"
         keys = {"dataset": "d", "category": category, "experiment": "X", "seed": 0}
-        evaluate.write(evaluate.tidy(values, **keys), path)
+        write_csv(evaluate.tidy(values, **keys), path)
         frames.append(path)
     measured = evaluate.read(frames)
     assert [row[1] for row in table(measured, "image_auroc", "X")[2:]] == ["-", "-", "-"]
@@ -282,5 +288,5 @@ def test_images_of_one_class_leave_what_is_not_defined_empty(rng, tmp_path):
     assert bad_row[1].startswith("**")
     layout = Layout(["X"])
     remarks = ["d, all good: all test images are good."]
-    text = tables.document(tables.summarise(measured, layout), layout, remarks=remarks)
+    text = results_document.document(tables.summarise(measured, layout), layout, remarks=remarks)
     assert "\n- d, all good: all test images are good.\n" in text

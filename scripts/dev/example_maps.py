@@ -15,7 +15,8 @@ import yaml
 
 from indad.core.errors import IndadError
 from indad.data import manifest
-from indad.reporting import pictures
+from indad.evaluation.scores import ScoreFiles
+from indad.reporting import montage
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -43,15 +44,14 @@ def main() -> None:
         scored = [root / "scores" / place / name / "seed0" for name in run["experiments"]]
         pixels = root / "pixels" / place / f"{run['geometry']}.h5"
         experiments = [
-            pictures.Experiment(name, folder / "scores.csv", folder / "maps.h5", pixels)
-            for name, folder in zip(run["experiments"], scored, strict=True)
+            ScoreFiles(folder / "scores.csv", folder / "maps.h5", pixels) for folder in scored
         ]
         rows = manifest.read(root / "manifests" / f"{place}.csv")
-        examples.append(pictures.Example(example["name"], example["defect"], rows, experiments))
+        examples.append(montage.Example(example["name"], example["defect"], rows, experiments))
     with tempfile.TemporaryDirectory() as scratch:
         picture = Path(scratch) / "maps.png"
-        pictures.montage(examples, wanted["methods"], picture, caption=wanted["caption"])
-        pictures.shrink(picture, given.output)
+        montage.montage(examples, wanted["methods"], picture, caption=wanted["caption"])
+        montage.shrink(picture, given.output)
 
 
 if __name__ == "__main__":

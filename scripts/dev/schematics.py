@@ -15,8 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
 from matplotlib.patches import Circle, Ellipse, FancyArrowPatch, FancyBboxPatch, Polygon, Rectangle
 
-from indad.reporting import style
-from indad.reporting.style import plt
+from indad.reporting import colours, style
 
 #: Figure size; all coordinates below are tenths of an inch, from the lower left corner.
 WIDTH, HEIGHT = 10 * style.WIDTH, 29.6
@@ -33,7 +32,7 @@ def text(axis: Axes, x: float, y: float, words: str, **options) -> None:
     axis.text(x, y, words, **look)
 
 
-def arrow(axis: Axes, start: tuple, end: tuple, *, colour: str = style.GREY, bend: float = 0.0):
+def arrow(axis: Axes, start: tuple, end: tuple, *, colour: str = colours.GREY, bend: float = 0.0):
     """Draw an arrow between two points."""
     axis.add_patch(
         FancyArrowPatch(
@@ -46,7 +45,7 @@ def arrow(axis: Axes, start: tuple, end: tuple, *, colour: str = style.GREY, ben
 def photo(axis: Axes, x: float, y: float, side: float, *, defect: bool = False) -> None:
     """Draw a product seen from above, whose lower left corner is (x, y)."""
     axis.add_patch(
-        Rectangle((x, y), side, side, facecolor="#f4f1ea", edgecolor=style.GREY, linewidth=0.8)
+        Rectangle((x, y), side, side, facecolor="#f4f1ea", edgecolor=colours.GREY, linewidth=0.8)
     )
     middle = (x + side / 2, y + side / 2)
     for share, colour in ((0.42, "#6d7781"), (0.33, "#aab3bb"), (0.2, "#4b545c")):
@@ -139,7 +138,7 @@ def panel(axis: Axes, x: float, width: float, title: str, y: float, height: floa
 def common(axis: Axes, name: str, idea: str, layers: Sequence[int], keep: str, seen: str) -> None:
     """Draw what all three share, from images to features, and the map at the end."""
     text(axis, 1, HEIGHT - 1.7, name, ha="left", fontsize=11, fontweight="bold")
-    text(axis, 13, HEIGHT - 1.75, idea, ha="left", color=style.GREY, fontsize=9)
+    text(axis, 13, HEIGHT - 1.75, idea, ha="left", color=colours.GREY, fontsize=9)
     for y, defect, words, below in (
         (TOP, False, "good images", keep),
         (BOTTOM, True, "test image", seen),
@@ -339,14 +338,12 @@ def main() -> None:
     parse.add_argument("--output", type=Path, default=Path("docs/schematics"), metavar="FOLDER")
     given = parse.parse_args()
     for name, draw in METHODS.items():
-        with style.look():
-            figure = plt.figure(figsize=(WIDTH / 10, HEIGHT / 10))
+        outputs = [given.output / f"{name}.{suffix}" for suffix in ("svg", "png")]
+        with style.drawing(*outputs, width=WIDTH / 10, height=HEIGHT / 10) as figure:
             axis = figure.add_axes((0, 0, 1, 1))
             axis.axis("off")
             draw(axis)
             axis.set(xlim=(0, WIDTH), ylim=(0, HEIGHT), aspect="equal")
-            for suffix in ("svg", "png"):
-                style.save(figure, given.output / f"{name}.{suffix}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Resamples of every metric: a stratified bootstrap over the test images.
 
-Good and defective images are drawn separately, each with replacement, so that every resample has
-as many of both as the test set; all pixels and ground truth regions of an image go with it. A
-resample is thus a weight for each image, a whole number, and its curves are weighted sums of the
-images' own: counted once, at a few thousand thresholds, all resamples are one matrix product.
+Good and defective images are drawn separately with replacement, so every resample has as many of
+each as the test set. An image is drawn with all its pixels and ground truth regions. A resample is
+therefore an integer weight per image, and its curves are weighted sums of the curves of single
+images. These are counted once at a few thousand thresholds; all resamples are then one matrix
+product.
 """
 
 from __future__ import annotations
@@ -14,24 +15,24 @@ import numpy as np
 
 from indad.evaluation.metrics import FPR_LIMIT
 
-#: Counts up when the same scores would get other resamples or other intervals.
+#: Increased when the same scores would get other resamples or other intervals.
 VERSION = 1
-#: Most thresholds at which images are counted; with fewer distinct scores, each is one.
+#: Maximum number of thresholds; with fewer distinct scores, every score is a threshold.
 MOST_THRESHOLDS = 4096
-#: Resamples whose curves are held at once.
+#: Number of resamples whose curves are in memory at a time.
 _ROWS = 64
 
 
 def draws(labels: np.ndarray, resamples: int, seed: int) -> np.ndarray:
     """Draw images with replacement within each label.
 
-    The same labels, number and seed give the same draws, whatever was measured on the images: this
-    is what makes resamples of two experiments comparable one by one.
+    The draws depend only on the labels, the number and the seed, not on the scores. Resamples of
+    two experiments on the same images are therefore paired.
 
     Args:
         labels: ``(N,)``, the stratum of each image.
         resamples: number B of resamples.
-        seed: of the random numbers.
+        seed: seed of the random numbers.
 
     Returns:
         How often each image is drawn, float64 ``(B, N)``.
@@ -49,12 +50,12 @@ def draws(labels: np.ndarray, resamples: int, seed: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ImageCounts:
-    """What each image adds to the curves at common thresholds, from the highest down.
+    """Counts of each image at common thresholds, from the highest threshold to the lowest.
 
     Attributes:
         fp, tp: negatives and positives that score at least the threshold, ``(N, T)``.
-        overlap: the same of regions, each counting by the share that is flagged, ``(N, T)``.
-        single: whether only one score lies between a threshold and the one above, ``(T,)``.
+        overlap: sum over regions of the flagged share of each region, ``(N, T)``.
+        single: whether only one score lies between a threshold and the next higher one, ``(T,)``.
     """
 
     fp: np.ndarray
@@ -70,15 +71,15 @@ class ImageCounts:
 
         Args:
             scores: ``(N, ...)``, higher is more anomalous.
-            regions: the same shape: 0 for a negative, else the number of its region, which lies in
-                one image.
-            most: thresholds to use at most.
+            regions: the same shape: 0 for a negative, else the number of its region. A region lies
+                within one image.
+            most: maximum number of thresholds.
         """
         count = len(scores)
         scores, regions = scores.reshape(count, -1), regions.reshape(count, -1)
         area = np.bincount(regions.reshape(-1))
         thresholds, single = _thresholds(scores, regions, area, most)
-        if scores.shape[1] == 1:  # image scores: no need to go through them one by one
+        if scores.shape[1] == 1:  # image scores need no loop over images
             flagged = scores >= thresholds
             tp = (flagged & (regions > 0)).astype(float)
             return cls(flagged - tp, tp, tp / np.maximum(area[regions], 1), single)
@@ -112,11 +113,11 @@ class ImageCounts:
 
     def _metrics(self, weights: np.ndarray) -> np.ndarray:
         fp, tp, overlap = (weights @ each for each in (self.fp, self.tp, self.overlap))
-        # The last threshold is the lowest score: there, everything is flagged.
+        # The last threshold is the lowest score, where everything is flagged.
         positives, negatives, regions = tp[:, -1:], fp[:, -1:], overlap[:, -1:]
         fp_before, tp_before = _before(fp), _before(tp)
         gained = tp - tp_before
-        # Among several scores between two thresholds, positives and negatives lie mixed.
+        # Several scores between two thresholds: assume positives and negatives in mixed order.
         flagged = np.where(self.single, tp, (tp + tp_before) / 2)
         wrong = np.where(self.single, fp, (fp + fp_before) / 2)
         precision = np.where(gained > 0, flagged / (flagged + wrong), 0)
@@ -148,12 +149,13 @@ def _area(x: np.ndarray, y: np.ndarray, limit: float) -> np.ndarray:
 def _thresholds(
     scores: np.ndarray, regions: np.ndarray, area: np.ndarray, most: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Choose thresholds from the highest score to the lowest, and tell which hold one score.
+    """Choose thresholds from the highest score to the lowest; return also which hold one score.
 
-    A third of them cuts the positives into equal parts, a third the regions, a sixth the negatives
-    up to the false positive rate that AUPRO ends at, and a sixth runs through the negatives in
-    equal ratios, because a precision hangs on the few that score highest. Where there are few
-    positives, each is a threshold, and nothing is lost.
+    One third are quantiles of the positives, one third quantiles of the regions, one sixth
+    quantiles of the negatives up to the false positive rate limit of AUPRO, and one sixth have
+    geometrically spaced ranks among the negatives, because a precision depends on the few negatives
+    that score highest. If there are few positives, each of them is a threshold and the result is
+    exact.
     """
     everything = np.sort(scores, axis=None)
     new = np.concatenate([[True], everything[1:] != everything[:-1]])
@@ -182,14 +184,14 @@ def _thresholds(
         ]
     )
     distinct, times = np.unique(others, return_counts=True)
-    # A threshold just above a positive's has that score alone between the two: a tie of many is
-    # exact, and what is left between thresholds leans to neither side. The same for a negative's
-    # score that was chosen again and again.
+    # A second threshold just above the score of a positive isolates that score: ties of many images
+    # are exact, and the remaining intervals have no bias. The same applies to a score of negatives
+    # that was chosen several times, which is a tie of many.
     top = np.array(np.inf, everything.dtype)
     above = np.nextafter(np.union1d(own, distinct[times > 2]), top)
     thresholds = np.unique(np.concatenate([own, distinct, above[above <= everything[-1]]]))
     single = np.zeros(len(thresholds), bool)
     single[:-1] = thresholds[1:] == np.nextafter(thresholds[:-1], top)
-    # The highest score is alone above the last threshold.
+    # Only the highest score is above the last threshold.
     single[-1] = True
     return thresholds[::-1], single[::-1]

@@ -1,9 +1,9 @@
-"""From the scores of images whose label is known to a threshold for new ones.
+"""Thresholds for new images, from the scores of images whose label is known.
 
-A calibration is written beside every experiment's scores. It keeps, for each test image, the image
-score and the peak of its map, and which model they come from, so that a threshold for any rate of
-false alarms can be had later, with no other file. Training images serve for none: a model has seen
-them, and their scores are too low (to a nearest-neighbour method they are zero).
+Every experiment's scores have a calibration file. It holds the image score and the highest map
+value of each test image, and identifies the model, so that a threshold for any false alarm rate can
+be computed later without another file. Training images are not used: their scores are too low,
+because the model was fitted on them (for a nearest-neighbour method they are zero).
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ import numpy as np
 from indad.core import checksum
 from indad.core.errors import ConfigError, StoreError
 
-#: The layout of the file. A reader refuses any other.
+#: Layout version of the file. A reader refuses any other.
 SCHEMA_VERSION = 2
 NAME = "calibration.json"
-#: False alarms among good images that a threshold allows unless asked otherwise.
+#: Default rate of false alarms among good images.
 FALSE_ALARMS = 0.05
-#: Relative difference that batches and machines make to the score of one and the same image. A
-#: threshold is this much above the score it is taken from, or that image itself might exceed it.
+#: Relative difference between scores of the same image in other batches or on other machines. A
+#: threshold is this much above the score it is derived from, so that the same image stays below.
 ROUNDING = 1e-4
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """Where good ends.
+    """Threshold between good and anomalous.
 
     Attributes:
         score: an image with a higher score is anomalous.
-        peak: a pixel with a higher value is anomalous; None where no map's peak is known.
-        source: where both come from, in words.
+        peak: a pixel with a higher value is anomalous; None if no map is known.
+        source: how both were chosen, in words.
     """
 
     score: float
@@ -48,11 +48,11 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Known:
-    """Scores of images whose label is known, in no order of importance.
+    """Scores of images whose label is known.
 
     Attributes:
         scores: image scores.
-        peaks: the highest value of each image's map, in the same order.
+        peaks: highest value of each image's map, in the same order.
     """
 
     scores: list[float] = field(default_factory=list)
@@ -61,16 +61,16 @@ class Known:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What is known of a model's scores.
+    """Known scores of a model.
 
     Attributes:
-        experiment: its name.
+        experiment: name of the experiment.
         dataset, category, seed: what the model was fitted on.
-        model: path of the model file, relative to the calibration's own; "" when unknown.
+        model: path of the model file relative to the calibration file; "" if unknown.
         model_identity: fingerprint of the model, see ``identity``.
-        parameters: the method's parameters that act in scoring.
+        parameters: the method's parameters that affect scoring.
         normal: median of the map values of all good images.
-        good: scores of good images the model was not fitted on.
+        good: scores of good images that the model was not fitted on.
         defective: scores of defective images.
         images: what the images are, in words.
     """
@@ -88,20 +88,20 @@ class Calibration:
     images: str = "test images"
 
     def write(self, path: Path) -> None:
-        """Write the calibration as JSON, sealed, atomically."""
+        """Write the calibration as JSON with a checksum, atomically."""
         checksum.write_json(path, {"schema_version": SCHEMA_VERSION, **asdict(self)})
 
     # -- thresholds -------------------------------------------------------------------------
 
     def at_false_alarms(self, rate: float | None = None) -> Threshold:
-        """Choose the threshold that a new good image exceeds with probability of at most ``rate``.
+        """Choose a threshold that a new good image exceeds with a probability of at most ``rate``.
 
         Args:
-            rate: in (0, 1). None asks for ``FALSE_ALARMS``, or the lowest rate that so few good
-                images allow.
+            rate: in (0, 1). None is ``FALSE_ALARMS``, or the lowest rate that the number of good
+                images allows if that is higher.
 
         Raises:
-            ConfigError: there are too few good images for the rate, or none.
+            ConfigError: there are no good images, or too few for the rate.
         """
         count = len(self.good.scores)
         if not count:
@@ -111,8 +111,8 @@ class Calibration:
         if rate is None and lowest > FALSE_ALARMS:
             asked = lowest
             source = (
-                f"the highest of {count} good {self.images}: a new good image exceeds it with "
-                f"probability {lowest:.3g} at most; {FALSE_ALARMS:g} would need "
+                f"the highest score of {count} good {self.images}: a new good image exceeds it "
+                f"with a probability of at most {lowest:.3g}; {FALSE_ALARMS:g} needs "
                 f"{images_needed(FALSE_ALARMS)} good images"
             )
         else:
@@ -141,7 +141,7 @@ class Calibration:
         )
 
     def at(self, score: float) -> Threshold:
-        """Take a threshold as given; pixels get the one that as few good images exceed."""
+        """Use a given threshold; that of pixels is exceeded by as many good images."""
         scores, peaks = np.sort(self.good.scores), np.sort(self.good.peaks)
         if not len(peaks):
             return Threshold(score, None, "as given")
@@ -151,10 +151,10 @@ class Calibration:
         return Threshold(score, float(peaks[max(below - 1, 0)]), "as given")
 
     def colour_range(self) -> tuple[float, float] | None:
-        """Return the colour scale of maps, from good images alone; None where none is known.
+        """Return the colour scale of maps, from good images alone; None if none is known.
 
-        It begins at what is normal, and the highest peak of all good images is its middle, so that
-        a good image stays in its dark half.
+        It starts at ``normal``, and its middle is the highest peak of all good images, so that good
+        images stay in the dark half.
         """
         if self.normal is None or not self.good.peaks:
             return None
@@ -162,7 +162,7 @@ class Calibration:
 
 
 def identity(header: Mapping[str, Any]) -> str:
-    """Return a fingerprint of a model's header: its parameters, what it was fitted on and with."""
+    """Return a fingerprint of a model's header: its parameters and what it was fitted on."""
     return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -183,21 +183,21 @@ def collect(
 
 
 def images_needed(rate: float) -> int:
-    """Return how many good images a threshold for a rate of false alarms needs."""
+    """Return the number of good images that a threshold for a false alarm rate needs."""
     return math.ceil(1 / rate - 1e-9) - 1
 
 
 def conformal_quantile(scores: list[float], rate: float) -> float:
-    """Return a threshold that the next score exceeds with probability of at most ``rate``.
+    """Return a threshold that the next score exceeds with a probability of at most ``rate``.
 
-    Of n scores and a new one in random order, each place is as likely for the new one as any
-    other. Above the k-th highest of the n it comes with probability k / (n + 1) at most, whatever
-    the distribution, so k is the largest with k / (n + 1) <= rate: split conformal prediction
-    (Papadopoulos et al. 2002; Lei et al., JASA 2018). It holds over the drawing of both, if new
-    good images are like those; it cannot hold for images taken in another way.
+    If n scores and a new one are exchangeable, every rank of the new one is equally likely. It is
+    above the k-th highest of the n with a probability of at most k / (n + 1) for any distribution,
+    so k is the largest number with k / (n + 1) <= rate: split conformal prediction (Papadopoulos
+    et al. 2002; Lei et al., JASA 2018). The guarantee is an average over draws of both, and assumes
+    that new good images are like the n; it does not hold for images taken differently.
 
     Args:
-        scores: of n good images that the model was not fitted on.
+        scores: scores of n good images that the model was not fitted on.
         rate: in (0, 1).
 
     Raises:
@@ -210,14 +210,14 @@ def conformal_quantile(scores: list[float], rate: float) -> float:
     if allowed < 1:
         raise ConfigError(
             f"false alarms: {rate:g} needs the scores of {images_needed(rate)} good images, there "
-            f"are {count}; the lowest rate they allow is {1 / (count + 1):.3g}"
+            f"are {count}; the lowest possible rate is {1 / (count + 1):.3g}"
         )
     value = float(np.sort(scores)[count - allowed])
     return value + ROUNDING * abs(value)
 
 
 def _f1_max(good: list[float], defective: list[float]) -> tuple[float, float]:
-    """Return the threshold of the best F1, midway to the next lower score, and that F1."""
+    """Return the threshold of the best F1, halfway to the next lower score, and that F1."""
     from indad.evaluation.metrics import ScoreCurve
 
     scores = np.array([*good, *defective])
@@ -249,7 +249,7 @@ def read(path: Path) -> Calibration:
         if not all(isinstance(text, str) for text in (*texts, made.images)):
             raise ValueError("a name is not text")
         if not (isinstance(made.seed, int) and isinstance(made.parameters, dict)):
-            raise ValueError("the seed is no number, or the parameters are no mapping")
+            raise ValueError("the seed is not a number, or the parameters are not a mapping")
         if made.normal is not None and not math.isfinite(made.normal):
             raise ValueError("a value is not finite")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -265,5 +265,5 @@ def _checked(values: Known) -> Known:
     if len(values.scores) != len(values.peaks) or not all(
         isinstance(number, (int, float)) and math.isfinite(number) for number in numbers
     ):
-        raise ValueError("the scores are no list of numbers, one for each map")
+        raise ValueError("the scores are not lists of finite numbers of equal length")
     return values

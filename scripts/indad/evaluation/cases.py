@@ -1,7 +1,7 @@
-"""Which test images a reader should see: typical ones, the clearest and hardest, and the errors.
+"""Choice of test images to show: typical ones, the clearest, the hardest, and the errors.
 
-An image is judged at the threshold of its experiment's best F1, chosen on the test images
-themselves: a yardstick to compare experiments by, not one that could be known beforehand.
+Images are classified at the threshold of the experiment's best F1, which is chosen on the test
+images themselves. It serves to compare experiments; it is not known before testing.
 """
 
 from __future__ import annotations
@@ -17,15 +17,20 @@ from indad.data.manifest import GOOD
 from indad.evaluation.metrics import ScoreCurve
 
 MISSED, FALSE_ALARM = "missed", "false alarm"
+#: Columns of the table of kinds of defects, and their types.
+DEFECT_COLUMNS = {
+    "experiment": "str", "defect": "str", "images": "int", "image_auroc": "float",
+    "missed": "float",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Case:
-    """A test image to show, and why.
+    """A test image to show.
 
     Attributes:
         image: its name.
-        why: such as ``hardest`` or ``missed by 2``; empty for a typical one.
+        why: reason, such as ``hardest defect`` or ``missed``; empty for a typical image.
         defect: its kind of defect, or good.
     """
 
@@ -35,9 +40,9 @@ class Case:
 
 
 def threshold(table: pd.DataFrame) -> float:
-    """Return the highest score at which F1 is largest; what scores at least that is flagged.
+    """Return the highest score with the best F1; images with at least this score are flagged.
 
-    Not a number where all images are good, or all defective: nothing is judged then.
+    NaN if all images are good or all are defective: then no image is classified.
     """
     labels = table["label"].to_numpy().astype(np.uint32)
     if len(set(labels)) < 2:
@@ -46,7 +51,7 @@ def threshold(table: pd.DataFrame) -> float:
 
 
 def verdicts(table: pd.DataFrame, at: float) -> np.ndarray:
-    """Return for each image ``missed``, ``false alarm`` or an empty string, ``(N,)``."""
+    """Return ``missed``, ``false alarm`` or an empty string for each image, ``(N,)``."""
     if np.isnan(at):
         return np.full(len(table), "")
     flagged = table["score"].to_numpy() >= at
@@ -56,28 +61,26 @@ def verdicts(table: pd.DataFrame, at: float) -> np.ndarray:
     )
 
 
-def by_defect(table: pd.DataFrame) -> pd.DataFrame:
+def by_defect(experiment: str, table: pd.DataFrame) -> pd.DataFrame:
     """Measure each kind of defect against all good images.
 
     Returns:
-        Columns ``defect, images, image_auroc, missed``, the last by the experiment's own
-        threshold over all kinds; sorted by name. The last two are not a number without good
-        images.
+        Rows of ``DEFECT_COLUMNS``, sorted by defect; ``missed`` is counted at the experiment's
+        threshold over all kinds. The last two are NaN without good images.
     """
     missed = verdicts(table, threshold(table)) == MISSED
     good = table["label"].to_numpy() == 0
-    rows: list[tuple[str, int, float, float]] = []
+    scores = table["score"].to_numpy()
+    rows = []
     for defect in defects(table):
-        of = (table["defect"] == defect).to_numpy()
-        if not good.any():
-            rows.append((defect, int(of.sum()), np.nan, np.nan))
-            continue
-        chosen = of | good
-        curve = ScoreCurve.from_scores(
-            table["score"].to_numpy()[chosen], of[chosen].astype(np.uint32)
-        )
-        rows.append((defect, int(of.sum()), curve.auroc(), int(missed[of].sum())))
-    return pd.DataFrame(rows, columns=["defect", "images", "image_auroc", "missed"])
+        chosen = (table["defect"] == defect).to_numpy()
+        auroc = count = np.nan
+        if good.any():
+            shown = chosen | good
+            auroc = ScoreCurve.from_scores(scores[shown], chosen[shown].astype(np.uint32)).auroc()
+            count = int(missed[chosen].sum())
+        rows.append((experiment, defect, int(chosen.sum()), auroc, count))
+    return pd.DataFrame(rows, columns=list(DEFECT_COLUMNS))
 
 
 def defects(table: pd.DataFrame) -> list[str]:
@@ -86,61 +89,64 @@ def defects(table: pd.DataFrame) -> list[str]:
 
 
 def consensus(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Judge images by all experiments together.
+    """Classify and rank images by all experiments together.
 
     Args:
         tables: score tables of the same images in the same order.
 
     Returns:
-        Columns ``image, label, defect``, ``rank`` (mean over experiments of the rank of the score
-        among all images, in (0, 1]: comparable where scores are not), ``missed`` and
-        ``false_alarms`` (by how many experiments). Sorted by rank, then name.
+        Columns ``image, label, defect``, ``rank`` (rank of the score among all images, in (0, 1],
+        averaged over experiments, because their scores have different scales), ``missed`` and
+        ``false_alarms`` (numbers of experiments). Sorted by rank, then name.
 
     Raises:
-        StoreError: the tables are not of the same images.
+        StoreError: the tables contain different images.
     """
     first = tables[0]
     if any(list(table["image"]) != list(first["image"]) for table in tables):
-        raise StoreError("the experiments scored different images; delete their scores, run again")
-    judged = np.stack([verdicts(table, threshold(table)) for table in tables])
+        raise StoreError(
+            "the experiments scored different images; delete their scores and run again"
+        )
+    classified = np.stack([verdicts(table, threshold(table)) for table in tables])
     ranks = [table["score"].rank(pct=True) for table in tables]
     return (
         first[["image", "label", "defect"]]
         .assign(
             rank=np.mean(ranks, axis=0),
-            missed=(judged == MISSED).sum(axis=0),
-            false_alarms=(judged == FALSE_ALARM).sum(axis=0),
+            missed=(classified == MISSED).sum(axis=0),
+            false_alarms=(classified == FALSE_ALARM).sum(axis=0),
         )
         .sort_values(["rank", "image"], ignore_index=True)
     )
 
 
 def median(ranked: pd.DataFrame, why: str = "") -> Case:
-    """Choose the image in the middle of some rows of ``consensus``."""
+    """Choose the middle one of some rows of ``consensus``."""
     return _case(ranked.iloc[len(ranked) // 2], why)
 
 
-def typical(judged: pd.DataFrame, most: int) -> list[Case]:
-    """Choose the median image of the good ones and of each kind of defect, ``most`` in all.
+def typical(classified: pd.DataFrame, most: int) -> list[Case]:
+    """Choose the median good image and the median image of each kind of defect, ``most`` in all.
 
-    The median is neither the best nor the worst case, so it flatters nobody. Of too many kinds,
-    those with the most images are kept.
+    The median is neither the best nor the worst case. If there are too many kinds, those with the
+    most images are kept.
     """
-    counts = judged[judged["label"] == 1].groupby("defect").size()
+    counts = classified[classified["label"] == 1].groupby("defect").size()
     kept = counts.sort_values(ascending=False, kind="stable").index[: most - 1]
-    groups = [judged[judged["label"] == 0]]
+    groups = [classified[classified["label"] == 0]]
     groups += [
-        judged[(judged["defect"] == defect) & (judged["label"] == 1)] for defect in sorted(kept)
+        classified[(classified["defect"] == defect) & (classified["label"] == 1)]
+        for defect in sorted(kept)
     ]
     return [median(group) for group in groups if len(group)]
 
 
-def telling(judged: pd.DataFrame, most: int) -> list[Case]:
-    """Choose the clearest, the median and the hardest defect, and errors, ``most`` of each kind.
+def notable(classified: pd.DataFrame, most: int) -> list[Case]:
+    """Choose the clearest, the median and the hardest defect, and ``most`` errors of each kind.
 
-    Errors that the most experiments make come first; among them, the worst.
+    Errors of the most experiments come first; among them, those with the most extreme rank.
     """
-    defective = judged[judged["label"] == 1]
+    defective = classified[classified["label"] == 1]
     cases = (
         [
             _case(defective.iloc[-1], "clearest defect"),
@@ -156,12 +162,12 @@ def telling(judged: pd.DataFrame, most: int) -> list[Case]:
         ("missed", MISSED, True),
         ("false_alarms", FALSE_ALARM, False),
     ):
-        wrong = judged[(judged[column] > 0) & ~judged["image"].isin(shown)]
+        wrong = classified[(classified[column] > 0) & ~classified["image"].isin(shown)]
         wrong = wrong.sort_values([column, "rank", "image"], ascending=[False, worst_first, True])
         cases += [_case(row, why) for _, row in wrong.head(most).iterrows()]
-    good = judged[judged["label"] == 0]
-    if len(good) and not (judged["false_alarms"] > 0).any():
-        cases.append(_case(good.iloc[-1], "strangest good"))
+    good = classified[classified["label"] == 0]
+    if len(good) and not (classified["false_alarms"] > 0).any():
+        cases.append(_case(good.iloc[-1], "top-scoring good"))
     return cases
 
 

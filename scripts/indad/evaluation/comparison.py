@@ -1,19 +1,21 @@
-"""Which experiment is better: on the same test images, and over categories.
+"""Tests of differences between experiments: on the same test images, and over categories.
 
-Within a category two experiments score the same images, so their difference is far surer than
-either value: image AUROC by DeLong's test, every other metric by resamples of the same images. Over
-categories, as Demsar (JMLR 7, 2006) advises: Friedman's test on the ranks, Nemenyi's critical
-difference, and Wilcoxon's signed-rank test for each pair. Holm's correction is for the pairs of
-experiments within one category and metric, and for those over categories within one metric.
+Within a category two experiments score the same images, so their difference is known more precisely
+than either value. Image AUROC is compared by DeLong's test, every other metric by resamples of the
+same images. Over categories, as recommended by Demsar (JMLR 7, 2006): Friedman's test on the ranks,
+Nemenyi's critical difference, and Wilcoxon's signed-rank test for each pair. Holm's correction
+covers the pairs of experiments within one category and metric, and the pairs over categories within
+one metric.
 
-Seeds are averaged before anything is compared, as in the tables: what is asked is whether other
-test images would turn the result, not other seeds.
+Seeds are averaged before anything is compared, as in the tables: the tests ask whether other test
+images would change the result, not whether other seeds would.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from itertools import combinations
 from typing import Any
 
@@ -21,25 +23,28 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtr, ndtri, stdtr, stdtrit
 from scipy.stats import friedmanchisquare, rankdata, studentized_range, wilcoxon
-from tabulate import tabulate
 
 from indad.core.errors import StoreError
 from indad.evaluation.intervals import delong_covariance, placements
 from indad.evaluation.resamples import Resamples
 
-COMPARISON_COLUMNS = (
-    "dataset", "category", "metric", "experiment_a", "experiment_b", "difference", "ci_low",
-    "ci_high", "p", "p_holm", "method", "n_good", "n_defective", "effect_size",
-)  # fmt: skip
-RANK_COLUMNS = (
-    "dataset", "metric", "experiment", "mean_rank", "n_categories", "friedman_p",
-    "critical_difference",
-)  # fmt: skip
-#: What stands for the category of a comparison over categories.
+#: Columns of the table of pairs and their types.
+COMPARISON_COLUMNS = {
+    "dataset": "str", "category": "str", "metric": "str", "experiment_a": "str",
+    "experiment_b": "str", "difference": "float", "ci_low": "float", "ci_high": "float",
+    "p": "float", "p_holm": "float", "method": "str", "n_good": "int", "n_defective": "int",
+    "effect_size": "float",
+}  # fmt: skip
+#: Columns of the table of ranks and their types.
+RANK_COLUMNS = {
+    "dataset": "str", "metric": "str", "experiment": "str", "mean_rank": "float",
+    "n_categories": "int", "friedman_p": "float", "critical_difference": "float",
+}  # fmt: skip
+#: The category of a comparison over categories.
 OVER_CATEGORIES = "(all)"
-#: Fewest categories and experiments that ranks are tested for.
+#: Minimum number of categories and of experiments for tests of ranks.
 FEWEST = 3
-#: Digits of a metric that count as a difference: those of the metrics file.
+#: Digits of a metric that count as a difference, as in the metrics file.
 _DIGITS = 10
 
 
@@ -56,22 +61,29 @@ def within(
     """Compare every pair of experiments on one category, metric by metric.
 
     Args:
-        runs: of one category: every experiment and seed.
+        runs: every experiment and seed of one category.
         values: tidy metrics of that category.
-        experiments: in the order of the tables; a pair is a, b in it, and the difference a - b.
+        experiments: in the order of the tables; the difference of a pair is the first minus the
+            second.
         level: confidence level.
 
     Returns:
-        Rows of ``COMPARISON_COLUMNS``. Where all resamples agree, no interval is told.
+        Rows of ``COMPARISON_COLUMNS``. The interval is NaN if all resamples have the same value.
 
     Raises:
-        StoreError: the runs are not of the same images, or were resampled in different ways.
+        StoreError: the runs contain different images, or different resamples.
     """
     _check_same_images(runs)
     grouped = {name: [run for run in runs if run.experiment == name] for name in experiments}
     grouped = {name: group for name, group in grouped.items() if group}
     first = runs[0]
-    good, defective = int((first.label == 0).sum()), int(first.label.sum())
+    defective = int(first.label.sum())
+    keys = {
+        "dataset": first.dataset,
+        "category": first.category,
+        "n_good": len(first.label) - defective,
+        "n_defective": defective,
+    }
     means = values.groupby(["metric", "experiment"], sort=False)["value"].mean()
     rows = []
     for metric in dict.fromkeys(values["metric"]):
@@ -86,23 +98,8 @@ def within(
         for a, b in combinations(have, 2):
             difference = means[metric, a] - means[metric, b]
             low, high, p = _test(difference, spread[a, b], freedom, level)
-            family.append(
-                {
-                    "dataset": first.dataset,
-                    "category": first.category,
-                    "metric": metric,
-                    "experiment_a": a,
-                    "experiment_b": b,
-                    "difference": difference,
-                    "ci_low": low,
-                    "ci_high": high,
-                    "p": p,
-                    "method": method,
-                    "n_good": good,
-                    "n_defective": defective,
-                }
-            )
-        rows += _corrected(family)
+            family.append((a, b, difference, low, high, p, math.nan))
+        rows += _corrected(family, keys | {"metric": metric, "method": method})
     return pd.DataFrame(rows).reindex(columns=list(COMPARISON_COLUMNS))
 
 
@@ -111,10 +108,10 @@ def _check_same_images(runs: Sequence[Resamples]) -> None:
     for run in runs[1:]:
         same = list(run.image) == list(first.image) and (run.label == first.label).all()
         if not same or run.draw_seed != first.draw_seed or _sizes(run) - _sizes(first):
-            what = "resampled otherwise" if same else "of other test images"
+            what = "resamples" if same else "test images"
             raise StoreError(
-                f"{run.dataset}/{run.category}: {run.experiment} seed {run.seed} is {what} than "
-                f"{first.experiment} seed {first.seed}; delete its metrics and run again"
+                f"{run.dataset}/{run.category}: {run.experiment} seed {run.seed} has other {what} "
+                f"than {first.experiment} seed {first.seed}; delete its metrics and run again"
             )
 
 
@@ -126,14 +123,14 @@ def _delong(
     have: Sequence[str], runs: Mapping[str, Sequence[Resamples]]
 ) -> dict[tuple[str, str], float]:
     """Return the standard error of every pair's difference of image AUROCs."""
-    # The mean over seeds of a U-statistic has the mean of their components.
+    # The components of a U-statistic averaged over seeds are the averages of its components.
     parts = [
         [each.mean(axis=0) for each in placements(group[0].label, np.stack(scores))]
         for group, scores in ((runs[name], [run.score for run in runs[name]]) for name in have)
     ]
     covariance = delong_covariance(*(np.stack(each) for each in zip(*parts, strict=True)))
     variance = np.diag(covariance)[:, None] + np.diag(covariance) - 2 * covariance
-    # Rounding: that of two equal experiments is 0, not 1e-19.
+    # Remove rounding errors: the variance of two equal experiments is 0, not 1e-19.
     variance = np.where(variance < 1e-14, 0, variance)
     return {
         (a, b): float(np.sqrt(variance[i, j]))
@@ -165,12 +162,12 @@ def _test(
 ) -> tuple[float, float, float]:
     """Return interval and two-sided p of a difference; Student's t unless ``freedom`` is inf.
 
-    The bootstrap's variance is too small by (m - 1) / m for m images.
+    The bootstrap's variance of m images is too small by a factor of (m - 1) / m.
     """
     if freedom < 1 or math.isnan(error):
         return math.nan, math.nan, math.nan
     if error == 0:
-        # Equal on all images: nothing speaks for a difference, and nothing bounds it.
+        # Equal on all images: no evidence of a difference, and no interval.
         return math.nan, math.nan, 1.0 if abs(difference) < 10**-_DIGITS else math.nan
     if math.isfinite(freedom):
         error *= math.sqrt((freedom + 1) / freedom)
@@ -184,7 +181,7 @@ def _test(
 
 
 def holm(p: Sequence[float]) -> np.ndarray:
-    """Return Holm's (1979) adjusted p-values; NaN stays NaN and does not count."""
+    """Return p-values adjusted by Holm (1979); NaN stays NaN and is not counted."""
     p = np.asarray(p, float)
     adjusted = np.full(len(p), np.nan)
     order = np.argsort(p)
@@ -194,9 +191,14 @@ def holm(p: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
-def _corrected(family: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    adjusted = holm([row["p"] for row in family])
-    return [row | {"p_holm": value} for row, value in zip(family, adjusted, strict=True)]
+_TESTED = ("experiment_a", "experiment_b", "difference", "ci_low", "ci_high", "p", "effect_size")
+
+
+def _corrected(family: Sequence[tuple], keys: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the tests of a family, values of ``_TESTED``, with ``keys`` and corrected p."""
+    rows = [{**keys, **dict(zip(_TESTED, tested, strict=True))} for tested in family]
+    adjusted = holm([row["p"] for row in rows])
+    return [row | {"p_holm": value} for row, value in zip(rows, adjusted, strict=True)]
 
 
 # -- over categories ----------------------------------------------------------------------------
@@ -205,7 +207,7 @@ def _corrected(family: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def wide(
     metrics: pd.DataFrame, dataset: str, metric: str, experiments: Sequence[str]
 ) -> pd.DataFrame:
-    """Return categories by experiments, means over seeds, without categories that lack one."""
+    """Return means over seeds, categories by experiments; incomplete categories are left out."""
     chosen = metrics[(metrics["dataset"] == dataset) & (metrics["metric"] == metric)]
     table = chosen.pivot_table(
         index="category", columns="experiment", values="value", aggfunc="mean", sort=False
@@ -213,6 +215,7 @@ def wide(
     return table.reindex(columns=[name for name in experiments if name in table]).dropna()
 
 
+@cache
 def critical_difference(experiments: int, categories: int, level: float = 0.95) -> float:
     """Return Nemenyi's critical difference of mean ranks (Demsar 2006, section 3.2.2)."""
     quantile = studentized_range.ppf(level, experiments, np.inf) / math.sqrt(2)
@@ -223,11 +226,11 @@ def ranks(metrics: pd.DataFrame, experiments: Sequence[str], *, level: float) ->
     """Rank the experiments of each data set and metric over its categories, the best first.
 
     Returns:
-        Rows of ``RANK_COLUMNS``; Friedman's p and the critical difference are empty for fewer than
+        Rows of ``RANK_COLUMNS``; Friedman's p and the critical difference are NaN with fewer than
         three categories or experiments.
     """
     rows = []
-    for dataset, metric in _groups(metrics):
+    for dataset, metric in groups(metrics):
         table = wide(metrics, dataset, metric, experiments)
         if table.empty:
             continue
@@ -237,18 +240,10 @@ def ranks(metrics: pd.DataFrame, experiments: Sequence[str], *, level: float) ->
         if enough and (ranked != ranked.mean()).any():
             p = float(friedmanchisquare(*table.round(_DIGITS).to_numpy().T).pvalue)
         elif enough:
-            p = 1.0  # all tied everywhere
+            p = 1.0  # all values are tied
         size = critical_difference(table.shape[1], len(table), level) if enough else math.nan
         rows += [
-            {
-                "dataset": dataset,
-                "metric": metric,
-                "experiment": name,
-                "mean_rank": mean,
-                "n_categories": len(table),
-                "friedman_p": p,
-                "critical_difference": size,
-            }
+            (dataset, metric, name, mean, len(table), p, size)
             for name, mean in zip(table, ranked.mean(axis=0), strict=True)
         ]
     return pd.DataFrame(rows, columns=list(RANK_COLUMNS))
@@ -263,10 +258,10 @@ def over(
 ) -> pd.DataFrame:
     """Compare every pair of experiments over the categories of each data set.
 
-    The difference is Hodges and Lehmann's, the median of all means of two categories' differences;
-    its interval is the one that belongs to Wilcoxon's test (normal approximation), empty where the
-    categories are too few for the level. The effect size is the rank-biserial correlation of
-    matched pairs: 1 if a is better everywhere, -1 if b is.
+    The difference is the Hodges-Lehmann estimate, the median of the means of every two categories'
+    differences. Its interval inverts Wilcoxon's test (normal approximation) and is NaN if there are
+    too few categories for the level. The effect size is the matched-pairs rank-biserial
+    correlation: 1 if the first is better in every category, -1 if the second is.
 
     Args:
         metrics: tidy metrics.
@@ -275,7 +270,7 @@ def over(
         level: confidence level.
     """
     rows = []
-    for dataset, metric in _groups(metrics):
+    for dataset, metric in groups(metrics):
         table = wide(metrics, dataset, metric, experiments)
         if len(table) < FEWEST:
             continue
@@ -285,33 +280,26 @@ def over(
             estimate, low, high = hodges_lehmann(differences, level)
             p, effect = 1.0, 0.0
             if differences.any():
-                # Zeros are split between the two, as Demsar does.
+                # Zeros are split between the two, as in Demsar's paper.
                 p = float(wilcoxon(differences, zero_method="zsplit").pvalue)
                 order = rankdata(abs(differences))
                 effect = float((order * np.sign(differences)).sum() / order.sum())
-            family.append(
-                {
-                    "dataset": dataset,
-                    "category": OVER_CATEGORIES,
-                    "metric": metric,
-                    "experiment_a": a,
-                    "experiment_b": b,
-                    "difference": estimate,
-                    "ci_low": low,
-                    "ci_high": high,
-                    "p": p,
-                    "method": "Wilcoxon signed-rank",
-                    "n_good": counts[dataset][0],
-                    "n_defective": counts[dataset][1],
-                    "effect_size": effect,
-                }
-            )
-        rows += _corrected(family)
+            family.append((a, b, estimate, low, high, p, effect))
+        good, defective = counts[dataset]
+        keys = {
+            "dataset": dataset,
+            "category": OVER_CATEGORIES,
+            "metric": metric,
+            "method": "Wilcoxon signed-rank",
+            "n_good": good,
+            "n_defective": defective,
+        }
+        rows += _corrected(family, keys)
     return pd.DataFrame(rows).reindex(columns=list(COMPARISON_COLUMNS))
 
 
 def hodges_lehmann(differences: np.ndarray, level: float) -> tuple[float, float, float]:
-    """Return the median of the Walsh averages and its interval, NaN if there is none."""
+    """Return the median of the Walsh averages and its interval, NaN if there are too few."""
     count = len(differences)
     i, j = np.triu_indices(count)
     walsh = np.sort((differences[i] + differences[j]) / 2)
@@ -321,146 +309,6 @@ def hodges_lehmann(differences: np.ndarray, level: float) -> tuple[float, float,
     return float(np.median(walsh)), float(low), float(high)
 
 
-def _groups(metrics: pd.DataFrame) -> Iterable[tuple[str, str]]:
+def groups(metrics: pd.DataFrame) -> Iterable[tuple[str, str]]:
+    """Return every data set and metric, in the order of the rows."""
     return dict.fromkeys(zip(metrics["dataset"], metrics["metric"], strict=True))
-
-
-# -- what a reader needs ------------------------------------------------------------------------
-
-
-def document(
-    metrics: pd.DataFrame,
-    comparisons: pd.DataFrame,
-    ranked: pd.DataFrame,
-    experiments: Sequence[str],
-    *,
-    titles: Mapping[str, str],
-    level: float,
-    figure: str,
-) -> str:
-    """Return markdown: for each data set and metric, who is best, and whether that is sure.
-
-    Args:
-        metrics: tidy metrics.
-        comparisons: rows of ``COMPARISON_COLUMNS``.
-        ranked: rows of ``RANK_COLUMNS``.
-        experiments: in the order of the tables.
-        titles: the metrics to show, and their headings.
-        level: confidence level.
-        figure: where a diagram lies, with ``{dataset}`` and ``{metric}`` to fill in.
-    """
-    parts = ["# Comparisons"]
-    if comparisons.empty:
-        return "# Comparisons\n\nOne experiment was run: there is nothing to compare it with.\n"
-    for dataset, metric in _groups(metrics):
-        if metric not in titles:
-            continue
-        rows = comparisons[(comparisons["dataset"] == dataset) & (comparisons["metric"] == metric)]
-        whole = rows["category"] == OVER_CATEGORIES
-        parts.append(f"## {titles[metric]}: {dataset}")
-        chosen = ranked[(ranked["dataset"] == dataset) & (ranked["metric"] == metric)]
-        parts += _over_text(
-            chosen, rows[whole], figure.format(dataset=dataset, metric=metric), 1 - level
-        )
-        means = (
-            metrics[(metrics["dataset"] == dataset) & (metrics["metric"] == metric)]
-            .groupby(["category", "experiment"], sort=False)["value"]
-            .mean()
-        )
-        parts.append(_within_table(means, rows[~whole], experiments, 1 - level))
-    parts.append(
-        "Differences in percentage points, of an experiment minus the best of its row or of a pair "
-        f"as named, with {100 * level:g} % intervals, which are not corrected; p after Holm's "
-        "correction for all pairs of experiments. Within a category: same test images, DeLong's "
-        'test for image AUROC, a paired bootstrap over images for all else. "Not told apart" is '
-        "no proof of being equal: the interval says how large a difference is left open. Seeds are "
-        "averaged; that other seeds give other values is not part of an interval. All pairs: "
-        "`comparisons.csv`, `ranks.csv`."
-    )
-    return "\n\n".join(parts) + "\n"
-
-
-def _over_text(ranked: pd.DataFrame, pairs: pd.DataFrame, figure: str, alpha: float) -> list[str]:
-    if ranked.empty:
-        return []
-    count, size = int(ranked["n_categories"].iloc[0]), ranked["critical_difference"].iloc[0]
-    if count < FEWEST:
-        categories = "1 category" if count == 1 else f"{count} categories"
-        return [
-            f"No ranking over categories: {categories} measured by every experiment, a test needs "
-            f"{FEWEST}."
-        ]
-    parts = []
-    if np.isfinite(size):
-        listed = ", ".join(
-            f"{row.experiment} {row.mean_rank:.2f}"
-            for row in ranked.sort_values("mean_rank", kind="stable").itertuples()
-        )
-        parts += [
-            f"Mean rank over {count} categories: {listed}. "
-            f"Friedman {_p(ranked['friedman_p'].iloc[0])}, critical difference {size:.2f}.",
-            f"![critical difference]({figure})",
-        ]
-    body = [
-        [
-            f"{row.experiment_a} - {row.experiment_b}",
-            _difference(row),
-            _p(row.p_holm),
-            f"{row.effect_size:+.2f}",
-        ]
-        for row in pairs.itertuples()
-    ]
-    if 2.0 ** (1 - count) >= alpha:
-        parts.append(
-            f"Over {count} categories Wilcoxon's test cannot reach p < {alpha:.2g}, however clear "
-            "the difference."
-        )
-    headers = ["over categories (Wilcoxon)", "difference", "p (Holm)", "rank-biserial"]
-    parts.append(tabulate(body, headers, tablefmt="pipe", disable_numparse=True))
-    return parts
-
-
-def _within_table(
-    means: pd.Series, pairs: pd.DataFrame, experiments: Sequence[str], alpha: float
-) -> str:
-    body = []
-    for category in dict.fromkeys(means.index.get_level_values("category")):
-        have = [name for name in experiments if (category, name) in means.index]
-        best = max(have, key=lambda name: means[category, name])
-        rows = pairs[pairs["category"] == category]
-        equal, worse = [], []
-        for row in rows.itertuples():
-            if best not in (row.experiment_a, row.experiment_b):
-                continue
-            if row.experiment_a == best:
-                other, sign = row.experiment_b, 1
-            else:
-                other, sign = row.experiment_a, -1
-            text = f"{other} {_difference(row, -sign)}, {_p(row.p_holm)}"
-            (worse if row.p_holm < alpha else equal).append(text)
-        counts = rows[["n_good", "n_defective"]].iloc[0] if len(rows) else ("-", "-")
-        body.append(
-            [
-                category,
-                f"{counts.iloc[0]} / {counts.iloc[1]}" if len(rows) else "-",
-                f"{best} {100 * means[category, best]:.1f}",
-                "<br>".join(equal) or "-",
-                "<br>".join(worse) or "-",
-            ]
-        )
-    headers = ["category", "good / defective", "best", "not told apart from it", "worse"]
-    return tabulate(body, headers, tablefmt="pipe", disable_numparse=True)
-
-
-def _difference(row: Any, sign: int = 1) -> str:
-    text = f"{100 * sign * row.difference + 0:+.1f}"
-    if np.isnan(row.ci_low):
-        return text
-    low, high = sorted((100 * sign * row.ci_low, 100 * sign * row.ci_high))
-    return f"{text} [{low:+.1f}, {high:+.1f}]"
-
-
-def _p(value: float) -> str:
-    if np.isnan(value):
-        return "p unknown"
-    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"

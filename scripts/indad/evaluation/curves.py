@@ -1,4 +1,4 @@
-"""The curves behind the metrics as points to draw: exact, and thinned without a visible change."""
+"""Points of the ROC, precision-recall and PRO curves: exact, and thinned for drawing."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import numpy as np
 
 from indad.evaluation.metrics import ScoreCurve
 
-#: How far a thinned curve may be from the exact one, in either direction: a third of a pixel.
+#: Maximum distance of a thinned curve from the exact one, in x and y: a third of a pixel.
 TOLERANCE = 1e-3
 
 
 def roc(curve: ScoreCurve) -> tuple[np.ndarray, np.ndarray]:
     """Return false and true positive rates from (0, 0) to (1, 1), each ``(P,)``.
 
-    Joined by straight lines, they enclose ``curve.auroc()``.
+    The area below the straight lines between them is ``curve.auroc()``.
     """
     return _against_false_positives(curve, curve.tp / curve.positives)
 
@@ -26,7 +26,7 @@ def region_overlap(curve: ScoreCurve) -> tuple[np.ndarray, np.ndarray]:
 def precision_recall(curve: ScoreCurve) -> tuple[np.ndarray, np.ndarray]:
     """Return recalls, ascending, and the precision at each, ``(S + 1,)``.
 
-    Drawn as steps that hold the value of their right end, they enclose
+    Drawn as steps at the height of their right end, the area below them is
     ``curve.average_precision()``. The first point repeats the first precision at recall 0.
     """
     precision = curve.tp / (curve.tp + curve.fp)
@@ -43,10 +43,10 @@ def _against_false_positives(curve: ScoreCurve, y: np.ndarray) -> tuple[np.ndarr
 def thin(
     x: np.ndarray, y: np.ndarray, tolerance: float = TOLERANCE
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Leave out points of a curve that nobody could see.
+    """Remove points of a curve without a visible change.
 
-    The curve is cut where ``x`` or ``y`` has moved by ``tolerance``; of each piece the ends and the
-    extremes in ``y`` stay, so that no spike is lost. A million points become some thousand.
+    The curve is divided where ``x`` or ``y`` has changed by ``tolerance``, and the ends of each
+    piece are kept. A million points become a few thousand.
     """
     if len(x) < 1 / tolerance:
         return x, y

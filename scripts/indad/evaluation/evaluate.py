@@ -1,4 +1,4 @@
-"""From scores and ground truth to the tidy table of metrics, one value a row."""
+"""From scores and ground truth to the tidy table of metrics, one value per row."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from indad.core import atomic
+from indad.core.csv_files import read_csv
 from indad.core.errors import StoreError
 from indad.data.ground_truth import GroundTruth
 from indad.evaluation import bootstrap
@@ -29,30 +29,31 @@ from indad.evaluation.metrics import (
     regions,
 )
 
-#: Columns of every metrics file. The bounds of the confidence interval are empty where the test
-#: images do not tell them.
-COLUMNS = (
-    "dataset", "category", "experiment", "seed", "metric", "value", "ci_low", "ci_high",
-)  # fmt: skip
+#: Columns of every metrics file and their types. The bounds of the confidence interval are empty
+#: where they cannot be estimated.
+COLUMNS = {
+    "dataset": "str", "category": "str", "experiment": "str", "seed": "int", "metric": "str",
+    "value": "float", "ci_low": "float", "ci_high": "float",
+}  # fmt: skip
 
 
 def evaluate(scores: pd.DataFrame, maps: np.ndarray, truth: GroundTruth) -> dict[str, float]:
     """Compute all metrics that the ground truth allows.
 
-    Image metrics are not a number where all images are good, or all defective. Pixel metrics are
-    left out when no test image has a mask. Defective images without one say nothing about pixels
-    and are left out of them; good images count, with an empty mask.
+    Image metrics are NaN if all images are good or all are defective. Pixel metrics are left out
+    if no test image has a mask. They ignore defective images without a mask and include good
+    images, whose mask is empty.
 
     Args:
         scores: as ``scores.read_table``.
         maps: anomaly maps ``(N, H, W)``.
-        truth: of the same images, in the same order.
+        truth: ground truth of the same images, in the same order.
 
     Raises:
-        StoreError: scores and ground truth are not of the same images.
+        StoreError: scores and ground truth belong to different images.
     """
     if list(scores["image"]) != list(truth.image) or len(maps) != len(truth.image):
-        raise StoreError("the scores are not of the store's test images; delete them, run again")
+        raise StoreError("the scores belong to other images; delete them and run again")
     values = dict.fromkeys(IMAGE_METRICS, np.nan)
     if _both_kinds(truth):
         values = image_metrics(truth.label, scores["score"].to_numpy())
@@ -67,7 +68,7 @@ def _both_kinds(truth: GroundTruth) -> bool:
 
 
 def _has_masks(truth: GroundTruth) -> bool:
-    """Tell whether there are defective pixels, and others."""
+    """Return whether there are both defective and normal pixels."""
     return bool(truth.mask.any() and not truth.mask[truth.has_mask].all())
 
 
@@ -76,18 +77,18 @@ def resample(
 ) -> dict[str, np.ndarray]:
     """Compute all metrics that the ground truth allows on resamples of the images.
 
-    Good and defective images are drawn apart, for pixel metrics among those that ``evaluate`` takes
-    for them. The draws depend on the labels and the seed only, so that those of two experiments on
-    the same images are the same.
+    Good and defective images are drawn separately. Pixel metrics use the same images as in
+    ``evaluate``. The draws depend only on the labels and the seed, so two experiments on the same
+    images get the same draws.
 
     Args:
-        scores, maps, truth: as ``evaluate``, which checks them.
+        scores, maps, truth: as for ``evaluate``, which checks them.
         resamples: number B of resamples.
-        seed: of the draws.
+        seed: seed of the draws.
 
     Returns:
-        Per metric ``(B,)``. NaN where a resample has no defective pixel, which happens only if the
-        masks of defective images are empty in view.
+        Per metric ``(B,)``. NaN for a resample without a defective pixel, which is possible only
+        if the crop empties the masks of some defective images.
     """
     labels = truth.label
     found = {}
@@ -111,7 +112,7 @@ def _resample(
 ) -> dict[str, np.ndarray]:
     counts = bootstrap.ImageCounts.from_scores(scores, numbered)
     values = counts.metrics(bootstrap.draws(labels, resamples, seed))
-    return dict(zip(names, values, strict=False))  # the fourth, AUPRO, is of pixels alone
+    return dict(zip(names, values, strict=False))  # the fourth, AUPRO, exists for pixels only
 
 
 def intervals(
@@ -125,14 +126,14 @@ def intervals(
     """Compute the confidence interval of every metric.
 
     Image AUROC: ``auroc_interval``. All others: ``score_interval`` with the variance over the
-    resamples. An average precision of m defective images never counts for more than m
-    observations, an F1 for more than 2 m (its denominator counts each of them twice).
+    resamples. With m defective images, an average precision counts as at most m observations and
+    an F1 as at most 2 m (its denominator counts each defective image twice).
 
     Args:
-        values: of ``evaluate``.
-        resampled: of ``resample``.
+        values: metrics from ``evaluate``.
+        resampled: metrics from ``resample``.
         scores: image scores ``(N,)``.
-        truth: of the same images.
+        truth: ground truth of the same images.
         level: confidence level.
     """
     defective = int(truth.label.sum())
@@ -167,7 +168,7 @@ def intervals(
 def tidy(
     values: Mapping[str, float], bounds: Mapping[str, Interval] | None = None, **keys: Any
 ) -> pd.DataFrame:
-    """Arrange metrics as rows of ``COLUMNS``; ``keys`` gives dataset, category and so on."""
+    """Return metrics as rows of ``COLUMNS``; ``keys`` holds dataset, category and so on."""
     rows = []
     for metric, value in values.items():
         low, high = (bounds or {}).get(metric, UNKNOWN)
@@ -175,31 +176,12 @@ def tidy(
     return pd.DataFrame(rows).reindex(columns=list(COLUMNS))
 
 
-def write(frame: pd.DataFrame, path: Path) -> None:
-    """Write a metrics table as CSV, atomically."""
-    with atomic.replacing(path) as temporary:
-        frame.to_csv(temporary, index=False, float_format="%.10g", lineterminator="\n")
-
-
 def read(paths: Iterable[Path]) -> pd.DataFrame:
     """Read and concatenate metrics tables, in the order given.
 
     Raises:
-        StoreError: a file is missing, damaged, or has other columns.
+        StoreError: a file is missing, damaged or lacks a column.
     """
-    frames = []
-    for path in paths:
-        try:
-            frame = pd.read_csv(
-                path,
-                keep_default_na=False,
-                na_values={"value": [""], "ci_low": [""], "ci_high": [""]},
-                dtype={"dataset": str, "category": str, "experiment": str, "metric": str},
-            )
-            if list(frame) != list(COLUMNS):
-                raise StoreError(f"{path}: not a metrics table; delete it and run again")
-            numbers = {"seed": int, "value": float, "ci_low": float, "ci_high": float}
-            frames.append(frame.astype(numbers))
-        except (OSError, ValueError, OverflowError) as error:
-            raise StoreError(f"{path}: not a readable metrics table ({error}); delete it") from None
-    return pd.concat(frames, ignore_index=True)
+    return pd.concat(
+        [read_csv(path, COLUMNS, "metrics table") for path in paths], ignore_index=True
+    )

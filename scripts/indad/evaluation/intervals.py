@@ -1,9 +1,9 @@
-"""Confidence intervals that stay honest on few images and at a perfect value.
+"""Confidence intervals that keep their coverage with few images and at a perfect value.
 
-On MVTec AD an AUROC of 1.000 from 20 good images is common, and every resample of such scores is
-perfect too: a bootstrap interval would be [1, 1], as if nothing were uncertain. Score intervals ask
-instead which true values would make the observed one no surprise, and so have a lower end. How
-often each contains the truth is simulated in ``scripts/dev/coverage.py``.
+On MVTec AD an AUROC of 1.000 from 20 good images is common. Every resample of such scores is
+perfect too, so a bootstrap gives AUROC = 1 a zero-width interval. Score intervals contain all true
+values that a test would not reject given the observed one, and have a lower bound below 1. Their
+coverage is simulated in ``scripts/dev/interval_coverage.py``.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ def score_interval(
     quantile, because the variance is itself estimated from few images.
 
     Args:
-        value: of the metric, in [0, 1].
-        variance: of the metric over resamples.
+        value: value of the metric, in [0, 1].
+        variance: variance of the metric over resamples.
         level: confidence level.
         images: number m of images of the class that the metric averages over. The bootstrap's
-            variance is too small by (m - 1) / m.
-        most: bound of the effective number. It counts where there is no variance to be seen; if it
-            is infinite, ``images`` counts there.
+            variance is too small by a factor of (m - 1) / m.
+        most: upper bound of the effective number. It is used if the variance is zero; if it is
+            infinite, ``images`` is used instead.
 
     Returns:
-        The bounds; NaN for one image, from which no variance can be told.
+        The bounds; NaN for one image, from which no variance can be estimated.
     """
     if images < 2:
         return UNKNOWN
@@ -57,15 +57,15 @@ def score_interval(
 def auroc_interval(
     value: float, variance: float, *, level: float, good: int, defective: int
 ) -> Interval:
-    """Newcombe's score interval of an AUROC, made wider where the scores vary more.
+    """Newcombe's score interval of an AUROC, widened if the scores vary more than assumed.
 
-    Newcombe (Statistics in Medicine 25, 2006, part 2, method 5) takes the variance that the AUROC
-    would have at each candidate value, for exponential scores (Hanley and McNeil 1982). Where
-    DeLong's variance of the scores at hand is larger, all are enlarged in proportion.
+    Newcombe (Statistics in Medicine 25, 2006, part 2, method 5) uses the variance that the AUROC
+    would have at each candidate value for exponential scores (Hanley and McNeil 1982). If DeLong's
+    variance of the observed scores is larger, all variances are enlarged in proportion.
 
     Args:
         value: the AUROC.
-        variance: DeLong's; NaN or 0 where it cannot be estimated.
+        variance: DeLong's variance; NaN or 0 if it cannot be estimated.
         level: confidence level.
         good: number of good images.
         defective: number of defective images.
@@ -76,7 +76,7 @@ def auroc_interval(
         pairs = 1 + more * ((1 - auroc) / (2 - auroc) + auroc / (1 + auroc))
         return auroc * (1 - auroc) * pairs / (good * defective)
 
-    # 0 and 1 have no variance: as a root they mean nothing, so the search keeps a little away.
+    # At 0 and 1 the variance is zero, which is always a root: the search excludes both ends.
     near = 1e-12
     inside = near < value < 1 - near
     enlarged = max(1.0, variance / expected(value)) if inside and variance > 0 else 1.0
@@ -98,9 +98,9 @@ def placements(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.n
         scores: ``(..., N)``, higher is more anomalous.
 
     Returns:
-        For each defective image the share of good ones below it, ``(..., D)``, and for each good
-        image the share of defective ones above it, ``(..., G)``; ties count half. The mean of
-        either is the AUROC.
+        For each defective image the share of good images with a lower score, ``(..., D)``, and for
+        each good image the share of defective images with a higher score, ``(..., G)``; ties count
+        half. The mean of either is the AUROC.
     """
     bad, good = scores[..., labels == 1], scores[..., labels == 0]
     both = _midranks(np.concatenate([bad, good], axis=-1))
@@ -114,8 +114,8 @@ def delong_covariance(below: np.ndarray, above: np.ndarray) -> np.ndarray:
     """Return DeLong's covariance of AUROCs on the same images (Biometrics 44, 1988).
 
     Args:
-        below: ``(E, D)`` of ``placements``.
-        above: ``(E, G)`` of ``placements``.
+        below: ``(E, D)`` from ``placements``.
+        above: ``(E, G)`` from ``placements``.
 
     Returns:
         ``(E, E)``; NaN with fewer than two images of a class.
@@ -127,7 +127,7 @@ def delong_covariance(below: np.ndarray, above: np.ndarray) -> np.ndarray:
 
 
 def _midranks(values: np.ndarray) -> np.ndarray:
-    """Rank along the last axis, from 1; ties share the mean of their ranks."""
+    """Rank along the last axis, from 1; tied values get the mean of their ranks."""
     flat = values.reshape(-1, values.shape[-1])
     ranks = np.empty(flat.shape)
     for row, out in zip(flat, ranks, strict=True):

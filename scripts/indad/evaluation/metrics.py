@@ -1,8 +1,7 @@
 """Image and pixel metrics, exact: no threshold grid, tied scores merged, one sort for all.
 
-Scores are sorted once. All curves (ROC, precision-recall, per-region overlap) change course only at
-scores that some anomalous pixel has, so everything is computed on those few: between them only
-false positives are added, along a straight line.
+Scores are sorted once. All curves (ROC, precision-recall, per-region overlap) need only the scores
+of anomalous pixels: between two of them only false positives are added, along a straight line.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ class ScoreCurve:
     """Counts at every distinct score that a positive has, from the highest score down.
 
     Attributes:
-        threshold: the score of each step, float64 ``(S,)``; what scores at least that is flagged.
+        threshold: the score of each step, float64 ``(S,)``; scores of at least that are flagged.
         fp_before: false positives with a higher score, ``(S,)``.
         fp: false positives at the threshold, ``(S,)``.
         tp: true positives at the threshold, ``(S,)``.
@@ -50,8 +49,8 @@ class ScoreCurve:
 
         Args:
             scores: any shape; higher is more anomalous.
-            regions: the same shape, whole numbers: 0 for a negative, else the number of the
-                region, 1 to R, that a positive belongs to.
+            regions: integers of the same shape: 0 for a negative, 1 to R for a positive of that
+                region.
 
         Raises:
             ValueError: the shapes differ, a score is not finite, or there are no positives or no
@@ -120,7 +119,7 @@ class ScoreCurve:
     def _area(self, y: np.ndarray, limit: float) -> float:
         """Integrate ``y`` over the false positive rate from 0 to ``limit``, over ``limit``."""
         before = np.r_[0.0, y[:-1]]
-        # Before a step the curve is level; the step itself is a slope when negatives tie with it.
+        # Before a step the curve is flat; the step is a slope if negatives tie with it.
         x = np.r_[0, np.stack([self.fp_before, self.fp], axis=1).ravel(), self.negatives]
         heights = np.r_[0.0, np.stack([before, y], axis=1).ravel(), y[-1]]
         rate = x / self.negatives
@@ -135,10 +134,10 @@ class ScoreCurve:
 
 
 def _descending_keys(scores: np.ndarray):
-    """Map scores to uint32 that ascend as the scores descend, and give the way back.
+    """Map scores to uint32 that ascend as the scores descend; return also the inverse function.
 
-    A float32's bits, read as a number, ascend with it once the sign is dealt with. Other types go
-    by their rank.
+    The bits of a float32, read as an integer, have the same order once the sign is handled. Other
+    types are mapped by rank.
     """
     if scores.dtype == np.float32:
         bits = (scores + np.float32(0)).view(np.uint32)  # -0.0 + 0 is 0.0: the two tie
@@ -157,7 +156,7 @@ def _descending_keys(scores: np.ndarray):
 
 
 def regions(masks: np.ndarray) -> np.ndarray:
-    """Number the 8-connected regions of masks ``(N, H, W)`` through all images; 0 is none."""
+    """Number the 8-connected regions of masks ``(N, H, W)`` across all images, 0 is background."""
     numbered = np.zeros(masks.shape, np.int32)
     count = 0
     for image, mask in zip(numbered, masks, strict=True):
@@ -193,9 +192,9 @@ def image_metrics(labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
 def pixel_metrics(maps: np.ndarray, masks: np.ndarray) -> dict[str, float]:
     """Compute AUROC, average precision, F1-max and AUPRO of anomaly maps.
 
-    AUPRO: the mean over all 8-connected ground truth regions of the share that is flagged, against
-    the false positive rate over all normal pixels of all images, integrated to ``FPR_LIMIT`` and
-    divided by it (Bergmann et al., arXiv:1911.02357, section 5.1).
+    AUPRO: mean flagged share of all 8-connected ground truth regions, as a function of the false
+    positive rate over the normal pixels of all images, integrated up to ``FPR_LIMIT`` and divided
+    by it (Bergmann et al., arXiv:1911.02357, section 5.1).
 
     Args:
         maps: ``(N, H, W)``, higher is more anomalous.

@@ -1,4 +1,4 @@
-"""Resamples on disk: what a comparison needs of one run, and how many images are behind it."""
+"""Resamples on disk: what a comparison needs from one run, and its numbers of images."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Resamples:
     """The metrics of one category, experiment and seed on resamples of its test images.
 
     Attributes:
-        dataset, category, experiment, seed: what was run.
+        dataset, category, experiment, seed: keys of the run.
         image: names, ``(N,)``.
         label: 0 good, 1 defective, ``(N,)``.
         score: image scores, ``(N,)``.
-        values: per metric the values on the resamples, ``(B,)``.
-        draw_seed: of the draws: equal numbers of resamples from equal seeds are of the same images.
-        n_masks: test images with a defective pixel in view.
-        n_regions: ground truth regions in view.
+        values: per metric its values on the resamples, ``(B,)``.
+        draw_seed: seed of the draws; the same seed and number of resamples draw the same images.
+        n_masks: test images with a defective pixel inside the crop.
+        n_regions: ground truth regions inside the crop.
     """
 
     dataset: str
@@ -53,7 +53,7 @@ _ATTRIBUTES = tuple(
 
 
 def write(resamples: Resamples, path: Path) -> None:
-    """Write as HDF5, sealed, atomically."""
+    """Write as HDF5 with a checksum, atomically."""
     with checksum.create_hdf5(path, KIND, SCHEMA_VERSION) as file:
         for name in _ATTRIBUTES:
             file.attrs[name] = getattr(resamples, name)
@@ -66,7 +66,7 @@ def write(resamples: Resamples, path: Path) -> None:
 
 
 def read(path: Path) -> Resamples:
-    """Read what ``write`` wrote.
+    """Read a file of resamples.
 
     Raises:
         StoreError: the file is missing, damaged or of another version.

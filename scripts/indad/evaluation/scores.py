@@ -1,7 +1,7 @@
-"""Scores on disk: a CSV row an image and the anomaly maps in HDF5.
+"""Scores on disk: a CSV table with one row per image, and the anomaly maps in HDF5.
 
-The maps' file is sealed (``indad.core.checksum``), says what both were made with, and holds the
-hash of the table, so that neither is ever taken for another's.
+The file of maps has a checksum (``indad.core.checksum``), records the settings and inputs of both
+files, and holds the hash of the table, so that the two cannot be mixed up with those of other runs.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,6 +19,7 @@ import numpy as np
 
 from indad.core import atomic, checksum
 from indad.core.errors import StoreError
+from indad.data.decode import Pixels
 from indad.data.ground_truth import GroundTruth
 from indad.data.manifest import content_hash
 from indad.methods.base import Scores
@@ -27,23 +28,37 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = ("image", "label", "defect", "score")
-#: The layout of the maps' file. A reader refuses any other.
+#: Layout version of the file of maps. A reader refuses any other.
 SCHEMA_VERSION = 2
 KIND = "maps"
 
 
 class Scored(NamedTuple):
-    """What `write` wrote.
+    """Scores of one experiment, category and seed.
 
     Attributes:
         table: columns ``image, label, defect, score``.
         maps: float32 ``(N, H, W)``, in the table's order.
-        made_with: what the scores were made with.
+        made_with: settings and inputs that the scores were computed from.
     """
 
     table: pd.DataFrame
     maps: np.ndarray
     made_with: dict[str, Any]
+
+
+class ScoreFiles(NamedTuple):
+    """Files of the scores of one experiment, category and seed.
+
+    Attributes:
+        table: image scores.
+        maps: anomaly maps.
+        pixels: the decoded images and masks that the scores are of.
+    """
+
+    table: Path
+    maps: Path
+    pixels: Path
 
 
 def write(
@@ -56,7 +71,7 @@ def write(
     """Write image scores to ``table`` (CSV) and float32 maps ``(N, H, W)`` to ``maps`` (HDF5).
 
     Raises:
-        StoreError: a score is not finite; nothing is written then.
+        StoreError: a score is not finite; nothing is written in this case.
     """
     if not (np.isfinite(scores.image).all() and np.isfinite(scores.maps).all()):
         finite = np.isfinite(scores.image) & np.isfinite(scores.maps).all(axis=(1, 2))
@@ -66,7 +81,7 @@ def write(
     writer = csv.writer(lines, lineterminator="\n")
     writer.writerow(COLUMNS)
     rows = zip(truth.image, truth.label, truth.defect, scores.image, strict=True)
-    # Nine digits give a float32 back exactly.
+    # Nine digits restore a float32 exactly.
     writer.writerows((name, label, defect, f"{score:.9g}") for name, label, defect, score in rows)
     text = lines.getvalue()
     with checksum.create_hdf5(maps, KIND, SCHEMA_VERSION, room=scores.maps.nbytes) as file:
@@ -81,7 +96,7 @@ def read(table: Path, maps: Path) -> Scored:
     """Read a table of image scores and the anomaly maps that were written with it.
 
     Raises:
-        StoreError: a file is missing or damaged, or the two do not belong together.
+        StoreError: a file is missing or damaged, or they are from different runs.
     """
     try:
         found = hashlib.sha256(table.read_bytes()).hexdigest()
@@ -90,19 +105,35 @@ def read(table: Path, maps: Path) -> Scored:
     with _opened(maps) as file:
         if found != file.attrs["table_sha256"]:
             raise StoreError(
-                f"{table}: not the scores that were written with {maps}: damaged, edited or of "
-                "another run; delete both and run again"
+                f"{table}: not the scores that were written with {maps} (damaged, edited, or from "
+                "another run); delete both and run again"
             )
         return Scored(read_table(table), file["map"][()], json.loads(file.attrs["made_with"]))
+
+
+def read_with_truth(files: ScoreFiles, manifest: pd.DataFrame) -> tuple[Scored, GroundTruth]:
+    """Read scores and the ground truth of the same images.
+
+    Args:
+        files: of the scores.
+        manifest: of the category.
+
+    Raises:
+        StoreError: a file is missing or damaged, or belongs to other images.
+    """
+    scored = read(files.table, files.maps)
+    check_images(scored.made_with, manifest, files.maps)
+    with Pixels(files.pixels, manifest) as pixels:
+        return scored, pixels.ground_truth(manifest)
 
 
 def read_table(path: Path) -> pd.DataFrame:
     """Read image scores: columns ``image, label, defect, score``.
 
-    Whether they are the ones that were computed only `read` can tell.
+    Only `read` checks that they belong to the anomaly maps.
 
     Raises:
-        StoreError: the file is missing or no table of scores.
+        StoreError: the file is missing or not a table of scores.
     """
     import pandas as pd
 
@@ -122,36 +153,22 @@ def read_table(path: Path) -> pd.DataFrame:
     return frame
 
 
-def read_maps(path: Path, images: Sequence[str] | None = None) -> np.ndarray:
-    """Read anomaly maps ``(N, H, W)``: all of them, or those of some images in their order.
-
-    Raises:
-        StoreError: the file is missing, damaged, or lacks an image.
-    """
-    with _opened(path) as file:
-        if images is None:
-            return file["map"][()]
-        index = {name: i for i, name in enumerate(file["image"].asstr()[()])}
-        missing = [name for name in images if name not in index]
-        if missing:
-            raise StoreError(f"{path}: has no map of {missing[0]}; delete it and run again")
-        return np.stack([file["map"][index[name]] for name in images])
-
-
 def _opened(path: Path) -> h5py.File:
     return checksum.open_hdf5(path, KIND, SCHEMA_VERSION, "file of anomaly maps")
 
 
 def check_images(made_with: Mapping[str, Any], manifest: pd.DataFrame, path: Path) -> None:
-    """Refuse scores of other images than a manifest's.
+    """Check that scores belong to the images of a manifest.
 
     Args:
-        made_with: of the scores.
+        made_with: settings and inputs of the scores.
         manifest: the images.
-        path: the scores' file, for the message.
+        path: file of the scores, for the error message.
 
     Raises:
-        StoreError: they are of other images.
+        StoreError: they belong to other images.
     """
     if made_with.get("features_made_with", {}).get("manifest_sha256") != content_hash(manifest):
-        raise StoreError(f"{path}: scores of other images than the manifest's; delete it")
+        raise StoreError(
+            f"{path}: scores of other images than the manifest's; delete it and run again"
+        )

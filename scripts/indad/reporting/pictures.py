@@ -1,47 +1,54 @@
-"""Sheets of test images beside their anomaly maps, drawn from products on disk."""
+"""Sheets of test images with the anomaly maps of every experiment."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from matplotlib import patheffects
 from matplotlib.axes import Axes
-from PIL import Image
+from matplotlib.figure import Figure
 
-from indad.core import atomic
-from indad.core.errors import DataError
 from indad.data.decode import Pixels
 from indad.evaluation import cases, scores
 from indad.evaluation.cases import Case
-from indad.reporting import style
-from indad.reporting.style import plt
+from indad.evaluation.scores import ScoreFiles
+from indad.reporting import colours, style
 
-#: Rows of the main sheet: one good image, then one of each kind of defect.
+#: Rows of the main sheet: one good image, then one image of each kind of defect.
 MOST_ROWS = 10
-#: Missed defects, and false alarms, on the sheet of cases: as many rows of each.
+#: Number of missed defects, and of false alarms, on the sheet of cases.
 MOST_ERRORS = 2
 
 _CMAP = "inferno"
 _NOTES = (
-    "Below each map the image's score; framed are defects missed and false alarms at the threshold "
-    "of the best F1 on these images. Colours: one scale per experiment, from the median pixel of "
-    "good images to the 90th percentile of the images' peaks."
+    "Below each map: the score of the image. Frames: missed defects and false alarms at the "
+    "threshold of the best F1 on these images. Colours: one scale per experiment, from the median "
+    "pixel of good images to the 90th percentile of the images' peaks."
 )
+# Inches.
+_LEFT, _GAP, _RIGHT, _SCORE_LINE = 0.46, 0.05, 0.06, 0.17
 
 
-@dataclass(frozen=True)
-class Experiment:
-    """Where an experiment's scores lie, and the images as its backbone saw them."""
+class Shown(NamedTuple):
+    """What a sheet shows of one image and experiment.
 
-    name: str
-    table: Path
-    maps: Path
-    pixels: Path
+    Attributes:
+        map: anomaly map ``(H, W)``.
+        mask: ground truth ``(H, W)``; None if there is none inside the crop.
+        score: image score.
+        verdict: ``missed``, ``false alarm`` or an empty string.
+    """
+
+    map: np.ndarray
+    mask: np.ndarray | None
+    score: float
+    verdict: str
 
 
 @dataclass(frozen=True)
@@ -50,64 +57,70 @@ class Column:
 
     Attributes:
         name: of the experiment.
-        table: its image scores.
         threshold: of its best F1.
+        missed, false_alarms: numbers of errors at the threshold among all test images.
         low, high: its colour scale.
-        maps, masks: anomaly map and ground truth by image, ``(H, W)``; no mask, no entry.
+        images: the images to show, by name.
     """
 
     name: str
-    table: pd.DataFrame
     threshold: float
+    missed: int
+    false_alarms: int
     low: float
     high: float
-    maps: dict[str, np.ndarray]
-    masks: dict[str, np.ndarray]
+    images: Mapping[str, Shown]
 
 
 def colour_range(maps: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Return the colour scale of an experiment, one for all its images.
+    """Return the colour scale of an experiment, the same for all its images.
 
-    It starts at the median of the good images' pixels, so that what is normal stays dark, and
-    ends at the peak of a clearly defective image rather than at that of the one strangest.
+    It starts at the median of the good images' pixels, so that normal areas are dark. It ends at
+    the 90th percentile of the images' peaks, so that a single extreme image does not define it.
     """
     normal = maps[labels == 0] if (labels == 0).any() else maps
     return float(np.median(normal)), float(np.quantile(maps.max(axis=(1, 2)), 0.9))
 
 
-def read_masks(rows: pd.DataFrame, pixels: Pixels, images: Sequence[str]) -> dict[str, np.ndarray]:
-    """Return the masks of those of ``images`` that have one and were not cut away by the crop."""
-    number = {name: i for i, name in enumerate(pixels.images("test"))}
-    has_mask = dict(zip(rows["image"], rows["mask"].astype(bool), strict=True))
-    masks = {name: pixels.mask(number[name]) for name in images if has_mask[name]}
-    return {name: mask for name, mask in masks.items() if mask.any()}
-
-
-def column(
-    experiment: Experiment, table: pd.DataFrame, rows: pd.DataFrame, images: Sequence[str]
-) -> Column:
-    """Read what is shown of an experiment.
+def column(name: str, files: ScoreFiles, rows: pd.DataFrame, images: Sequence[str]) -> Column:
+    """Read what a sheet shows of an experiment.
 
     Args:
-        experiment: where its scores lie.
-        table: its image scores.
+        name: of the experiment.
+        files: of its scores.
         rows: the category's manifest.
-        images: those to show.
+        images: the images to show.
+
+    Raises:
+        StoreError: a file is damaged or belongs to other images.
     """
-    maps = scores.read(experiment.table, experiment.maps).maps
+    (table, maps, _), truth = scores.read_with_truth(files, rows)
+    threshold = cases.threshold(table)
+    verdicts = cases.verdicts(table, threshold)
+    score, place = table["score"].to_numpy(), {name: i for i, name in enumerate(table["image"])}
+    chosen = {}
+    for image in images:
+        i = place[image]
+        # Copies, so that the maps and masks of all images are freed.
+        mask = truth.mask[i].copy() if truth.mask[i].any() else None
+        chosen[image] = Shown(maps[i].copy(), mask, score[i], verdicts[i])
+    missed, alarms = (int((verdicts == each).sum()) for each in (cases.MISSED, cases.FALSE_ALARM))
     low, high = colour_range(maps, table["label"].to_numpy())
-    index = {name: i for i, name in enumerate(table["image"])}
-    with Pixels(experiment.pixels, rows) as pixels:
-        masks = read_masks(rows, pixels, images)
-    chosen = {name: maps[index[name]] for name in images}
-    return Column(experiment.name, table, cases.threshold(table), low, high, chosen, masks)
+    return Column(name, threshold, missed, alarms, low, high, chosen)
+
+
+def read_photos(pixels: Path, rows: pd.DataFrame, images: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return test images by name, uint8 ``(H, W, 3)``."""
+    with Pixels(pixels, rows) as opened:
+        number = {name: i for i, name in enumerate(opened.images("test"))}
+        return {name: opened.read("test", number[name]) for name in images}
 
 
 def sheets(
     rows: pd.DataFrame,
-    experiments: Sequence[Experiment],
+    experiments: Mapping[str, ScoreFiles],
     typical: Path,
-    telling: Path,
+    notable: Path,
     *,
     title: str,
 ) -> None:
@@ -116,169 +129,193 @@ def sheets(
     Args:
         rows: the category's manifest.
         experiments: the columns.
-        typical: PNG of one median image of each kind.
-        telling: PNG of the other cases.
+        typical: PNG file of the median image of each kind.
+        notable: PNG file of the other cases.
         title: heading of the sheets.
 
     Raises:
         StoreError: a product is damaged, or the experiments scored different images.
     """
-    tables = [scores.read_table(each.table) for each in experiments]
-    judged = cases.consensus(tables)
-    median = cases.typical(judged, MOST_ROWS)
-    others = cases.telling(judged, MOST_ERRORS)
+    classified = cases.consensus([scores.read_table(files.table) for files in experiments.values()])
+    median = cases.typical(classified, MOST_ROWS)
+    others = cases.notable(classified, MOST_ERRORS)
     images = list(dict.fromkeys(case.image for case in median + others))
-    columns = [
-        column(experiment, table, rows, images)
-        for experiment, table in zip(experiments, tables, strict=True)
-    ]
-    with Pixels(experiments[0].pixels, rows) as pixels:
-        number = {name: i for i, name in enumerate(pixels.images("test"))}
-        photos = {name: pixels.read("test", number[name]) for name in images}
-        masks = read_masks(rows, pixels, images)
+    columns = [column(name, files, rows, images) for name, files in experiments.items()]
+    first = next(iter(experiments.values()))
+    photos = read_photos(first.pixels, rows, images)
+    good = int((classified["label"] == 0).sum())
+    counts = f"{good} good and {len(classified) - good} defective test images"
+    remark = f"{counts}. {_typical_remark(classified, len(median))}"
+    _sheet(median, columns, photos, typical, title=title, remark=remark)
+    remark = f"{counts}. {_error_remark(classified)}"
+    _sheet(others, columns, photos, notable, title=f"{title}: clear, hard and wrong", remark=remark)
 
-    good = int((judged["label"] == 0).sum())
-    counts = f"{good} good and {len(judged) - good} defective test images"
-    kinds = judged.loc[judged["label"] == 1, "defect"].nunique()
-    left_out = kinds + 1 - len(median)
-    remark = "Of each kind the image of median score."
+
+def _typical_remark(classified: pd.DataFrame, shown: int) -> str:
+    kinds = classified.loc[classified["label"] == 1, "defect"].nunique()
+    left_out = kinds + 1 - shown
     if left_out:
-        remark = f"Of each kind the image of median score; {left_out} rarer kinds are left out."
-    draw = {"columns": columns, "photos": photos, "masks": masks, "counts": counts}
-    _sheet(median, typical, title=title, remark=remark, **draw)
-    errors = int((judged["missed"] + judged["false_alarms"] > 0).sum())
-    remark = f"{errors} of {len(judged)} images are judged wrongly by at least one experiment."
-    if not errors:
-        remark = "No experiment judges an image wrongly."
-    if judged["label"].nunique() < 2:
-        remark = "All are of one kind, so there is no threshold to judge them by."
-    _sheet(others, telling, title=f"{title}: clear, hard and wrong", remark=remark, **draw)
+        return f"Of each kind the image with the median score; {left_out} rarer kinds are left out."
+    return "Of each kind the image with the median score."
+
+
+def _error_remark(classified: pd.DataFrame) -> str:
+    if classified["label"].nunique() < 2:
+        return "All are of one kind, so there is no threshold."
+    errors = int((classified["missed"] + classified["false_alarms"] > 0).sum())
+    if errors:
+        wrong = f"{errors} of {len(classified)} images"
+        return f"{wrong} are classified wrongly by at least one experiment."
+    return "No experiment classifies an image wrongly."
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Positions of images in a figure, in inches from its upper left corner.
+
+    Attributes:
+        width, height: of the figure.
+        left, top: of the first image.
+        cell: width and height of an image.
+        gap: horizontal and vertical space between images.
+    """
+
+    width: float
+    height: float
+    left: float
+    top: float
+    cell: tuple[float, float]
+    gap: tuple[float, float]
+
+    def left_of(self, across: int) -> float:
+        """Return the left edge of a column."""
+        return self.left + across * (self.cell[0] + self.gap[0])
+
+    def top_of(self, down: int) -> float:
+        """Return the top edge of a row."""
+        return self.top + down * (self.cell[1] + self.gap[1])
+
+    def text(self, figure: Figure, x: float, y: float, text: str, **options) -> None:
+        """Write a text at a place in inches."""
+        figure.text(x / self.width, 1 - y / self.height, text, **options)
+
+    def axes(self, figure: Figure, x: float, y: float, width: float, height: float) -> Axes:
+        """Add axes without ticks and frame; ``x`` and ``y`` are their upper left corner."""
+        axis = figure.add_axes(
+            (
+                x / self.width,
+                1 - (y + height) / self.height,
+                width / self.width,
+                height / self.height,
+            )
+        )
+        style.bare(axis)
+        return axis
+
+    def image(self, figure: Figure, across: int, down: int) -> Axes:
+        """Add the axes of an image."""
+        return self.axes(figure, self.left_of(across), self.top_of(down), *self.cell)
 
 
 def _sheet(
     shown: Sequence[Case],
+    columns: Sequence[Column],
+    photos: Mapping[str, np.ndarray],
     output: Path,
     *,
-    columns: Sequence[Column],
-    photos: dict[str, np.ndarray],
-    masks: dict[str, np.ndarray],
     title: str,
-    counts: str,
     remark: str,
 ) -> None:
-    # All in inches: text keeps its size, cells share what is left.
-    left, gap, right = 0.46, 0.05, 0.06
+    """Draw one row per image: the photo, then the anomaly map of each experiment."""
     count = 1 + len(columns)
-    cell = min(1.3, max(1.0, (style.WIDTH - left - right) / count - gap))
+    cell = min(1.3, max(1.0, (style.WIDTH - _LEFT - _RIGHT) / count - _GAP))
     height, width = next(iter(photos.values())).shape[:2]
     tall = cell * height / width
     # Wide enough for the heading and the notes, however few experiments there are.
-    total_width = max(left + count * (cell + gap) + right, 4.6)
-    notes, counted = (
-        textwrap.fill(text, int((total_width - left) / 0.061))
-        for text in (_NOTES, f"{counts}. {remark}")
+    total_width = max(_LEFT + count * (cell + _GAP) + _RIGHT, 4.6)
+    notes, remark = (
+        textwrap.fill(text, int((total_width - _LEFT) / 0.061)) for text in (_NOTES, remark)
     )
     names = [style.wrap(each.name, cell) for each in columns]
-    score_line = 0.17
-    head = 1.0 + 0.15 * (counted.count("\n") + max(name.count("\n") for name in names))
+    head = 1.0 + 0.15 * (remark.count("\n") + max(name.count("\n") for name in names))
     foot = 0.45 + 0.155 * (notes.count("\n") + 1)
-    total_height = head + len(shown) * (tall + score_line) + foot
-    with style.look():
-        figure = plt.figure(figsize=(total_width, total_height))
-
-        def x(inches: float) -> float:
-            return inches / total_width
-
-        def y(inches: float) -> float:
-            return 1 - inches / total_height
-
-        def place(across: int, down: int) -> Axes:
-            top = head + down * (tall + score_line)
-            axis = figure.add_axes(
-                (x(left + across * (cell + gap)), y(top + tall), x(cell), tall / total_height)
-            )
-            axis.set(xticks=[], yticks=[])
-            for spine in axis.spines.values():
-                spine.set_visible(False)
-            return axis
-
-        heading = style.heading(title, total_width - left)
-        figure.text(x(left), y(0.1), heading, fontsize=11, fontweight="bold", va="top")
-        figure.text(x(left), y(0.31), counted, color=style.GREY, va="top", linespacing=1.25)
-        figure.text(
-            x(left + cell / 2), y(head - 0.07), "test image", ha="center", fontweight="bold"
-        )
-        for across, (name, each) in enumerate(zip(names, columns, strict=True), 1):
-            middle = x(left + across * (cell + gap) + cell / 2)
-            figure.text(
-                middle, y(head - 0.07), _summary(each), ha="center", color=style.GREY,
-                linespacing=1.2,
-            )  # fmt: skip
-            figure.text(
-                middle, y(head - 0.37), name, ha="center", fontweight="bold", linespacing=1.1
-            )
+    total_height = head + len(shown) * (tall + _SCORE_LINE) + foot
+    grid = Grid(total_width, total_height, _LEFT, head, (cell, tall), (_GAP, _SCORE_LINE))
+    with style.drawing(output, width=total_width, height=total_height) as figure:
+        heading = style.heading(title, total_width - _LEFT)
+        grid.text(figure, _LEFT, 0.1, heading, fontsize=11, fontweight="bold", va="top")
+        grid.text(figure, _LEFT, 0.31, remark, color=colours.GREY, va="top", linespacing=1.25)
+        _column_heads(figure, grid, columns, names)
         for down, case in enumerate(shown):
-            axis = place(0, down)
+            axis = grid.image(figure, 0, down)
             axis.imshow(photos[case.image], interpolation="antialiased")
-            _outline(axis, masks.get(case.image))
-            name = style.readable(case.defect)
-            label = f"{case.why}\n{name}" if case.why else name
-            axis.set_ylabel(_fit_lines(label, tall), labelpad=3, linespacing=1.15)
-            axis.set_xlabel(
-                style.shorten(Path(case.image).name, int(cell / 0.08)), labelpad=2, color=style.GREY
-            )
+            _outline(axis, columns[0].images[case.image].mask)
+            _label_photo(axis, case, cell, tall)
             for across, each in enumerate(columns, 1):
-                _map(place(across, down), each, case.image)
-        top = head + len(shown) * (tall + score_line) + 0.06
+                draw_map(grid.image(figure, across, down), each, case.image)
+        bottom = grid.top_of(len(shown)) + 0.06
         for across, each in enumerate(columns, 1):
-            at = left + across * (cell + gap)
-            bar = figure.add_axes(
-                (x(at + 0.07), y(top + 0.09), x(cell - 0.14), 0.09 / total_height)
-            )
-            _scale(bar, each)
-        figure.text(x(left), y(top + 0.32), notes, va="top", color=style.GREY, linespacing=1.25)
-        style.save(figure, output)
+            _scale(grid.axes(figure, grid.left_of(across) + 0.07, bottom, cell - 0.14, 0.09), each)
+        grid.text(
+            figure, _LEFT, bottom + 0.32, notes, va="top", color=colours.GREY, linespacing=1.25
+        )
+
+
+def _column_heads(
+    figure: Figure, grid: Grid, columns: Sequence[Column], names: Sequence[str]
+) -> None:
+    half, bottom = grid.cell[0] / 2, grid.top - 0.07
+    bold = {"ha": "center", "fontweight": "bold"}
+    grid.text(figure, grid.left + half, bottom, "test image", **bold)
+    for across, (name, each) in enumerate(zip(names, columns, strict=True), 1):
+        middle = grid.left_of(across) + half
+        grid.text(
+            figure, middle, bottom, _summary(each), ha="center", color=colours.GREY, linespacing=1.2
+        )
+        grid.text(figure, middle, bottom - 0.3, name, linespacing=1.1, **bold)
 
 
 def _summary(shown: Column) -> str:
     if np.isnan(shown.threshold):
-        return "nothing to judge by:\none kind of images"
-    wrong = cases.verdicts(shown.table, shown.threshold)
-    missed, alarms = (int((wrong == each).sum()) for each in (cases.MISSED, cases.FALSE_ALARM))
-    return f"alarm from {shown.threshold:.3g}\n{missed} missed, {alarms} false"
+        return "no threshold:\none kind of images"
+    return f"alarm from {shown.threshold:.3g}\n{shown.missed} missed, {shown.false_alarms} false"
 
 
-def _fit_lines(text: str, inches: float) -> str:
-    return "\n".join(style.shorten(part, max(6, int(inches / 0.078))) for part in text.split("\n"))
+def _label_photo(axis: Axes, case: Case, width: float, height: float) -> None:
+    lines = [case.why, style.readable(case.defect)] if case.why else [style.readable(case.defect)]
+    most = max(6, int(height / 0.078))
+    label = "\n".join(style.shorten(line, most) for line in lines)
+    axis.set_ylabel(label, labelpad=3, linespacing=1.15)
+    name = style.shorten(Path(case.image).name, int(width / 0.08))
+    axis.set_xlabel(name, labelpad=2, color=colours.GREY)
 
 
 def _outline(axis: Axes, mask: np.ndarray | None, width: float = 1.3) -> None:
-    """Outline the ground truth, on bright and on dark ground."""
+    """Outline the ground truth, visible on a bright and on a dark image."""
     if mask is None or mask.all():
         return
-    contour = axis.contour(mask, levels=[0.5], colors=style.OUTLINE, linewidths=width)
+    contour = axis.contour(mask, levels=[0.5], colors=colours.OUTLINE, linewidths=width)
     contour.set_path_effects(
         [patheffects.withStroke(linewidth=width + 1.4, foreground="black", alpha=0.6)]
     )
 
 
-def _map(axis: Axes, shown: Column, image: str) -> None:
-    """Draw an anomaly map with its score, framed where the judgement is wrong."""
-    axis.imshow(shown.maps[image], cmap=_CMAP, vmin=shown.low, vmax=shown.high)
-    _outline(axis, shown.masks.get(image), 0.8)
-    at = list(shown.table["image"]).index(image)
-    verdict = cases.verdicts(shown.table, shown.threshold)[at]
-    axis.set_xlabel(f"{shown.table['score'].iloc[at]:.3g}", labelpad=2)
-    if not verdict:
+def draw_map(axis: Axes, column: Column, image: str) -> None:
+    """Draw an anomaly map with its score, and a frame if the verdict is wrong."""
+    shown = column.images[image]
+    axis.imshow(shown.map, cmap=_CMAP, vmin=column.low, vmax=column.high)
+    _outline(axis, shown.mask, 0.8)
+    axis.set_xlabel(f"{shown.score:.3g}", labelpad=2)
+    if not shown.verdict:
         return
-    missed = verdict == cases.MISSED
-    colour = style.MISSED if missed else style.FALSE_ALARM
+    missed = shown.verdict == cases.MISSED
+    colour = colours.MISSED if missed else colours.FALSE_ALARM
     for spine in axis.spines.values():
         spine.set(visible=True, color=colour, linewidth=2.5)
     axis.text(
         0.5,
         0.965,
-        verdict,
+        shown.verdict,
         transform=axis.transAxes,
         ha="center",
         va="top",
@@ -289,98 +326,7 @@ def _map(axis: Axes, shown: Column, image: str) -> None:
 
 
 def _scale(axis: Axes, shown: Column) -> None:
+    """Draw a colour scale with the values of its ends."""
     axis.imshow(np.linspace(0, 1, 128)[None], cmap=_CMAP, aspect="auto")
-    axis.set(yticks=[], xticks=[])
-    for spine in axis.spines.values():
-        spine.set_visible(False)
     for at, value, side in ((0, shown.low, "left"), (1, shown.high, "right")):
         axis.text(at, -0.35, f"{value:.3g}", transform=axis.transAxes, ha=side, va="top")
-
-
-@dataclass(frozen=True)
-class Example:
-    """A column of a montage: the median case of one kind of defect.
-
-    Attributes:
-        name: what stands above it.
-        defect: the kind.
-        rows: the category's manifest.
-        experiments: one for each method of the montage, in its order.
-    """
-
-    name: str
-    defect: str
-    rows: pd.DataFrame
-    experiments: Sequence[Experiment]
-
-
-def montage(
-    examples: Sequence[Example], methods: Sequence[str], output: Path, *, caption: str
-) -> None:
-    """Draw examples side by side: photo, ground truth and the anomaly map of each method.
-
-    The maps' colours are those of the category's sheet, and errors are framed as there.
-
-    Raises:
-        DataError: a category has no such defect.
-        StoreError: a product is damaged.
-    """
-    left, gap, right, head = 0.3, 0.05, 0.05, 0.5
-    cell = (style.WIDTH - left - right) / len(examples) - gap
-    labels = ["test image", "ground truth", *methods]
-    # A licence is not broken at its hyphens, nor at its no-break spaces.
-    wide = int((style.WIDTH - left) / 0.063)
-    caption = textwrap.fill(caption, wide, break_on_hyphens=False)
-    foot = 0.15 + 0.155 * (caption.count("\n") + 1)
-    height = head + len(labels) * (cell + gap) + foot
-    with style.look():
-        figure = plt.figure(figsize=(style.WIDTH, height))
-        for across, example in enumerate(examples):
-            for down, label in enumerate(labels):
-                axis = figure.add_axes(
-                    (
-                        (left + across * (cell + gap)) / style.WIDTH,
-                        1 - (head + down * (cell + gap) + cell) / height,
-                        cell / style.WIDTH,
-                        cell / height,
-                    )
-                )
-                axis.set(xticks=[], yticks=[])
-                for spine in axis.spines.values():
-                    spine.set_visible(False)
-                if not across:
-                    axis.set_ylabel(label, fontweight="bold", labelpad=4)
-            column_axes = figure.axes[-len(labels) :]
-            column_axes[0].set_title(example.name, fontsize=style.SMALL, pad=4, linespacing=1.2)
-            _example(column_axes, example)
-        figure.text(left / style.WIDTH, 0.08 / height, caption, color=style.GREY, linespacing=1.25)
-        style.save(figure, output)
-
-
-def _example(axes: Sequence[Axes], example: Example) -> None:
-    tables = [scores.read_table(each.table) for each in example.experiments]
-    judged = cases.consensus(tables)
-    if example.defect not in cases.defects(tables[0]):
-        known = ", ".join(cases.defects(tables[0]))
-        raise DataError(f"{example.name}: there is no defect {example.defect!r}, but {known}")
-    image = cases.median(judged[judged["defect"] == example.defect]).image
-    with Pixels(example.experiments[0].pixels) as pixels:
-        photo = pixels.read("test", pixels.images("test").index(image))
-        mask = read_masks(example.rows, pixels, [image]).get(image)
-    axes[0].imshow(photo)
-    if mask is None:
-        axes[1].set_facecolor(style.PALE)
-        axes[1].text(0.5, 0.5, "no mask", transform=axes[1].transAxes, ha="center", va="center")
-    else:
-        axes[1].imshow(mask, cmap="gray", vmin=0, vmax=1)
-    for axis, experiment, table in zip(axes[2:], example.experiments, tables, strict=True):
-        _map(axis, column(experiment, table, example.rows, [image]), image)
-        axis.set_xlabel("")
-
-
-def shrink(picture: Path, output: Path) -> None:
-    """Copy a picture with at most 256 colours: a fifth of the bytes, for a repository."""
-    with Image.open(picture) as image, atomic.replacing(output) as temporary:
-        # Maximum coverage keeps white white and the ends of a colour scale.
-        few = image.convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=4)
-        few.save(temporary, optimize=True)

@@ -1,4 +1,4 @@
-"""Generated parts of a document, between markers, so that no figure is typed by hand."""
+"""Generated parts of a document, between markers."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ def _block(name: str) -> re.Pattern[str]:
 
 
 def replace_block(text: str, name: str, content: str) -> str:
-    """Return ``text`` with what stands between the markers of ``name`` replaced.
+    """Return ``text`` with the text between the markers of ``name`` replaced.
 
     Raises:
-        ValueError: the markers are missing, or there are several.
+        ValueError: the markers are missing, or there are several pairs.
     """
     pattern = _block(name)
     count = len(pattern.findall(text))
     if count != 1:
         raise ValueError(
-            f"needs the markers '<!-- begin {name} -->' and '<!-- end {name} -->', each on a line "
-            f"of its own and exactly once; found {count} such blocks"
+            f"needs the markers '<!-- begin {name} -->' and '<!-- end {name} -->', each on its own "
+            f"line and exactly once; found {count} such blocks"
         )
     return pattern.sub(lambda match: f"{match[1]}{content.strip()}\n{match[2]}", text)
 
@@ -44,7 +44,7 @@ def update(path: Path, name: str, content: str) -> bool:
 
 
 def difference(path: Path, name: str, content: str) -> str:
-    """Return the lines of a block that are not those of ``content``; "" if it is up to date.
+    """Return the lines in which a block differs from ``content``; "" if it is up to date.
 
     Raises:
         DataError: the document or its markers are missing.
@@ -55,7 +55,7 @@ def difference(path: Path, name: str, content: str) -> str:
 
 
 def _versions(path: Path, name: str, content: str) -> tuple[str, str]:
-    """Return the document as it is and as it should be."""
+    """Return the current and the updated document."""
     try:
         before = path.read_text(encoding="utf-8")
         return before, replace_block(before, name, content)

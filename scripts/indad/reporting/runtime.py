@@ -18,7 +18,8 @@ import pandas as pd
 from indad.core.errors import StoreError
 from indad.features.store import FeatureStore
 from indad.reporting import published
-from indad.reporting.tables import Layout, markdown
+from indad.reporting.markdown import markdown_table
+from indad.reporting.tables import Layout
 
 #: Stages in the order they run, and the splits whose images a job of each works on.
 STAGES: dict[str, tuple[str, ...]] = {
@@ -71,7 +72,7 @@ def collect(
             and ``layers`` (or None).
         benchmarks: folder of Snakemake's records.
         logs: folder of the jobs' logs.
-        images: as ``tables.images``.
+        images: as ``counts.images``.
     """
     counted = images.groupby(["dataset", "category", "split"])["images"].sum()
     found = []
@@ -240,7 +241,7 @@ def _experiments(costs: pd.DataFrame) -> str:
         "experiment", "fit, s", "score, s", "images/s scored", "s/image with backbone",
         "peak memory, MB", "model, MB",
     ]  # fmt: skip
-    return markdown(header, grid)
+    return markdown_table(header, grid)
 
 
 def _sharing(models: Mapping[str, tuple[str, str]]) -> str:
@@ -269,7 +270,7 @@ def _extractors(table: pd.DataFrame) -> str:
     told = (
         f"\n\n{copied} of {len(extracted)} were copied from a cache, and count for their size only."
     )
-    return markdown(header, grid) + (told if copied else "")
+    return markdown_table(header, grid) + (told if copied else "")
 
 
 def _papers(costs: pd.DataFrame, layout: Layout) -> str:
@@ -291,7 +292,7 @@ def _papers(costs: pd.DataFrame, layout: Layout) -> str:
     if not grid:
         return ""
     header = ["experiment", "what", "ours", "published", "unit", "by", "measured on", "source"]
-    return markdown(header, grid, left=(0, 1, 4, 5, 6, 7))
+    return markdown_table(header, grid, left=(0, 1, 4, 5, 6, 7))
 
 
 def _stages(table: pd.DataFrame) -> str:
@@ -308,7 +309,7 @@ def _stages(table: pd.DataFrame) -> str:
             times = [_text(each) for each in (wall, work, load, start)]
             grid.append([name, str(len(jobs)), *times, f"{_text(share, 0)} %"])
     header = ["stage", "jobs", "seconds", "own work", "loading torch", "starting", "overhead"]
-    return markdown(header, grid)
+    return markdown_table(header, grid)
 
 
 def _overlap(table: pd.DataFrame) -> str:

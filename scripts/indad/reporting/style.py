@@ -1,7 +1,8 @@
-"""One look for all figures: size, fonts, colours, and how they are saved.
+"""The common style of all figures: size, fonts, colours, and how they are saved.
 
-Figures are made for 800 pixels, what a README or a report shows of them, on a background of their
-own, so that they read the same on a white and on a dark page.
+Figures are designed for a width of 800 pixels, as a README or a report shows them, and have a white
+background, so that they look the same on a light and on a dark page. They are drawn without pyplot,
+so matplotlib's backend and settings stay as they are.
 """
 
 from __future__ import annotations
@@ -14,31 +15,24 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-
-from indad.core import atomic
-
-mpl.use("Agg")
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-#: Width in inches of a figure shown at 800 pixels, 96 to an inch: a point is then a point.
+from indad.core import atomic
+from indad.reporting.colours import GREY, INK, PALE, PALETTE
+
+#: Width in inches of a figure shown at 800 pixels, 96 per inch: a point is then a point.
 WIDTH = 800 / 96
-#: Pixels per inch of the file: half as many again as are shown, for sharp screens.
+#: Pixels per inch of the file: 1.5 times as many as are shown, for high-resolution screens.
 DPI = 144
-#: No text is smaller, in points.
+#: Smallest font size, in points.
 SMALL = 8.0
 
-#: Okabe and Ito's colours, told apart by all kinds of colour vision; yellow is too pale on white.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#4D4D4D")
 _DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X")
-
-INK, GREY, PALE = "#1a1a1a", "#5f6368", "#dadce0"
-#: What is wrong at the threshold; always with the word beside it.
-MISSED, FALSE_ALARM = "#E69F00", "#C8102E"
-OUTLINE = "#00e5ff"
 
 _RC = {
     "font.family": "DejaVu Sans",
@@ -64,30 +58,75 @@ _RC = {
     "axes.axisbelow": True,
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
-    # Text as outlines looks the same everywhere; the salt makes ids the same every time.
+    # Text as outlines looks the same everywhere; the salt makes the ids reproducible.
     "svg.fonttype": "path",
     "svg.hashsalt": "indad",
 }
 
 
 @contextmanager
-def look() -> Iterator[None]:
-    """Draw in the project's style within the block, and close its figures."""
+def drawing(
+    *outputs: Path, width: float = WIDTH, height: float, **options: Any
+) -> Iterator[Figure]:
+    """Give an empty figure in the common style; it is saved at the end of the block.
+
+    Args:
+        outputs: PNG or SVG files.
+        width, height: in inches.
+        options: of ``matplotlib.figure.Figure``.
+    """
     with mpl.rc_context(_RC):
-        try:
-            yield
-        finally:
-            plt.close("all")
+        figure = Figure(figsize=(width, height), **options)
+        FigureCanvasAgg(figure)
+        yield figure
+        for output in outputs:
+            save(figure, output)
+
+
+@contextmanager
+def panels(
+    output: Path,
+    title: str,
+    rows: int,
+    columns: int,
+    *,
+    width: float = WIDTH,
+    height: float,
+    space: tuple[float, float] = (0.02, 0.02),
+    **options: Any,
+) -> Iterator[tuple[Figure, np.ndarray]]:
+    """Give a figure with a title and its axes ``(rows, columns)``; it is saved as by ``drawing``.
+
+    Args:
+        output: the PNG file.
+        title: heading.
+        rows, columns: numbers of axes.
+        width, height: in inches.
+        space: horizontal and vertical space between axes, as a share of their size.
+        options: of ``Figure.subplots``.
+    """
+    layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06, wspace=space[0], hspace=space[1])
+    with drawing(output, width=width, height=height, layout=layout) as figure:
+        axes = figure.subplots(rows, columns, squeeze=False, **options)
+        figure.suptitle(heading(title, width), x=0.012, ha="left", fontsize=11, fontweight="bold")
+        yield figure, axes
+
+
+def bare(axis: Axes) -> None:
+    """Remove the ticks and the frame of an axis."""
+    axis.set(xticks=[], yticks=[])
+    for spine in axis.spines.values():
+        spine.set_visible(False)
 
 
 def line(number: int) -> dict[str, Any]:
-    """Return colour and dashes of the experiment of that number; no two of 28 are the same."""
+    """Return colour and dashes of the experiment with this number; 28 are different."""
     again, colour = divmod(number, len(PALETTE))
     return {"color": PALETTE[colour], "linestyle": _DASHES[again % len(_DASHES)]}
 
 
 def marker(number: int) -> dict[str, Any]:
-    """Return colour and marker of the experiment of that number; no two of 49 are the same."""
+    """Return colour and marker of the experiment with this number; 49 are different."""
     again, colour = divmod(number, len(PALETTE))
     return {"color": PALETTE[colour], "marker": _MARKERS[again % len(_MARKERS)]}
 
@@ -95,7 +134,7 @@ def marker(number: int) -> dict[str, Any]:
 def wrap(name: str, width: float, size: float = SMALL, lines: int = 2) -> str:
     """Break a name at ``-``, ``_``, ``/`` or a space so that it fits ``width`` inches.
 
-    What is longer than ``lines`` lines is cut in the middle, where names differ least.
+    A line that is too long is shortened in the middle, where names differ least.
     """
     most = max(4, int(width / (size * 0.0092)))
     out = [""]
@@ -109,7 +148,7 @@ def wrap(name: str, width: float, size: float = SMALL, lines: int = 2) -> str:
 
 
 def shorten(text: str, most: int) -> str:
-    """Cut a text in the middle so that it has at most ``most`` characters."""
+    """Shorten a text in the middle to at most ``most`` characters."""
     if len(text) <= most:
         return text
     head = most // 2
@@ -117,12 +156,17 @@ def shorten(text: str, most: int) -> str:
 
 
 def heading(text: str, width: float) -> str:
-    """Cut the heading of a figure so that it fits ``width`` inches."""
+    """Shorten the heading of a figure to ``width`` inches."""
     return shorten(text, int(width / 0.108))
 
 
+def category_title(dataset: str, category: str, remark: str = "") -> str:
+    """Return the title of a category's figures."""
+    return f"{dataset} / {category}" + (f" ({remark})" if remark else "")
+
+
 def readable(name: str) -> str:
-    """Return the name of a defect as words."""
+    """Return the name of a kind of defect as words."""
     return name.replace("_", " ")
 
 
@@ -137,7 +181,7 @@ def logarithmic(axis: Axes, low: float, high: float) -> None:
 
 
 def save(figure: Figure, output: Path) -> None:
-    """Write a PNG or SVG, the same bytes for the same figure."""
+    """Write a PNG or SVG file; the same figure gives the same bytes."""
     metadata = {"Date": None} if output.suffix == ".svg" else {"Software": None}
     with atomic.replacing(output) as temporary:
         figure.savefig(temporary, dpi=DPI, metadata=metadata)

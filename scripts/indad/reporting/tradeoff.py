@@ -1,4 +1,4 @@
-"""Accuracy against time and size of all experiments, from metrics and run-time records."""
+"""Figure of accuracy against time and size of all experiments."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from indad.reporting import runtime, style, tables
-from indad.reporting.style import plt
+from indad.reporting import colours, runtime, style, tables
+from indad.reporting.numbers import duration, megabytes
 
-#: Metrics shown, a panel each.
+#: Metrics shown, one panel each.
 QUALITIES = ("image_auroc", "aupro")
 COLUMNS = ("dataset", "experiment", *QUALITIES, "seconds_per_image", "model_mb")
 
@@ -20,15 +20,15 @@ COLUMNS = ("dataset", "experiment", *QUALITIES, "seconds_per_image", "model_mb")
 def gather(
     metrics: pd.DataFrame, times: pd.DataFrame, models: Mapping[str, tuple[str, str]]
 ) -> pd.DataFrame:
-    """Put quality beside time and size, means over categories and seeds.
+    """Return accuracy, time and size, means over categories and seeds.
 
     Args:
         metrics: tidy metrics.
-        times: every job's, as ``runtime.collect``.
-        models: experiment to its model's and its extractor's name.
+        times: run times of all jobs, as ``runtime.collect``.
+        models: experiment to the names of its model and its extractor.
 
     Returns:
-        ``COLUMNS``, a row per data set and experiment. What was not measured is NaN.
+        ``COLUMNS``, one row per data set and experiment; NaN if not measured.
     """
     keys = ["dataset", "experiment"]
     quality = metrics.pivot_table(index=keys, columns="metric", values="value", aggfunc="mean")
@@ -50,28 +50,23 @@ def gather(
 
 
 def draw(table: pd.DataFrame, output: Path) -> None:
-    """Draw quality against seconds per image, a row of panels per data set.
+    """Draw accuracy against seconds per image, one row of panels per data set.
 
     Args:
-        table: as ``gather``; experiments in the order that gives them their colours.
+        table: as ``gather``; the order of the experiments determines their colours.
         output: the PNG file.
     """
     datasets = list(dict.fromkeys(table["dataset"]))
     number = {name: i for i, name in enumerate(dict.fromkeys(table["experiment"]))}
     tall = max(2.5, 0.75 + 0.36 * len(number))
-    with style.look():
-        figure, axes = plt.subplots(
-            len(datasets),
-            3,
-            figsize=(style.WIDTH, 0.75 + tall * len(datasets)),
-            width_ratios=(1, 1, 0.85),
-            squeeze=False,
-            layout="constrained",
-        )
-        figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06)
-        figure.suptitle(
-            "Accuracy against time and size", x=0.012, ha="left", fontsize=11, fontweight="bold"
-        )
+    with style.panels(
+        output,
+        "Accuracy against time and size",
+        len(datasets),
+        3,
+        height=0.75 + tall * len(datasets),
+        width_ratios=(1, 1, 0.85),
+    ) as (figure, axes):
         for (left, middle, right), dataset in zip(axes, datasets, strict=True):
             rows = table[table["dataset"] == dataset]
             for axis, metric in zip((left, middle), QUALITIES, strict=True):
@@ -81,33 +76,29 @@ def draw(table: pd.DataFrame, output: Path) -> None:
         figure.supxlabel(
             "Seconds per test image: backbone and method, without the start of the jobs. Larger "
             "marks: larger models.\n"
-            "Means over categories and seeds. Grey line: nothing is both faster and better.",
-            x=0.012, ha="left", fontsize=style.SMALL, color=style.GREY,
+            "Means over categories and seeds. Grey line: no experiment is both faster and better.",
+            x=0.012, ha="left", fontsize=style.SMALL, color=colours.GREY,
         )  # fmt: skip
-        style.save(figure, output)
 
 
 def _area(megabytes: float) -> float:
-    """Return a mark's area in square points: a hundredfold size has ten times the area."""
+    """Return the area of a mark in square points, in proportion to the root of the size."""
     return float(np.clip(10 * np.sqrt(megabytes), 30, 500))
 
 
 def _panel(axis: Axes, rows: pd.DataFrame, metric: str, number: Mapping[str, int]) -> None:
     shown = rows.dropna(subset=[metric, "seconds_per_image"])
-    title = tables.TITLES[metric].partition(" (")[0]
-    axis.set_title(title, loc="left")
+    axis.set_title(tables.SHORT_TITLES[metric], loc="left")
     if shown.empty:
         why = "no masks" if metric == "aupro" else "test images of one kind"
         why = why if rows[metric].isna().all() else "no run-time records"
-        axis.text(0.5, 0.5, why, transform=axis.transAxes, ha="center", color=style.GREY)
-        axis.set(xticks=[], yticks=[])
-        for spine in axis.spines.values():
-            spine.set_visible(False)
+        axis.text(0.5, 0.5, why, transform=axis.transAxes, ha="center", color=colours.GREY)
+        style.bare(axis)
         return
     front = pareto(shown["seconds_per_image"].to_numpy(), shown[metric].to_numpy())
     best = shown.iloc[front]
     axis.plot(
-        best["seconds_per_image"], 100 * best[metric], color=style.PALE, linewidth=3,
+        best["seconds_per_image"], 100 * best[metric], color=colours.PALE, linewidth=3,
         drawstyle="steps-post", zorder=1,
     )  # fmt: skip
     for row in shown.itertuples():
@@ -121,7 +112,7 @@ def _panel(axis: Axes, rows: pd.DataFrame, metric: str, number: Mapping[str, int
             **style.marker(number[row.experiment]),
         )
     low, high = shown["seconds_per_image"].min(), shown["seconds_per_image"].max()
-    # Never less than a factor of five: small differences in time are no differences.
+    # At least a factor of five, so that small differences in time look small.
     middle, half = np.sqrt(low * high), max(np.sqrt(high / low) * 1.25, np.sqrt(5))
     style.logarithmic(axis, middle / half, middle * half)
     axis.set_xlim(middle / half, middle * half)
@@ -135,11 +126,11 @@ def _panel(axis: Axes, rows: pd.DataFrame, metric: str, number: Mapping[str, int
 
 
 def pareto(cost: np.ndarray, quality: np.ndarray) -> list[int]:
-    """Return the indices of what nothing else beats in both, by rising cost.
+    """Return the indices of the Pareto front, by increasing cost.
 
     Args:
-        cost: ``(N,)``, the less the better.
-        quality: ``(N,)``, the more the better.
+        cost: ``(N,)``, lower is better.
+        quality: ``(N,)``, higher is better.
     """
     front: list[int] = []
     for i in np.lexsort((-quality, cost)):
@@ -149,23 +140,15 @@ def pareto(cost: np.ndarray, quality: np.ndarray) -> list[int]:
 
 
 def _legend(axis: Axes, rows: pd.DataFrame, number: Mapping[str, int]) -> None:
-    """Name the marks, with time and size in figures."""
+    """Draw the legend, with time and size in numbers."""
     axis.axis("off")
     for row in rows.itertuples():
-        time = "no record" if np.isnan(row.seconds_per_image) else _time(row.seconds_per_image)
+        time = "no record" if np.isnan(row.seconds_per_image) else duration(row.seconds_per_image)
         axis.plot(
             [], [], linestyle="", markersize=np.sqrt(_area(row.model_mb)), markeredgecolor="white",
-            label=f"{style.shorten(row.experiment, 24)}\n{time}, {_megabytes(row.model_mb)}",
+            label=f"{style.shorten(row.experiment, 24)}\n{time}, {megabytes(row.model_mb)}",
             **style.marker(number[row.experiment]),
         )  # fmt: skip
     axis.legend(
         loc="upper left", frameon=False, borderpad=0, labelspacing=0.6, bbox_to_anchor=(-0.08, 1)
     )
-
-
-def _time(value: float) -> str:
-    return f"{1000 * value:.0f} ms" if value < 1 else f"{value:.1f} s"
-
-
-def _megabytes(value: float) -> str:
-    return f"{value:.2g} MB" if value < 10 else f"{value:,.0f} MB"

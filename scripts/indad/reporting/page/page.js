@@ -5,7 +5,7 @@
   const one = (selector, within = document) => within.querySelector(selector);
   root.classList.add("js");
 
-  // Light and dark. A page opened as a file may have no storage: the choice is then not kept.
+  // Light and dark. A page opened as a file may have no storage; the choice is then lost.
   const stored = () => {
     try { return localStorage.getItem("indad-theme"); } catch { return null; }
   };
@@ -50,7 +50,7 @@
     if (tabs.length) choose(tabs[0]);
   }
 
-  // Sorting: only the body; averages stay where they are. A third click restores the order.
+  // Sort the body only; averages stay at the bottom. A third click restores the order.
   const order = new Map();
   const collator = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
   const sortBy = (table, column) => {
@@ -61,7 +61,7 @@
     const original = order.get(body);
     const key = (row) => row.cells[column].dataset.v ?? row.cells[column].textContent.trim();
     const numeric = original.some((row) => row.cells[column].dataset.v !== undefined);
-    // Figures first fall, since the best is looked for; names first rise.
+    // Numbers start with the highest, names with the first letter.
     const turns = numeric ? ["descending", "ascending"] : ["ascending", "descending"];
     const now = before === turns[0] ? turns[1] : before === turns[1] ? "none" : turns[0];
     for (const head of heads) {
@@ -72,7 +72,7 @@
     const compare = (a, b) => {
       const x = key(a), y = key(b);
       if (!numeric) return sign * collator.compare(x, y);
-      const missing = (x === "") - (y === ""); // what was not measured comes last either way
+      const missing = (x === "") - (y === ""); // missing values come last in both orders
       return missing || sign * (Number(x) - Number(y));
     };
     body.append(...(now === "none" ? original : original.slice().sort(compare)));
@@ -84,7 +84,7 @@
     });
   }
 
-  // Filter rows, choose columns, leave out the small print.
+  // Filter rows, choose columns, hide intervals and papers.
   const filter = one("#filter");
   const plain = (text) => text.toLowerCase().replace(/[_\s-]+/g, " ").trim();
   if (filter) {
@@ -103,7 +103,7 @@
   for (const box of all("[data-show]")) {
     const apply = () => one("#results").classList.toggle(`no-${box.dataset.show}`, !box.checked);
     box.addEventListener("change", apply);
-    apply(); // browsers remember the box of a page that is loaded again
+    apply(); // browsers restore the state of a box when a page is reloaded
   }
   for (const box of all("[data-toggle]")) {
     const apply = () => {
@@ -116,7 +116,7 @@
     apply();
   }
 
-  // Copy a table as CSV: what is shown, in full precision.
+  // Copy the visible part of a table as CSV, in full precision.
   const quote = (text) => (/[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
   const written = (cell) =>
     cell.dataset.v ?? cell.dataset.text ?? cell.textContent.trim().replace(/\s+/g, " ");
@@ -126,7 +126,7 @@
       .map((cell) => quote(written(cell))).join(","))
     .join("\n") + "\n";
   const copy = async (text) => {
-    try { await navigator.clipboard.writeText(text); return true; } catch { /* the old way */ }
+    try { await navigator.clipboard.writeText(text); return true; } catch { /* fall back */ }
     const area = document.createElement("textarea");
     area.value = text;
     area.className = "unseen";
@@ -141,12 +141,12 @@
     button.addEventListener("click", async () => {
       const target = document.getElementById(button.dataset.copy);
       const done = await copy(target.tagName === "TABLE" ? csv(target) : target.textContent);
-      button.textContent = done ? "Copied" : "Not allowed here";
+      button.textContent = done ? "Copied" : "Not allowed";
       setTimeout(() => { button.textContent = label; }, 1500);
     });
   }
 
-  // One category at a time, by an address that can be passed on.
+  // One category at a time; its address can be shared.
   const picker = one("#category");
   const panels = all(".category");
   const show = (number) => {
@@ -171,9 +171,9 @@
     addressed();
   }
 
-  // What a mark stands for, by pointer and by keyboard.
+  // Explain a mark on hover and on focus.
   const tip = one("#tip");
-  const tell = (event) => {
+  const explain = (event) => {
     const mark = event.target.closest ? event.target.closest("[data-tip]") : null;
     tip.hidden = !mark;
     if (!mark) return;
@@ -184,10 +184,10 @@
     tip.style.left = `${left + scrollX}px`;
     tip.style.top = `${box.top + scrollY - tip.offsetHeight - 8}px`;
   };
-  for (const kind of ["pointerover", "focusin"]) document.addEventListener(kind, tell);
+  for (const kind of ["pointerover", "focusin"]) document.addEventListener(kind, explain);
   document.addEventListener("focusout", () => { tip.hidden = true; });
 
-  // Pictures at their full size.
+  // Show pictures at full size.
   const dialog = one("#zoom");
   for (const button of all(".frame button")) {
     button.addEventListener("click", () => {

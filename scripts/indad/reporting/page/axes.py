@@ -1,7 +1,7 @@
-"""Where things lie in the report's inline drawings, in units of their view boxes.
+"""Axes and label positions of the report's inline drawings, in units of their view boxes.
 
-The page's template draws them as SVG, so that they follow its light and dark colours, stay sharp
-and can be read out; here are only the figures.
+The page's template draws them as SVG, which follows its light and dark colours, stays sharp at any
+size and is accessible to screen readers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def linear_ticks(low: float, high: float, most: int = 6) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Return 1, 2 and 5 times powers of ten from ``low`` to ``high``; of many, only the powers."""
+    """Return 1, 2 and 5 times powers of ten from ``low`` to ``high``; if many, only powers."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     steps = (1, 2, 5) if high / low < 1000 else (1,)
     ticks = [step * 10.0**power for power in powers for step in steps]
@@ -34,12 +34,12 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 @dataclass(frozen=True)
 class Axis:
-    """A scale from values to places.
+    """A scale from values to positions.
 
     Attributes:
         low, high: values at its ends.
-        start, stop: places of its ends.
-        logarithmic: whether equal ratios are equally far apart.
+        start, stop: positions of its ends.
+        logarithmic: whether the scale is logarithmic.
     """
 
     low: float
@@ -49,7 +49,7 @@ class Axis:
     logarithmic: bool = False
 
     def __call__(self, value: float) -> float:
-        """Return the place of a value, rounded to what can be seen."""
+        """Return the position of a value, rounded to one decimal."""
         low, high = self.low, self.high
         if self.logarithmic:
             value, low, high = (math.log(each) for each in (value, low, high))
@@ -58,42 +58,42 @@ class Axis:
 
     @property
     def ticks(self) -> list[tuple[float, str]]:
-        """Places and labels of round values."""
+        """Positions and labels of round values."""
         find = log_ticks if self.logarithmic else linear_ticks
         return [(self(tick), f"{tick:g}") for tick in find(self.low, self.high)]
 
 
 def percent_axis(values: Sequence[float], start: float, stop: float) -> Axis:
-    """Return an axis for percentages: with some room, yet never beyond 0 and 100."""
+    """Return an axis for percentages, with a margin but never beyond 0 and 100."""
     low, high = min(values), max(values)
     room = max(0.06 * (high - low), 0.4)
     return Axis(max(0.0, low - room), min(100.0, high + room), start, stop)
 
 
 def seconds_axis(values: Sequence[float], start: float, stop: float) -> Axis:
-    """Return a logarithmic axis; never less than a factor of five: less is no difference."""
+    """Return a logarithmic axis over at least a factor of five, so that small ratios look small."""
     low, high = min(values), max(values)
     middle, half = math.sqrt(low * high), max(1.3 * math.sqrt(high / low), math.sqrt(5))
     return Axis(middle / half, middle * half, start, stop, logarithmic=True)
 
 
 def apart(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Move labels so that no two are closer than ``gap``, as little as their order allows.
+    """Move labels as little as possible so that no two are closer than ``gap``, in the same order.
 
     Args:
-        places: where they would best be.
-        gap: the least distance.
-        low, high: bounds; overstepped only if there is no room for all.
+        places: preferred positions.
+        gap: minimum distance.
+        low, high: bounds; exceeded only if there is not enough room.
     """
     order = np.argsort(places, kind="stable")
-    # Groups of labels that touch move together, to the mean of where they would be.
+    # Labels that touch move as a group, to the mean of their preferred positions.
     groups: list[tuple[list[int], float]] = []
     for i in order:
         members, first = [int(i)], float(places[i])
         while groups and groups[-1][1] + gap * len(groups[-1][0]) > first:
             members = groups.pop()[0] + members
-            wanted = [places[m] - gap * k for k, m in enumerate(members)]
-            first = float(np.mean(wanted))
+            preferred = [places[m] - gap * k for k, m in enumerate(members)]
+            first = float(np.mean(preferred))
             first = max(low, min(first, high - gap * (len(members) - 1)))
         first = max(low, min(first, high - gap * (len(members) - 1)))
         groups.append((members, first))

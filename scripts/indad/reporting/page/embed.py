@@ -1,4 +1,4 @@
-"""Pictures inside a page: as data URIs, small enough that all of them fit."""
+"""Pictures inside the page: data URIs, compressed to fit a budget."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from PIL import Image
 
 from indad.core.errors import StoreError
 
-#: Widths in pixels to try, from the best that a sharp screen shows to the least that can be read.
+#: Widths in pixels to try, from the largest useful one to the smallest legible one.
 WIDTHS = (1600, 1200, 960, 720, 540)
 _QUALITY = 82
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture to put into ``src``.
+    """A picture for the attribute ``src``.
 
     Attributes:
         uri: a ``data:`` URI.
@@ -39,30 +39,28 @@ class Embedded:
 
     Attributes:
         pictures: by path.
-        width: at most this many pixels wide.
-        reduced: whether some were made smaller than their files to stay within the budget.
-        size: characters of all URIs.
+        width: maximum width in pixels.
+        reduced: whether the budget required a smaller width than the largest one.
     """
 
     pictures: dict[Path, Picture]
     width: int
     reduced: bool
-    size: int
 
 
 def embed(paths: Sequence[Path], budget: int, threads: int = 1) -> Embedded:
     """Compress pictures as WebP, all at the largest width at which they fit.
 
-    Lossy where that is smaller (photos), without loss where that is (line art).
+    Compression is lossy or lossless, whichever is smaller: photos are lossy, line art is lossless.
 
     Args:
-        paths: of the pictures, in any format that Pillow reads.
-        budget: characters that all URIs together may take. If even the smallest width takes more,
-            that width is used: no picture is left out.
-        threads: pictures compressed at a time.
+        paths: the pictures, in any format that Pillow reads.
+        budget: maximum number of characters of all URIs. If the smallest width exceeds it, that
+            width is used: no picture is left out.
+        threads: number of pictures compressed at a time.
 
     Raises:
-        StoreError: a file is no picture.
+        StoreError: a file is not a picture.
     """
     shown = Counter(paths)
     found: dict[Path, Picture] = {}
@@ -79,7 +77,7 @@ def embed(paths: Sequence[Path], budget: int, threads: int = 1) -> Embedded:
                     break
             else:
                 break
-    return Embedded(found, width, width != WIDTHS[0], spent)
+    return Embedded(found, width, width != WIDTHS[0])
 
 
 def _encode(path: Path, width: int) -> Picture:
@@ -94,7 +92,7 @@ def _encode(path: Path, width: int) -> Picture:
         )
     lossy, exact = io.BytesIO(), io.BytesIO()
     image.save(lossy, "WEBP", quality=_QUALITY, method=4)
-    # Flat colours are line art, which shrinks better without loss, and stays sharp.
+    # Few colours mean line art, which is often smaller and sharper without loss.
     if image.getcolors(4096) is not None:
         image.save(exact, "WEBP", lossless=True, quality=60, method=3)
     smaller = min((each for each in (lossy, exact) if each.tell()), key=lambda each: each.tell())

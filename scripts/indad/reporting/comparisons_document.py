@@ -1,0 +1,145 @@
+"""The comparisons of experiments as a Markdown document."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from indad.evaluation.comparison import FEWEST, OVER_CATEGORIES, groups
+from indad.reporting.markdown import markdown_table
+from indad.reporting.numbers import p_value
+from indad.reporting.tables import SUMMARY, TITLES, select
+
+
+def document(
+    metrics: pd.DataFrame,
+    comparisons: pd.DataFrame,
+    ranked: pd.DataFrame,
+    experiments: Sequence[str],
+    *,
+    level: float,
+    figure: str,
+) -> str:
+    """Return Markdown: for each data set and main metric, the best experiments and the tests.
+
+    Args:
+        metrics: tidy metrics.
+        comparisons: rows of ``comparison.COMPARISON_COLUMNS``.
+        ranked: rows of ``comparison.RANK_COLUMNS``.
+        experiments: in the order of the tables.
+        level: confidence level.
+        figure: path of a diagram, with placeholders ``{dataset}`` and ``{metric}``.
+    """
+    if comparisons.empty:
+        return "# Comparisons\n\nThere is only one experiment, so there is nothing to compare.\n"
+    parts = ["# Comparisons"]
+    for dataset, metric in groups(metrics):
+        if metric not in SUMMARY:
+            continue
+        keys = {"dataset": dataset, "metric": metric}
+        pairs = select(comparisons, **keys)
+        over = pairs["category"] == OVER_CATEGORIES
+        values = select(metrics, **keys)
+        means = values.groupby(["category", "experiment"], sort=False)["value"].mean()
+        parts += [
+            f"## {TITLES[metric]}: {dataset}",
+            *_over_categories(
+                select(ranked, **keys), pairs[over], figure.format(**keys), 1 - level
+            ),
+            _within_categories(means, pairs[~over], experiments, 1 - level),
+        ]
+    parts.append(
+        "Differences in percentage points, of an experiment minus the best of its row or of a pair "
+        f"in the order of its name, with {100 * level:g} % intervals, which are not corrected; p "
+        "after Holm's correction for all pairs of experiments. Within a category: same test "
+        "images, DeLong's test for image AUROC, a paired bootstrap over images for all other "
+        'metrics. "Not significantly different" does not mean equal: the interval shows how large '
+        "the difference may be. Seeds are averaged; the intervals do not include the variation "
+        "between seeds. All pairs: `comparisons.csv`, `ranks.csv`."
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def _over_categories(
+    ranked: pd.DataFrame, pairs: pd.DataFrame, figure: str, alpha: float
+) -> list[str]:
+    """Return the ranks and the tests over categories."""
+    if ranked.empty:
+        return []
+    count, size = int(ranked["n_categories"].iloc[0]), ranked["critical_difference"].iloc[0]
+    if count < FEWEST:
+        categories = "1 category" if count == 1 else f"{count} categories"
+        return [
+            f"No ranking over categories: a test needs {FEWEST}, every experiment has results for "
+            f"{categories}."
+        ]
+    parts = []
+    if np.isfinite(size):
+        listed = ", ".join(
+            f"{row.experiment} {row.mean_rank:.2f}"
+            for row in ranked.sort_values("mean_rank", kind="stable").itertuples()
+        )
+        parts += [
+            f"Mean rank over {count} categories: {listed}. "
+            f"Friedman {p_value(ranked['friedman_p'].iloc[0])}, critical difference {size:.2f}.",
+            f"![critical difference]({figure})",
+        ]
+    if 2.0 ** (1 - count) >= alpha:
+        parts.append(
+            f"Over {count} categories Wilcoxon's test cannot reach p < {alpha:.2g}, however large "
+            "the difference."
+        )
+    lines = [
+        [
+            f"{row.experiment_a} - {row.experiment_b}",
+            _difference(row),
+            p_value(row.p_holm),
+            f"{row.effect_size:+.2f}",
+        ]
+        for row in pairs.itertuples()
+    ]
+    header = ["over categories (Wilcoxon)", "difference", "p (Holm)", "rank-biserial"]
+    return [*parts, markdown_table(header, lines, left=range(4))]
+
+
+def _within_categories(
+    means: pd.Series, pairs: pd.DataFrame, experiments: Sequence[str], alpha: float
+) -> str:
+    """Return a table with the best experiment of each category and its tests against the others."""
+    lines = []
+    for category in dict.fromkeys(means.index.get_level_values("category")):
+        have = [name for name in experiments if (category, name) in means.index]
+        best = max(have, key=lambda name: means[category, name])
+        tested = select(pairs, category=category)
+        equal, worse = [], []
+        for row in tested.itertuples():
+            if best not in (row.experiment_a, row.experiment_b):
+                continue
+            first = row.experiment_a == best
+            other, sign = (row.experiment_b, -1) if first else (row.experiment_a, 1)
+            text = f"{other} {_difference(row, sign)}, {p_value(row.p_holm)}"
+            (worse if row.p_holm < alpha else equal).append(text)
+        counts = [f"{row.n_good} / {row.n_defective}" for row in tested.itertuples()]
+        lines.append(
+            [
+                category,
+                counts[0] if counts else "-",
+                f"{best} {100 * means[category, best]:.1f}",
+                "<br>".join(equal) or "-",
+                "<br>".join(worse) or "-",
+            ]
+        )
+    header = ["category", "good / defective", "best", "not significantly different", "worse"]
+    return markdown_table(header, lines, left=range(5))
+
+
+def _difference(row: Any, sign: int = 1) -> str:
+    """Write a difference in percentage points with its interval."""
+    text = f"{100 * sign * row.difference + 0:+.1f}"
+    if np.isnan(row.ci_low):
+        return text
+    low, high = sorted((100 * sign * row.ci_low, 100 * sign * row.ci_high))
+    return f"{text} [{low:+.1f}, {high:+.1f}]"

@@ -1,0 +1,148 @@
+"""Figure of a category's curves: ROC, precision-recall and per-region overlap.
+
+An experiment has the same colour in all figures, given by its place in ``run.experiments``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from indad.data.ground_truth import GroundTruth
+from indad.evaluation import curves
+from indad.evaluation.metrics import FPR_LIMIT, ScoreCurve, regions
+from indad.reporting import colours, style
+
+
+def image_curve(table: pd.DataFrame) -> ScoreCurve | None:
+    """Return the curve of image scores; None if all images are good or all are defective."""
+    labels = table["label"].to_numpy().astype(np.uint32)
+    if len(set(labels)) < 2:
+        return None
+    return ScoreCurve.from_scores(table["score"].to_numpy(), labels)
+
+
+def pixel_curve(maps: np.ndarray, truth: GroundTruth) -> ScoreCurve | None:
+    """Return the curve of the pixels of anomaly maps ``(N, H, W)``; None without masks."""
+    if not truth.mask.any():
+        return None
+    known = truth.has_mask
+    return ScoreCurve.from_scores(maps[known], regions(truth.mask[known]))
+
+
+def draw_curves(
+    names: Sequence[str],
+    tables: Sequence[pd.DataFrame],
+    by_pixel: Sequence[ScoreCurve | None],
+    output: Path,
+    *,
+    title: str,
+) -> None:
+    """Draw ROC and precision-recall curves of images, and with masks those of pixels and regions.
+
+    Args:
+        names: of the experiments.
+        tables: image scores of each experiment, as ``scores.read_table``.
+        by_pixel: ``pixel_curve`` of each experiment.
+        output: the PNG file.
+        title: heading.
+    """
+    by_image = [image_curve(table) for table in tables]
+    labels = tables[0]["label"]
+    counts = f"{(labels == 0).sum()} good and {labels.sum()} defective images"
+    rows = 1 + any(curve is not None for curve in by_pixel)
+    height = 0.5 + 2.75 * rows
+    with style.panels(output, title, rows, 3, height=height, space=(0.03, 0.04)) as (_, axes):
+        _roc(axes[0, 0], by_image, "Images: ROC")
+        _precision_recall(axes[0, 1], by_image, "Images: precision-recall")
+        _key(axes[0, 2], names, counts)
+        if rows > 1:
+            _roc(axes[1, 0], by_pixel, "Pixels: ROC")
+            _precision_recall(axes[1, 1], by_pixel, "Pixels: precision-recall")
+            _overlap(axes[1, 2], by_pixel)
+
+
+def _frame(axis: Axes, title: str, x: str, y: str, right: float = 1.0) -> None:
+    axis.set(xlim=(-0.01 * right, 1.01 * right), ylim=(-0.01, 1.01), xlabel=x, ylabel=y)
+    axis.set_title(title, loc="left")
+    axis.set_xticks(np.linspace(0, right, 6 if right == 1 else 4))
+    axis.set_yticks(np.linspace(0, 1, 6))
+    axis.grid(True)
+
+
+def _values(axis: Axes, name: str, values: Sequence[float | None], *, falls: bool = False) -> None:
+    """List a metric's values in percent as a legend of the experiments' lines.
+
+    It is placed in the corner that the curves, which rise or ``falls``, leave free.
+    """
+    known = [value for value in values if value is not None]
+    if not known:
+        axis.text(
+            0.5, 0.3, "not defined", transform=axis.transAxes, ha="center", color=colours.GREY
+        )
+        return
+    high = np.mean(known) > 0.5
+    place = f"{'lower' if high else 'upper'} {'left' if high == falls else 'right'}"
+    axis.legend(
+        axis.get_lines()[: len(values)],
+        ["-" if value is None else f"{100 * value:.1f}" for value in values],
+        title=f"{name}, %",
+        title_fontsize=style.SMALL,
+        loc=place,
+        frameon=True,
+        framealpha=0.85,
+        edgecolor="none",
+        borderpad=0.2,
+        labelspacing=0.25,
+        handlelength=1.8,
+        alignment="left",
+    )
+
+
+def _plot(axis: Axes, found: Sequence[ScoreCurve | None], points: Any, **options: Any) -> None:
+    """Draw the ``points`` of each curve; the first is the thickest, so that it stays visible."""
+    for i, curve in enumerate(found):
+        width = 2.8 - 1.6 * i / max(len(found) - 1, 1)
+        x, y = curves.thin(*points(curve)) if curve else ([], [])
+        axis.plot(x, y, **style.line(i), linewidth=width, **options)
+
+
+def _roc(axis: Axes, found: Sequence[ScoreCurve | None], title: str) -> None:
+    _plot(axis, found, curves.roc)
+    axis.plot([0, 1], [0, 1], color=colours.GREY, linewidth=0.8, linestyle=":")
+    _frame(axis, title, "false positive rate", "true positive rate")
+    _values(axis, "AUROC", [curve and curve.auroc() for curve in found])
+
+
+def _precision_recall(axis: Axes, found: Sequence[ScoreCurve | None], title: str) -> None:
+    _plot(axis, found, curves.precision_recall, drawstyle="steps-pre")
+    for curve in [each for each in found if each][:1]:
+        share = curve.positives / (curve.positives + curve.negatives)
+        axis.axhline(share, color=colours.GREY, linewidth=0.8, linestyle=":")
+    _frame(axis, title, "recall", "precision")
+    _values(axis, "AP", [curve and curve.average_precision() for curve in found], falls=True)
+
+
+def _overlap(axis: Axes, found: Sequence[ScoreCurve | None]) -> None:
+    _plot(axis, found, curves.region_overlap)
+    _frame(axis, "Regions: overlap (PRO)", "false positive rate", "mean overlap", FPR_LIMIT)
+    _values(axis, "AUPRO", [curve and curve.aupro() for curve in found])
+
+
+def _key(axis: Axes, names: Sequence[str], counts: str) -> None:
+    """Draw the legend of all panels."""
+    axis.axis("off")
+    for i, name in enumerate(names):
+        axis.plot([], [], label=style.wrap(name, 1.9), linewidth=2.2, **style.line(i))
+    axis.legend(
+        loc="upper left", frameon=False, borderpad=0, labelspacing=0.55, bbox_to_anchor=(-0.05, 1)
+    )
+    text = f"{counts}\ndotted: by chance"
+    axis.text(
+        -0.02, 0.0, text, transform=axis.transAxes, color=colours.GREY, va="bottom", linespacing=1.3
+    )

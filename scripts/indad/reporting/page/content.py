@@ -1,0 +1,198 @@
+"""What the report page shows, gathered from the products of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from indad.core import provenance
+from indad.core.csv_files import read_csv
+from indad.evaluation import cases, comparison, counts
+from indad.reporting import runtime, tables
+from indad.reporting.page.comparisons import matrices, rank_tables
+from indad.reporting.page.drawings import spread, tradeoffs
+from indad.reporting.page.findings import findings, leaders
+from indad.reporting.page.metric_tables import metric_tables
+from indad.reporting.page.sources import Category, Sources
+from indad.reporting.tables import select
+
+_COLUMNS = {
+    "measured": tables.MEASURED_COLUMNS,
+    "images": counts.IMAGE_COLUMNS,
+    "counts": counts.COLUMNS,
+    "comparisons": comparison.COMPARISON_COLUMNS,
+    "ranks": comparison.RANK_COLUMNS,
+    "defects": cases.DEFECT_COLUMNS,
+}
+
+
+def _read(path: Path | None, kind: str) -> pd.DataFrame:
+    """Read a table; an empty one if there is none."""
+    columns = _COLUMNS[kind]
+    if path is None:
+        return pd.DataFrame(columns=list(columns)).astype(columns)
+    return read_csv(path, columns, f"table of {kind}")
+
+
+def gather(sources: Sources) -> dict[str, Any]:
+    """Return everything that the page shows except its pictures.
+
+    Raises:
+        StoreError: a product is damaged.
+    """
+    frames = {
+        kind: _read(getattr(sources, kind), kind)
+        for kind in ("images", "counts", "comparisons", "ranks")
+    }
+    jobs = sources.runtime and runtime.read(sources.runtime)
+    frames["runtime"] = pd.DataFrame(columns=runtime.COLUMNS) if jobs is None else jobs
+    measured = [_read(path, "measured") for path in sources.metrics]
+    frames["measured"] = pd.concat(measured, ignore_index=True)
+    datasets = {
+        name: _dataset(name, sources, frames)
+        for name in dict.fromkeys(each.dataset for each in sources.categories)
+    }
+    return {
+        "experiments": list(sources.experiments),
+        "settings": sources.experiments,
+        "notes": dict(sources.notes),
+        "datasets": list(datasets.values()),
+        "categories": [
+            _category(i, each, datasets[each.dataset], sources, frames["comparisons"])
+            for i, each in enumerate(sources.categories)
+        ],
+        "level": f"{100 * sources.level:g}",
+        "alpha": f"{100 * (1 - sources.level):.2g}",
+        "seeds": int(frames["measured"]["seeds"].max()),
+        "config": sources.config,
+        "provenance": _origins(sources.provenance),
+    }
+
+
+def _dataset(name: str, sources: Sources, frames: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    """Return what the page shows of one data set."""
+    mine = {kind: select(frame, dataset=name) for kind, frame in frames.items()}
+    names = list(sources.experiments)
+    numbers = {each.name: i for i, each in enumerate(sources.categories) if each.dataset == name}
+    regions = mine["counts"].set_index("category")["n_regions"].to_dict()
+    diagrams = {path.stem: path for path in sources.diagrams}
+    found = metric_tables(mine["measured"], names, numbers)
+    best = findings(found, names, mine["comparisons"], sources.level)
+    times = costs(mine["runtime"], sources.experiments)
+    return {
+        "name": name,
+        "tables": found,
+        "masks": any(table.metric.startswith("pixel") for table in found),
+        "findings": best,
+        "leaders": leaders(best),
+        "spreads": [spread(table, names) for table in found if table.first],
+        "images": [
+            each
+            | {
+                "number": numbers.get(each["category"]),
+                "kinds": len(each["kinds"]),
+                "regions": regions.get(each["category"]),
+            }
+            for each in counts.by_category(mine["images"])
+        ],
+        "comparisons": [
+            each | {"diagram": diagrams.get(f"{name}_{each['metric']}")}
+            for each in matrices(mine["comparisons"], names, sources.level)
+        ],
+        "ranks": rank_tables(mine["ranks"]),
+        "costs": times,
+        "tradeoffs": tradeoffs(found, times),
+    }
+
+
+def _category(
+    number: int,
+    category: Category,
+    dataset: Mapping[str, Any],
+    sources: Sources,
+    compared: pd.DataFrame,
+) -> dict[str, Any]:
+    """Return what the page shows of one category."""
+    names = list(sources.experiments)
+    compared = select(compared, dataset=category.dataset)
+    images = [row for row in dataset["images"] if row["category"] == category.name]
+    return {
+        "dataset": category.dataset,
+        "name": category.name,
+        "number": number,
+        "pictures": list(category.pictures.items()),
+        "defects": _defects(_read(category.defects, "defects"), names),
+        "tables": [
+            (table.title, row.cells)
+            for table in dataset["tables"]
+            for row in table.categories
+            if row.category == number
+        ],
+        "comparisons": matrices(compared, names, sources.level, category.name),
+        "images": images[0] if images else None,
+    }
+
+
+def costs(jobs: pd.DataFrame, experiments: Mapping[str, Mapping[str, Any]]) -> dict[int, Any]:
+    """Return time and memory of each measured experiment, by its number.
+
+    Args:
+        jobs: rows of one data set, as ``runtime.collect``.
+        experiments: experiment to its settings, with the ``extractor`` and the ``model`` it uses.
+
+    Returns:
+        Rows of ``runtime.experiments``.
+    """
+    models = {name: (each["model"], each["extractor"]) for name, each in experiments.items()}
+    if jobs.empty:
+        return {}
+    measured = enumerate(runtime.experiments(jobs, models).itertuples())
+    return {number: row for number, row in measured if pd.notna(row.seconds_per_image)}
+
+
+def _defects(table: pd.DataFrame, experiments: Sequence[str]) -> list[dict[str, Any]]:
+    """Return each kind of defect: images, and AUROC and missed images by experiment."""
+    result = []
+    for defect, rows in table.groupby("defect", sort=False):
+        measured = rows.dropna(subset="image_auroc").set_index("experiment")
+        percent = (100 * measured["image_auroc"]).to_dict()
+        best = max((round(value, 1) for value in percent.values()), default=0)
+        result.append(
+            {
+                "defect": str(defect).replace("_", " "),
+                "images": int(rows["images"].iloc[0]),
+                "cells": [
+                    (percent[name], int(measured["missed"][name]), round(percent[name], 1) == best)
+                    if name in percent
+                    else None
+                    for name in experiments
+                ],
+            }
+        )
+    return result
+
+
+def _origins(path: Path | None) -> dict[str, Any] | None:
+    """Return how the results were made.
+
+    Raises:
+        StoreError: the record is missing, damaged or edited.
+    """
+    if path is None:
+        return None
+    record = provenance.read(path)
+    made = [run["made_with"] for run in record["runs"]]
+    return {
+        "software": record["software"],
+        "revision": record["revision"],
+        "devices": sorted({f"{each['device']} ({each['hardware']})" for each in made}),
+        "platform": record["platform"],
+        "weights": [{"sha256": key, **value} for key, value in record["weights"].items()],
+        "data": [
+            {"manifest": manifest, "folder": folder, "digest": record["digests"][manifest]}
+            for manifest, folder in record["data"].items()
+        ],
+    }

@@ -1,0 +1,59 @@
+"""The products that the report page is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Category:
+    """The products of one category that the page shows.
+
+    Attributes:
+        dataset, name: of the category.
+        pictures: heading to picture file, in order.
+        defects: table of each kind of defect, as ``defect_figures.defect_table``, if there is one.
+    """
+
+    dataset: str
+    name: str
+    pictures: Mapping[str, Path]
+    defects: Path | None = None
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The products that a page is made from; the page leaves out what is None.
+
+    Attributes:
+        metrics: tables in percent, one per metric, as ``tables.summarise``.
+        categories: of all data sets, in order.
+        experiments: experiment to its settings, in the order of the tables.
+        notes: experiment to an important remark.
+        config: the configuration of the run, shown as it is.
+        images: numbers of images, as ``counts.images``.
+        counts: numbers of images that metrics are computed from, as ``counts.row``.
+        comparisons: of each two experiments.
+        ranks: of experiments over categories.
+        diagrams: critical-difference diagrams, named ``<dataset>_<metric>``.
+        runtime: time and memory of each job, as ``runtime.collect``.
+        provenance: record of how everything was made.
+        level: confidence level of intervals and tests.
+    """
+
+    metrics: Sequence[Path]
+    categories: Sequence[Category]
+    experiments: Mapping[str, Mapping[str, Any]]
+    notes: Mapping[str, str] = field(default_factory=dict)
+    config: str = ""
+    images: Path | None = None
+    counts: Path | None = None
+    comparisons: Path | None = None
+    ranks: Path | None = None
+    diagrams: Sequence[Path] = ()
+    runtime: Path | None = None
+    provenance: Path | None = None
+    level: float = 0.95

@@ -1,0 +1,266 @@
+"""The tables of results as Markdown documents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import pandas as pd
+
+from indad.evaluation.counts import by_category
+from indad.reporting import published
+from indad.reporting.markdown import markdown_table
+from indad.reporting.numbers import NOT_MEASURED, percent, signed
+from indad.reporting.tables import AVERAGE, SHORT_TITLES, TITLES, Layout, beside, select
+
+
+@dataclass(frozen=True)
+class CellStyle:
+    """How the cells of a table are written.
+
+    Attributes:
+        bold: format of the best value of a row.
+        intervals: whether to show confidence intervals.
+        differences: whether to show the difference to the paper.
+    """
+
+    bold: str = "{}"
+    intervals: bool = False
+    differences: bool = False
+
+
+def grid(cells: pd.DataFrame, experiments: Sequence[str], style: CellStyle) -> list[list[str]]:
+    """Return the rows of a table: name of the row, then the experiments' values.
+
+    Args:
+        cells: rows of ``tables.summarise`` of one data set and metric.
+        experiments: the columns.
+        style: how to write the values.
+    """
+    lines = []
+    for (scope, name), row in cells.groupby(["scope", "category"], sort=False):
+        by_experiment = {cell.experiment: cell for cell in row.itertuples()}
+        title = f"average of {row['of'].iloc[0]} {name}" if scope == "group" else name
+        lines.append([title, *(_cell(by_experiment[each], style) for each in experiments)])
+    return lines
+
+
+def _cell(cell: Any, style: CellStyle) -> str:
+    """Write a value with its deviation, interval, difference and number of categories."""
+    if pd.isna(cell.percent):
+        return NOT_MEASURED
+    text = percent(cell.percent)
+    text = style.bold.format(text) if cell.best else text
+    if not pd.isna(cell.sd):
+        text += f" ± {percent(cell.sd)}"
+    if style.intervals and not pd.isna(cell.ci_low):
+        text += f" [{percent(cell.ci_low)}, {percent(cell.ci_high)}]"
+    if style.differences and not pd.isna(cell.difference):
+        text += f" ({signed(cell.difference)})"
+    return text + _incomplete(cell.averaged, cell.of)
+
+
+def _incomplete(averaged: int, of: int) -> str:
+    """Return how many categories an average covers if it does not cover all."""
+    return f" (of {averaged})" if 0 < averaged < of else ""
+
+
+def table(
+    measured: pd.DataFrame,
+    dataset: str,
+    metric: str,
+    layout: Layout,
+    *,
+    intervals: bool = False,
+    differences: bool = True,
+) -> str:
+    """Return a Markdown table in percent: categories by experiments, and the averages.
+
+    The best of a row is bold. A missing value is "-". An average of fewer than all categories shows
+    their number. Returns "" if the metric was not measured on the data set.
+
+    Args:
+        measured: as ``tables.summarise``.
+        dataset: the data set.
+        metric: the metric.
+        layout: what to show.
+        intervals: whether to show confidence intervals.
+        differences: whether to show the difference to the paper.
+    """
+    cells = select(measured, dataset=dataset, metric=metric)
+    if cells.empty:
+        return ""
+    style = CellStyle("**{}**", intervals, differences)
+    return markdown_table(["category", *layout.experiments], grid(cells, layout.experiments, style))
+
+
+def overview(
+    measured: pd.DataFrame, others: pd.DataFrame, dataset: str, metrics: Sequence[str]
+) -> str:
+    """Return a Markdown table of averages: each experiment, its paper and its reproductions.
+
+    Returns "" if nothing was published for the data set's experiments.
+    """
+    others = others[(others["dataset"] == dataset) & others["metric"].isin(metrics)]
+    shown = [metric for metric in metrics if (others["metric"] == metric).any()]
+    last = select(measured, dataset=dataset)
+    last = select(last, scope="average" if "average" in set(last["scope"]) else "category")
+    style = CellStyle(differences=True)
+    lines = []
+    for experiment, of_experiment in others.groupby("experiment", sort=False):
+        mine = {each.metric: each for each in select(last, experiment=experiment).itertuples()}
+        cells = [_cell(mine[each], style) if each in mine else NOT_MEASURED for each in shown]
+        lines.append([str(experiment), "**ours**", *cells])
+        theirs = of_experiment[of_experiment["category"].isin(last["category"])]
+        for (name, kind), rows in theirs.groupby(["name", "kind"], sort=False):
+            by_metric = rows.set_index("metric")["theirs"].reindex(shown)
+            author = "paper" if kind == published.PAPER else str(name)
+            lines.append(["", author, *map(percent, by_metric)])
+    if not lines:
+        return ""
+    header = ["experiment", "by", *(SHORT_TITLES[metric] for metric in shown)]
+    return markdown_table(header, lines, left=(0, 1))
+
+
+def comparison(
+    measured: pd.DataFrame, others: pd.DataFrame, dataset: str, metric: str, experiment: str
+) -> str:
+    """Return a Markdown table of categories: an experiment, its paper and its reproductions.
+
+    Returns "" if the metric was never published.
+    """
+    cells = select(measured, dataset=dataset, metric=metric, experiment=experiment)
+    publications = select(others, dataset=dataset, metric=metric, experiment=experiment)
+    if publications.empty:
+        return ""
+    header, columns = ["category", "ours"], []
+    for (name, kind), theirs in publications.groupby(["name", "kind"], sort=False):
+        columns.append(
+            [
+                percent(row.theirs) + _incomplete(row.averaged, of)
+                for row, of in zip(theirs.itertuples(), cells["of"], strict=True)
+            ]
+        )
+        header.append("paper" if kind == published.PAPER else str(name))
+        if kind == published.PAPER:
+            header.append("difference")
+            columns.append([signed(each) for each in theirs["difference"]])
+    ours = grid(cells, [experiment], CellStyle())
+    return markdown_table(
+        header, [[*row, *rest] for row, *rest in zip(ours, *columns, strict=True)]
+    )
+
+
+def image_counts(counts: pd.DataFrame, dataset: str) -> str:
+    """Return a Markdown table of a data set's images; ``counts`` as ``counts.images``."""
+    lines = []
+    for each in by_category(select(counts, dataset=dataset)):
+        kinds = ", ".join(f"{defect} {images}" for defect, images in each.pop("kinds").items())
+        lines.append([*map(str, each.values()), kinds])
+    header = ["category", "train", "test good", "test defective", "with mask", "kinds of defect"]
+    return markdown_table(header, lines, left=(0, len(header) - 1))
+
+
+def document(
+    measured: pd.DataFrame,
+    layout: Layout,
+    *,
+    selected: Sequence[str] = tuple(TITLES),
+    full: bool = False,
+    counts: pd.DataFrame | None = None,
+    remarks: Sequence[str] = (),
+    heading: str = "##",
+) -> str:
+    """Return Markdown with a table for each data set and selected metric.
+
+    Args:
+        measured: as ``tables.summarise``.
+        layout: what to show.
+        selected: metrics to show.
+        full: whether to show confidence intervals and every published value, instead of only the
+            difference to the paper.
+        counts: as ``counts.images``, to show the numbers of images.
+        remarks: warnings about the images, one sentence each.
+        heading: Markdown level of the first heading.
+    """
+    others = beside(measured, layout)
+    parts, notes = [], []
+    for dataset in dict.fromkeys(measured["dataset"]):
+        parts += _dataset_tables(measured, dataset, layout, selected, full, heading)
+        if text := overview(measured, others, dataset, selected):
+            categories = measured.loc[measured["dataset"] == dataset, "category"].unique()
+            what = "averages" if AVERAGE in categories else categories[0]
+            parts.append(
+                f"{heading} Comparison with published results: {dataset}, {what}\n\n{text}"
+            )
+            notes += _published_notes(measured, layout, dataset, selected)
+        for metric in selected if full else ():
+            for experiment in layout.published:
+                if text := comparison(measured, others, dataset, metric, experiment):
+                    title = f"{heading}# {experiment} and published results"
+                    parts.append(f"{title}: {TITLES[metric]}, {dataset}\n\n{text}")
+    for dataset in () if counts is None else dict.fromkeys(counts["dataset"]):
+        parts.append(f"{heading} Images: {dataset}\n\n{image_counts(counts, dataset)}")
+    explained = ["Percent; the best value of each row is bold."]
+    explained += _explanations(measured, selected, full)
+    if len(others):
+        explained.append("Published values: `resources/published.csv`, each with its source.")
+    explained += [f"{name}: {note}." for name, note in layout.notes.items()]
+    of_images = "\n".join(f"- {remark}" for remark in dict.fromkeys(remarks))
+    closing = [of_images, " ".join(explained), " ".join(dict.fromkeys(notes))]
+    return "\n\n".join([*parts, *filter(None, closing)]) + "\n"
+
+
+def _dataset_tables(
+    measured: pd.DataFrame,
+    dataset: str,
+    layout: Layout,
+    selected: Sequence[str],
+    full: bool,
+    heading: str,
+) -> Iterator[str]:
+    """Return the table of each metric, each with its heading."""
+    missing = False
+    for metric in selected:
+        text = table(measured, dataset, metric, layout, intervals=full, differences=not full)
+        if text:
+            yield f"{heading} {TITLES[metric]}: {dataset}\n\n{text}"
+        missing |= not text
+    if missing:
+        yield f"{dataset} has no ground truth masks: image-level metrics only."
+
+
+def _explanations(measured: pd.DataFrame, selected: Sequence[str], full: bool) -> Iterator[str]:
+    """Explain the parts of a cell."""
+    shown = measured[measured["metric"].isin(selected)]
+    if (seeds := shown["seeds"].max()) > 1:
+        yield f"Means ± sample standard deviations over {seeds} seeds."
+    if full and shown["ci_low"].notna().any():
+        yield "In brackets: confidence intervals over images."
+    if not full and shown["difference"].notna().any():
+        yield "In parentheses: the difference to the paper's value."
+
+
+def _published_notes(
+    measured: pd.DataFrame, layout: Layout, dataset: str, selected: Sequence[str]
+) -> Iterator[str]:
+    """Name printed averages that differ from the mean of their categories or have no categories."""
+    here = set(select(measured, dataset=dataset, scope="category")["category"])
+    for result in dict.fromkeys(layout.published.values()):
+        for metric in selected:
+            title = SHORT_TITLES[metric]
+            for other in published.publications(layout.compared[dataset], result, metric):
+                if other.only_average:
+                    yield (
+                        f"{other.label} gives {title} only as an average over all "
+                        f"{len(other.everything)} categories: {other.printed:.1f}."
+                    )
+                elif other.printed is not None and here == other.everything:
+                    computed = round(fmean(other.values.values()), 1)
+                    if abs(computed - other.printed) > 0.05:
+                        yield (
+                            f"{other.label} prints an average {title} of {other.printed:.1f}; "
+                            f"the mean of its categories, shown here, is {computed:.1f}."
+                        )
