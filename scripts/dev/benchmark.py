@@ -109,12 +109,12 @@ faster.
 """
 
 CLOSING = """\
-The result depends on the processor. On this AMD processor, faiss computes its matrix products as
-fast as torch, and its flat search is up to a quarter faster than ours. On an Intel Xeon it took
-four to six times as long ([an earlier run, as CSV](benchmark_xeon.csv)).
+The comparison depends on the processor. On an AMD EPYC, faiss computes its matrix products as fast
+as torch, and its flat search is up to a quarter faster than ours. On an Intel Xeon its search took
+four to six times as long as ours ([an earlier run](benchmark_xeon.csv)).
 
-How long each stage of your own run takes is in `results/tables/runtime.md`. The same code runs on a
-GPU. It has not been measured there, and results on a GPU have not been compared with those on a CPU.
+The time of each stage in a run of your own is in `results/tables/runtime.md`. The same code runs on
+a GPU, but it has not been measured there, nor have its results been compared with those of a CPU.
 """
 
 
@@ -152,7 +152,9 @@ def main() -> None:
     output = given.output or Path("results/benchmark" if given.small else "docs/benchmark")
     table, markdown = output.with_suffix(".csv"), output.with_suffix(".md")
     setting = {"small": str(given.small), "threads": str(given.threads), "machine": machine()}
-    rows = [row for row in read_csv(table) if row["case"] in CASES and setting.items() <= row.items()]
+    rows = [
+        row for row in read_csv(table) if row["case"] in CASES and setting.items() <= row.items()
+    ]
     for name in given.case or CASES:
         found = [row | setting for row in measure_case(name, given)]
         rows = [row for row in rows if row["case"] != name] + found

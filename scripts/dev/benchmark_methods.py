@@ -244,5 +244,3 @@ def padim_anomalib(data: dict[str, Any], side: int | None = None) -> float:
             image_size=data["test"].input_size,
         )
     return 1
-
-

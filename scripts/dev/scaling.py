@@ -1,27 +1,24 @@
-"""Time and peak memory of every stage against the number of images and the resolution.
+"""Time and peak memory of every stage by number of training images and by image size.
 
     python scripts/dev/scaling.py                  60, 200, 400, 2,000 images; 224, 320, 448 pixels
     python scripts/dev/scaling.py --images 60 200  other numbers
 
-Each stage runs in a process of its own, on drawn images repeated as often as needed and a
-ResNet-18; test images are always the same 16. Writes a CSV and a plot.
+Each stage runs in a process of its own, with a ResNet-18, on drawn images that are repeated to the
+number required. The test images are always the same 16. Writes a CSV file and a plot.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmark import machine, memory
+from measure import machine, memory_mb, run_child, write_csv
 
 from indad.core import atomic
 
@@ -48,7 +45,7 @@ STAGES = ["decode", "extract", *(f"{step} {name}" for name in METHODS for step i
 
 
 def table(folder: Path, count: int) -> Any:
-    """Return a manifest of ``count`` training images, repeating those there are."""
+    """Return a manifest of ``count`` training images, repeated as often as necessary."""
     import pandas as pd
 
     from indad.data import manifest
@@ -61,7 +58,7 @@ def table(folder: Path, count: int) -> Any:
 
 
 def run_stage(folder: Path, scratch: Path, count: int, side: int, stage: str) -> Callable[[], None]:
-    """Prepare a stage: import what it needs, and return what is to be measured."""
+    """Import and read what a stage needs; return the function whose run is measured."""
     from indad import methods
     from indad.data import decode
     from indad.data.images import Geometry
@@ -98,15 +95,28 @@ def measure(folder: Path, scratch: Path, count: int, side: int, stage: str) -> d
 
     torch.set_num_threads(os.cpu_count() or 1)
     run = run_stage(folder, scratch, count, side, stage)
-    before = memory("VmRSS")
+    before = memory_mb("VmRSS")
     started = time.perf_counter()
     run()
     seconds = time.perf_counter() - started
-    return {"seconds": round(seconds, 2), "peak_mb": round(memory("VmHWM") - before)}
+    return {"seconds": round(seconds, 2), "peak_mb": round(memory_mb("VmHWM") - before)}
+
+
+def panel(axis: Any, rows: list[dict[str, Any]], key: str, value: str) -> None:
+    """Draw one line for each stage: ``value`` by ``key``, both logarithmic."""
+    for stage in STAGES:
+        points = [(each[key], each[value]) for each in rows if each["stage"] == stage]
+        line = {"fit": "--", "score": ":"}.get(stage.partition(" ")[0], "-")
+        axis.plot(*zip(*points, strict=True), line, marker="o", markersize=4, label=stage)
+    axis.set(xscale="log", yscale="log")
+    ticks = sorted({each[key] for each in rows})
+    axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axis.minorticks_off()
+    axis.grid(alpha=0.3)
 
 
 def plot(rows: list[dict[str, Any]], output: Path) -> None:
-    """Draw seconds and memory against images and against pixels, one line a stage."""
+    """Draw seconds and memory by number of images and by image size, one line for each stage."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -127,21 +137,28 @@ def plot(rows: list[dict[str, Any]], output: Path) -> None:
     figure, axes = plt.subplots(2, 2, figsize=(10, 7), sharey="row", layout="constrained")
     for column, (key, label, chosen) in enumerate(views):
         for row, (value, unit) in enumerate((("seconds", "seconds"), ("peak_mb", "peak MB"))):
-            axis = axes[row][column]
-            for stage in STAGES:
-                points = [(each[key], each[value]) for each in chosen if each["stage"] == stage]
-                step = stage.partition(" ")[0]
-                style = {"fit": "--", "score": ":"}.get(step, "-")
-                axis.plot(*zip(*points, strict=True), style, marker="o", markersize=4, label=stage)
-            axis.set(xscale="log", yscale="log", xlabel=label, ylabel=unit)
-            ticks = sorted({each[key] for each in chosen})
-            axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
-            axis.minorticks_off()
-            axis.grid(alpha=0.3)
+            panel(axes[row][column], chosen, key, value)
+            axes[row][column].set(xlabel=label, ylabel=unit)
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
     with atomic.replacing(output) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
+
+
+def measure_all(points: list[tuple[int, int]], drawn: int) -> list[dict[str, Any]]:
+    """Measure all stages at each number of images and image size, each in a new process."""
+    from indad.data.synthetic import draw_category
+
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "wood"
+        draw_category(folder, "wood", train=drawn, good=TEST // 2, per_defect=TEST // 2, size=512)
+        for count, side in points:
+            for stage in STAGES:
+                found = run_child(__file__, str(folder), scratch, str(count), str(side), stage)
+                rows.append({"stage": stage, "images": count, "side": side} | found)
+                print(rows[-1], flush=True)
+    return rows
 
 
 def main() -> None:
@@ -157,35 +174,11 @@ def main() -> None:
         folder, scratch, count, side, stage = given.child
         print(json.dumps(measure(Path(folder), Path(scratch), int(count), int(side), stage)))
         return
-
-    from indad.data.synthetic import draw_category
-
     points = [(count, given.sides[0]) for count in given.images]
     points += [(given.images[min(1, len(given.images) - 1)], side) for side in given.sides[1:]]
-    rows = []
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "wood"
-        drawn = min(DRAWN, *given.images)
-        draw_category(folder, "wood", train=drawn, good=TEST // 2, per_defect=TEST // 2, size=512)
-        for count, side in points:
-            for stage in STAGES:
-                command = [sys.executable, __file__, "--child", str(folder), scratch]
-                done = subprocess.run(
-                    [*command, str(count), str(side), stage], capture_output=True, text=True
-                )
-                if done.returncode:
-                    raise SystemExit(f"{stage}, {count} images: failed\n{done.stderr[-2000:]}")
-                result = json.loads(done.stdout.splitlines()[-1])
-                rows.append({"stage": stage, "images": count, "side": side} | result)
-                print(rows[-1], flush=True)
-    given.output.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        atomic.replacing(given.output.with_suffix(".csv")) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.DictWriter(file, [*rows[0], "machine"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(row | {"machine": machine()} for row in rows)
+    rows = measure_all(points, drawn=min(DRAWN, *given.images))
+    name = machine()
+    write_csv(given.output.with_suffix(".csv"), [row | {"machine": name} for row in rows])
     plot(rows, given.output.with_suffix(".png"))
 
 

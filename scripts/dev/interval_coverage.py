@@ -1,21 +1,21 @@
-"""How often the intervals of the metrics contain the truth, by simulation.
+"""How often the confidence intervals of the metrics contain the true value, by simulation.
 
-    python scripts/dev/coverage.py            all of it: about three minutes on one core
-    python scripts/dev/coverage.py --small    a quick look
+    python scripts/dev/interval_coverage.py            everything: about three minutes on one core
+    python scripts/dev/interval_coverage.py --small    fewer simulations
 
-Image scores are drawn from two normal distributions whose AUROC is known; anomaly maps are made of
-noise, with defects of random size, number and contrast, and their true values are those of a very
-large sample. Test sets are as large as small and large MVTec AD categories. Beside indad's
-intervals stand the two of a plain bootstrap, percentile and BCa (Efron 1987), from the same
-resamples; and for two experiments that are equally good, how often a difference is claimed. Writes
-a CSV and a page.
+Image scores are drawn from two normal distributions whose AUROC is known. Anomaly maps consist of
+noise and defects of random size, number and contrast; their true metrics are those of a very large
+sample. The test sets have the sizes of small and large MVTec AD categories. For comparison, the
+percentile and the BCa interval (Efron 1987) of a plain bootstrap are computed from the same
+resamples. A second study counts how often two equally good experiments are called different. Writes
+a CSV file and a Markdown page.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from indad.evaluation import bootstrap, comparison, evaluate, metrics
 from indad.evaluation.resamples import Resamples
 
 LEVEL = 0.95
-#: Good and defective test images; the last four as MVTec AD's toothbrush, bottle, pill and screw.
+#: Good and defective test images; the last four are MVTec AD's toothbrush, bottle, pill, screw.
 SIZES = ((3, 8), (12, 30), (20, 63), (26, 141), (41, 119))
 AUROCS = (0.75, 0.9, 0.97, 0.995, 0.9995)
 #: Mean contrast of the defects and its standard deviation between defects.
@@ -44,7 +44,7 @@ TITLES = {
 
 
 def image_truth(auroc: float, good: int, defective: int) -> dict[str, float]:
-    """Return the metrics that infinitely many images in these proportions would have."""
+    """Return the metrics of infinitely many images in these proportions."""
     shift = ndtri(auroc) * np.sqrt(2)
     threshold = np.linspace(shift + 9, -9, 200_001)
     recall, fp = ndtr(shift - threshold), good * ndtr(-threshold)
@@ -56,13 +56,14 @@ def image_truth(auroc: float, good: int, defective: int) -> dict[str, float]:
 
 
 def image_scores(rng: np.random.Generator, auroc: float, labels: np.ndarray) -> np.ndarray:
+    """Draw one score per image."""
     return rng.normal(size=len(labels)) + labels * ndtri(auroc) * np.sqrt(2)
 
 
 def maps(
     rng: np.random.Generator, labels: np.ndarray, contrast: float, spread: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw anomaly maps and masks ``(N, SIDE, SIDE)``: images differ in level, defects in all."""
+    """Draw anomaly maps and masks ``(N, SIDE, SIDE)``: the level of each image is random too."""
     shape = (len(labels), SIDE, SIDE)
     drawn = rng.normal(size=shape) + 0.5 * rng.normal(size=(len(labels), 1, 1))
     masks = np.zeros(shape, bool)
@@ -97,7 +98,7 @@ def plain_intervals(
 
 
 class Cell:
-    """Counts how often intervals miss."""
+    """Counts how often the intervals of one simulated case miss the true value."""
 
     def __init__(self) -> None:
         self.rows: dict[tuple[str, str], list[tuple[bool, bool, float]]] = {}
@@ -130,7 +131,13 @@ def simulate(
     count: int,
     resamples: int,
 ) -> Iterator[dict[str, Any]]:
-    """Draw ``count`` test sets of one kind: an AUROC of images, or contrast and spread of maps."""
+    """Draw ``count`` test sets and compare their intervals with the true metrics.
+
+    Args:
+        labels: 0 good, 1 defective, of each test image.
+        truth: true value by metric.
+        kind: ``(auroc,)`` for image scores, or ``(contrast, spread)`` for anomaly maps.
+    """
     cell = Cell()
     one_out = 1 - np.eye(len(labels))
     for number in range(count):
@@ -160,7 +167,7 @@ def simulate(
 def claims(
     rng: np.random.Generator, labels: np.ndarray, auroc: float, *, count: int, resamples: int
 ) -> Iterator[dict[str, Any]]:
-    """Compare two equally good experiments, whose scores are correlated as on the same images."""
+    """Compare two equally good experiments with correlated scores on the same images."""
     claimed: dict[str, list[bool]] = {}
     names = np.arange(len(labels)).astype(str)
     for number in range(count):
@@ -187,38 +194,53 @@ def claims(
         }
 
 
-def study(
-    sizes: tuple[tuple[int, int], ...], images: int, pixels: int, resamples: int
-) -> pd.DataFrame:
-    """Run all simulations: a row for each metric, size, true AUROC or contrast, and method."""
-    rows = []
+def study_maps(
+    sizes: Sequence[tuple[int, int]], count: int, resamples: int
+) -> Iterator[dict[str, Any]]:
+    """Simulate pixel metrics: a row for each metric, size, contrast and interval."""
     large = np.repeat([0, 1], 10_000)
     for number, (contrast, spread) in enumerate(CONTRASTS):
-        # The truth: of so many images that chance is far below an interval's width.
+        # A sample so large that its metrics count as the true ones.
         big = maps(np.random.default_rng([1, number]), large, contrast, spread)
         for good, defective in sizes:
-            labels = np.repeat([0, 1], [good, defective])
-            share = np.r_[0 : 10_000 * good // max(good, defective)]
-            bad = np.r_[10_000 : 10_000 + 10_000 * defective // max(good, defective)]
-            chosen = np.r_[share, bad]
+            most = max(good, defective)
+            chosen = np.r_[0 : 10_000 * good // most, 10_000 : 10_000 + 10_000 * defective // most]
             truth = metrics.pixel_metrics(big[0][chosen], big[1][chosen])
+            labels = np.repeat([0, 1], [good, defective])
             rng = np.random.default_rng([2, number, good, defective])
             kind = (contrast, spread)
-            found = simulate(rng, labels, truth, kind, count=pixels, resamples=resamples)
             keys = {"n_good": good, "n_defective": defective, "case": truth["pixel_auroc"]}
-            rows += [keys | row | {"truth": truth[row["metric"]]} for row in found]
+            for row in simulate(rng, labels, truth, kind, count=count, resamples=resamples):
+                yield keys | row | {"truth": truth[row["metric"]]}
             print(f"maps, contrast {contrast}, {good} + {defective} images", file=sys.stderr)
+
+
+def study_scores(
+    sizes: Sequence[tuple[int, int]], count: int, resamples: int
+) -> Iterator[dict[str, Any]]:
+    """Simulate image metrics and comparisons: a row for each metric, size, AUROC and interval."""
     for auroc in AUROCS:
         for good, defective in sizes:
-            labels = np.repeat([0, 1], [good, defective])
             truth = image_truth(auroc, good, defective)
+            labels = np.repeat([0, 1], [good, defective])
             rng = np.random.default_rng([3, int(auroc * 10_000), good, defective])
-            found = simulate(rng, labels, truth, (auroc,), count=images, resamples=resamples)
             keys = {"n_good": good, "n_defective": defective, "case": auroc}
-            rows += [keys | row | {"truth": truth[row["metric"]]} for row in found]
-            equal = claims(rng, labels, auroc, count=images // 2, resamples=resamples)
-            rows += [keys | row | {"truth": truth[row["metric"]]} for row in equal]
+            rows = [
+                *simulate(rng, labels, truth, (auroc,), count=count, resamples=resamples),
+                *claims(rng, labels, auroc, count=count // 2, resamples=resamples),
+            ]
+            yield from (keys | row | {"truth": truth[row["metric"]]} for row in rows)
             print(f"scores, AUROC {auroc}, {good} + {defective} images", file=sys.stderr)
+
+
+def study(
+    sizes: Sequence[tuple[int, int]], *, images: int, pixels: int, resamples: int
+) -> pd.DataFrame:
+    """Run all simulations: ``images`` and ``pixels`` test sets for each case."""
+    rows = [
+        *study_maps(sizes, pixels, resamples),
+        *study_scores(sizes, images, resamples),
+    ]
     columns = [
         "metric", "n_good", "n_defective", "case", "truth", "method", "coverage", "truth_below",
         "truth_above", "mean_width", "simulations",
@@ -226,85 +248,107 @@ def study(
     return pd.DataFrame(rows)[columns]
 
 
+# -- the page -------------------------------------------------------------------------------------
+
+PAGE = """\
+# How reliable the confidence intervals are
+
+Share of simulated test sets whose nominal 95 % interval contains the true value, in percent. In
+parentheses: the mean width of the interval in percentage points. Made by
+`python scripts/dev/interval_coverage.py`, whose docstring describes the simulation. All figures:
+[coverage.csv](coverage.csv).
+
+{images}
+
+{pixels}
+
+The intervals of image metrics are rather too wide. Those of pixel AUROC and AUPRO are too narrow
+if the test set is small and nearly all defects are found: then a missed defect accounts for most of
+the loss, and a small test set often contains none.
+
+## Compared with a plain bootstrap
+
+Mean over all cases, and the worst case. A percentile or BCa interval of perfect scores has zero
+width, so it misses every true value below 100 %. The closer the true value is to 100 %, the more
+often this happens.
+
+{bootstrap}
+
+## False claims of a difference
+
+Two experiments of the same true quality, with scores correlated at 0.5: share of test sets with
+p < 0.05, in percent. The nominal share is 5.
+
+{claims}
+
+Simulated test sets for each cell: {n_images} for images, {n_maps} for maps, {n_claims} for
+differences.
+"""
+
+
 def page(table: pd.DataFrame) -> str:
-    """Return the study as markdown."""
-    parts = [
-        "# How far the intervals can be trusted",
-        "Share of simulated test sets whose nominal 95 % interval holds the true value, in "
-        "percent, and in brackets the mean width of the interval in percentage points. Made "
-        "by `python scripts/dev/coverage.py`, which says how; all figures: "
-        "[coverage.csv](coverage.csv).",
-    ]
-    own = table[table["method"] == "indad"]
-    for group, case in ((metrics.IMAGE_METRICS, "AUROC"), (metrics.PIXEL_METRICS, "pixel AUROC")):
-        rows = own[own["metric"].isin(group)]
-        cases = sorted(rows["case"].unique())
-        # A contrast's pixel AUROC differs in the last digits with the share of good images.
-        labels = dict.fromkeys(f"{100 * each:.4g}" for each in _merge(cases))
-        body = []
-        for (metric, good, defective), cell in rows.groupby(
-            ["metric", "n_good", "n_defective"], sort=False
-        ):
-            shown = cell.sort_values("case")
-            values = [
-                f"{100 * r.coverage:.0f} ({100 * r.mean_width:.1f})" for r in shown.itertuples()
-            ]
-            body.append([TITLES[metric], f"{good} / {defective}", *values])
-        body.sort(key=lambda line: list(TITLES.values()).index(line[0]))
-        headers = ["metric", "good / defective", *(f"true {case} {each}" for each in labels)]
-        parts.append(_table(body, headers))
-    parts.append(
-        "Intervals of image metrics err on the wide side. Those of pixel AUROC and AUPRO are too "
-        "narrow where few images are tested and nearly all defects are found: a defect that is "
-        "missed counts for most of the loss, and a small test set holds none of that kind."
-    )
-    parts.append(
-        "## Beside a plain bootstrap\n\nMean over all cases, and the worst case. A percentile or "
-        "BCa interval of perfect scores has no width, so it misses every true value below 100 %: "
-        "the closer to perfect, the more often."
-    )
-    methods = table[table["method"].isin(["indad", "percentile", "BCa"])]
-    pivot = methods.pivot_table(
-        index="metric", columns="method", values="coverage", aggfunc=["mean", "min"]
-    )
-    body = [
-        [
-            TITLES[metric],
-            *(
-                f"{100 * pivot.loc[metric, ('mean', m)]:.0f} "
-                f"(worst {100 * pivot.loc[metric, ('min', m)]:.0f})"
-                for m in ("indad", "BCa", "percentile")
-            ),
-        ]
-        for metric in TITLES
-    ]
-    parts.append(_table(body, ["metric", "indad", "BCa", "percentile"]))
-    parts.append(
-        "## Differences claimed between equals\n\nTwo experiments of the same true quality, scores "
-        "correlated at 0.5: share of test sets on which p < 0.05, in percent, nominally 5."
-    )
-    equal = table[table["method"] == "difference claimed"]
-    body = []
-    for (metric, good, defective), cell in equal.groupby(
-        ["metric", "n_good", "n_defective"], sort=False
-    ):
-        shown = cell.sort_values("case")["coverage"]
-        body.append(
-            [TITLES[metric], f"{good} / {defective}", *(f"{100 * (1 - c):.0f}" for c in shown)]
-        )
-    body.sort(key=lambda line: list(TITLES.values()).index(line[0]))
-    headers = [f"true AUROC {100 * each:.4g}" for each in sorted(equal["case"].unique())]
-    parts.append(_table(body, ["metric", "good / defective", *headers]))
+    """Return the study as Markdown."""
     counts = table.groupby("method")["simulations"]
-    parts.append(
-        f"{counts.max()['indad']} simulated test sets a cell for images, "
-        f"{counts.min()['indad']} for maps, {counts.max()['difference claimed']} for differences."
+    return PAGE.format(
+        images=coverage_table(table, metrics.IMAGE_METRICS, "AUROC"),
+        pixels=coverage_table(table, metrics.PIXEL_METRICS, "pixel AUROC"),
+        bootstrap=bootstrap_table(table),
+        claims=claims_table(table),
+        n_images=counts.max()["indad"],
+        n_maps=counts.min()["indad"],
+        n_claims=counts.max()["difference claimed"],
     )
-    return "\n\n".join(parts) + "\n"
+
+
+def coverage_table(table: pd.DataFrame, names: Sequence[str], case: str) -> str:
+    """Return coverage and width of indad's intervals by metric, test set size and true value."""
+    rows = table[(table["method"] == "indad") & table["metric"].isin(names)]
+    labels = dict.fromkeys(f"{100 * each:.4g}" for each in _merge(sorted(rows["case"].unique())))
+
+    def cells(case: pd.DataFrame) -> list[str]:
+        return [f"{100 * r.coverage:.0f} ({100 * r.mean_width:.1f})" for r in case.itertuples()]
+
+    return _by_size(rows, cells, [f"true {case} {each}" for each in labels])
+
+
+def claims_table(table: pd.DataFrame) -> str:
+    """Return how often a difference between equally good experiments is claimed."""
+    rows = table[table["method"] == "difference claimed"]
+    headers = [f"true AUROC {100 * each:.4g}" for each in sorted(rows["case"].unique())]
+    return _by_size(rows, lambda case: [f"{100 * (1 - c):.0f}" for c in case["coverage"]], headers)
+
+
+def bootstrap_table(table: pd.DataFrame) -> str:
+    """Return mean and worst coverage of indad's and of the plain bootstrap's intervals."""
+    names = ["indad", "BCa", "percentile"]
+    found = table.groupby(["metric", "method"])["coverage"].agg(["mean", "min"])
+
+    def cell(metric: str, method: str) -> str:
+        mean, worst = 100 * found.loc[(metric, method)]
+        return f"{mean:.0f} (worst {worst:.0f})"
+
+    body = [[title, *(cell(metric, name) for name in names)] for metric, title in TITLES.items()]
+    return _table(body, ["metric", *names])
+
+
+def _by_size(
+    rows: pd.DataFrame, cells: Callable[[pd.DataFrame], list[str]], headers: list[str]
+) -> str:
+    """Return a table with a row for each metric and test set size, a column for each case."""
+    groups = rows.groupby(["metric", "n_good", "n_defective"], sort=False)
+    body = [
+        [TITLES[metric], f"{good} / {defective}", *cells(group.sort_values("case"))]
+        for (metric, good, defective), group in groups
+    ]
+    body.sort(key=lambda line: list(TITLES.values()).index(line[0]))
+    return _table(body, ["metric", "good / defective", *headers])
 
 
 def _merge(cases: list[float]) -> list[float]:
-    """Take cases that differ by less than a hundredth as one."""
+    """Merge cases that differ by little.
+
+    The pixel AUROC of one contrast differs in the last digits with the share of good images.
+    """
     merged: list[float] = []
     for each in cases:
         if not merged or each - merged[-1] > (0.01 if each < 0.99 else 0.002):
@@ -322,24 +366,24 @@ def _table(body: list[list[str]], headers: list[str]) -> str:
     )
 
 
-def main() -> int:
+def main() -> None:
     parse = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parse.add_argument("--small", action="store_true", help="a quick look: fewer simulations")
+    parse.add_argument("--small", action="store_true", help="fewer simulations")
     parse.add_argument(
-        "--output",
-        type=Path,
-        default=Path(__file__).resolve().parent.parent.parent / "docs/coverage",
-        help="where to write, without a suffix (default: docs/coverage)",
-    )
+        "--output", type=Path, default=Path("docs/coverage"), metavar="PREFIX",
+        help="where to write, without suffix (default: %(default)s)",
+    )  # fmt: skip
     given = parse.parse_args()
-    settings = (SIZES[1:3], 40, 10, 200) if given.small else (SIZES, 400, 120, 300)
-    table = study(*settings)
-    with atomic.replacing(given.output.with_suffix(".csv")) as temporary:
+    if given.small:
+        table = study(SIZES[1:3], images=40, pixels=10, resamples=200)
+    else:
+        table = study(SIZES, images=400, pixels=120, resamples=300)
+    file = given.output.with_suffix(".csv")
+    with atomic.replacing(file) as temporary:
         table.to_csv(temporary, index=False, float_format="%.4g", lineterminator="\n")
-    rounded = pd.read_csv(given.output.with_suffix(".csv"))  # so that the page is the file's
-    atomic.write_text(given.output.with_suffix(".md"), page(rounded))
-    return 0
+    # Read back, so that the page shows the rounded values of the file.
+    atomic.write_text(given.output.with_suffix(".md"), page(pd.read_csv(file)))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
