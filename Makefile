@@ -6,28 +6,31 @@ BIN := $(VENV)/bin
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 QUICKSTART ?= config/quickstart.yaml
 UV_VERSION := 0.13.9
+UV := $(BIN)/uv pip install --python $(BIN)/python --system-certs
+PIP := $(BIN)/python -m pip install --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-fast lint format readme figures benchmark lock clean
+.PHONY: help setup quickstart test test-fast lint format readme rulegraph figures benchmark lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-# uv installs the exact pins several times faster than pip; where it cannot (a package index that
-# only pip is set up for), pip installs the same pins. Compiled here once, in parallel: every job
-# imports torch, which takes twice as long uncompiled where Python may not write bytecode itself.
-$(VENV)/.ready: requirements.lock
+# uv installs the locked versions several times faster than pip. If uv fails (a package index that
+# only pip is configured for), pip installs the same versions. Bytecode is compiled here once, in
+# parallel: every job imports torch, which takes twice as long without it.
+# The project itself is installed in editable mode: `import indad` and the command `indad` use the
+# files of this folder.
+$(VENV)/.ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "indad needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	@echo "Setting up $(VENV) (once, about a minute and 6 GB: torch comes with CUDA) ..."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION) 
-	$(BIN)/uv pip install --python $(BIN)/python --system-certs --compile-bytecode \
-		-r requirements.lock \
-		|| { echo "uv could not install; trying pip with the same pins"; \
-		     $(BIN)/python -m pip install --disable-pip-version-check -r requirements.lock; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(UV) --compile-bytecode -r requirements.lock && $(UV) --no-deps -e . \
+		|| { echo "uv could not install; trying pip with the same versions"; \
+		     $(PIP) -r requirements.lock && $(PIP) --no-deps -e .; }
 	@touch $@
 
-setup: $(VENV)/.ready  ## make the environment in .venv from requirements.lock
+setup: $(VENV)/.ready  ## make the environment in .venv from requirements.lock, with indad in it
 
 quickstart: $(VENV)/.ready  ## run all three methods on real photos and drawn textures
 	@$(BIN)/python scripts/run.py all --configfile $(QUICKSTART) --cores $(CORES)
@@ -39,9 +42,10 @@ test: $(VENV)/.ready  ## run every check: lint, all tests, a real small workflow
 test-fast: $(VENV)/.ready  ## run the quick tests only
 	$(BIN)/python -m pytest -m "not slow"
 
-lint: $(VENV)/.ready  ## check style and the workflow
+lint: $(VENV)/.ready  ## check style, the direction of imports, and the workflow
 	$(BIN)/ruff check scripts tests
 	$(BIN)/ruff format --check scripts tests
+	PYTHONPATH=scripts $(BIN)/lint-imports --no-cache
 	$(BIN)/snakefmt --check workflow
 	$(BIN)/snakemake --lint
 
@@ -53,17 +57,19 @@ format: $(VENV)/.ready  ## rewrite the code in the project's style
 readme: $(VENV)/.ready  ## rewrite the README's quickstart tables from its results
 	$(BIN)/snakemake readme --configfile $(QUICKSTART) --cores $(CORES)
 
-figures: $(VENV)/.ready  ## redraw the schematics and pictures in docs/ (maps: from finished runs)
+rulegraph: $(VENV)/.ready  ## rewrite the README's graph of the rules
+	$(BIN)/python scripts/dev/rule_graph.py
+
+figures: $(VENV)/.ready  ## redraw the schematics and example maps in docs/ (maps: from finished runs)
 	$(BIN)/python scripts/dev/schematics.py
-	$(BIN)/python scripts/dev/rulegraph.py
 	$(BIN)/python scripts/dev/example_maps.py $(if $(RUNS),--run $(RUNS))
 
-benchmark: $(VENV)/.ready  ## measure speed and memory beside other implementations
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --system-certs -c requirements.lock \
-		"anomalib==2.7.*" faiss-cpu || echo "peers not installed: measuring without them"
+benchmark: $(VENV)/.ready  ## compare speed and memory with other implementations
+	$(UV) --quiet -c requirements.lock "anomalib==2.7.*" faiss-cpu \
+		|| echo "anomalib and faiss could not be installed: measuring without them"
 	$(BIN)/python scripts/dev/benchmark.py $(BENCHMARK)
 
-lock: $(VENV)/.ready  ## resolve pyproject.toml into requirements.lock anew
+lock: $(VENV)/.ready  ## resolve pyproject.toml into requirements.lock
 	$(BIN)/uv pip compile --universal --python-version 3.11 --system-certs --no-emit-index-url \
 		--no-annotate --no-header --extra quickstart --extra slurm --extra dev pyproject.toml -o requirements.lock
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -207,38 +206,3 @@ def test_published_timings_are_sourced_and_of_known_results():
         assert each.value > 0
         assert "arXiv:" in each.source
         assert all([each.by, each.hardware, each.settings])
-
-
-def run_tool(command: list[str]) -> None:
-    """Run a developer tool as after `make setup`, which installs the library."""
-    variables = os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
-    subprocess.run(command, check=True, capture_output=True, env=variables)
-
-
-@pytest.mark.slow
-def test_the_benchmark_measures(tmp_path):
-    """That it runs and writes what it says; the figures themselves are no test's business."""
-    import pandas as pd
-
-    command = [sys.executable, str(ROOT / "scripts/dev/benchmark.py"), "--small", "--runs", "1"]
-    command += ["--case", "coreset", "--output", str(tmp_path / "speed")]
-    run_tool(command)
-    table = pd.read_csv(tmp_path / "speed.csv").set_index("contender")
-    assert {"indad", "matrix products", "plain loop (scaled)"} <= set(table.index)
-    assert (table["seconds"] > 0).all()
-    assert table.loc["indad", "times_indad"] == 1
-    assert "Reduced sizes (`--small`)" in (tmp_path / "speed.md").read_text()
-
-
-@pytest.mark.slow
-def test_scaling_is_measured_and_drawn(tmp_path):
-    import pandas as pd
-    from PIL import Image
-
-    command = [sys.executable, str(ROOT / "scripts/dev/scaling.py"), "--images", "4", "6"]
-    command += ["--sides", "64", "96", "--output", str(tmp_path / "scaling")]
-    run_tool(command)
-    table = pd.read_csv(tmp_path / "scaling.csv")
-    assert (table.groupby("stage").size() == 3).all()
-    assert (table["seconds"] >= 0).all()
-    assert min(Image.open(tmp_path / "scaling.png").size) > 500

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import math
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from itertools import pairwise
 
@@ -146,26 +144,6 @@ def test_profiles_are_documented_and_known_to_snakemake(name):
     groups = {each.partition("=")[0] for each in profile.get("group-components", [])}
     used = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
     assert all(f'"{group}"' in used for group in groups)
-
-
-@pytest.mark.slow
-def test_scale_is_measured_and_written(tmp_path):
-    """That it runs and writes what it says; the figures themselves are no test's business."""
-    command = [
-        sys.executable,
-        str(ROOT / "scripts/dev/scale.py"),
-        "--small",
-        "--docs",
-        str(tmp_path),
-    ]
-    subprocess.run(command, check=True, capture_output=True)
-    text = (tmp_path / "scale.md").read_text()
-    (jobs,) = re.findall(r"15 x 1 x 2 x 1, nothing made yet +\| (\d+) ", text)
-    # Of each category: download, index, decode, extract, one fit (both coresets are prefixes of
-    # one), two scores and evaluations, pictures, figures.
-    assert int(jobs) >= 15 * 11
-    assert re.search(r"all made before +\| \d+ ", text)
-    assert "fit PatchCore, 1 %" in text
 
 
 def test_the_documents_table_holds_what_it_is_for():

@@ -11,7 +11,6 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from dev import interval_coverage
 from indad.core.errors import StoreError
 from indad.data.ground_truth import GroundTruth
 from indad.evaluation import bootstrap, evaluate, intervals, metrics, resamples
@@ -276,17 +275,3 @@ def test_resamples_files_round_trip_and_damage_is_reported(tmp_path, rng):
     path.write_bytes(path.read_bytes()[:-500])
     with pytest.raises(StoreError, match=r"seed3\.h5: damaged: it has .* bytes instead of"):
         resamples.read(path)
-
-
-@pytest.mark.slow
-def test_intervals_cover_and_equals_are_not_told_apart():
-    """A short run of scripts/dev/interval_coverage.py: 95 % within what so few simulations can show."""
-    table = interval_coverage.study(((12, 30),), images=60, pixels=30, resamples=200)
-    own = table[table["method"] == "indad"]
-    image = own["metric"].isin(metrics.IMAGE_METRICS)
-    assert own[image]["coverage"].mean() >= 0.95
-    assert own[image]["coverage"].min() >= 0.88
-    assert own[~image]["coverage"].mean() >= 0.85
-    claimed = 1 - table[table["method"] == "difference claimed"]["coverage"]
-    assert claimed.mean() <= 0.1
-    assert "true AUROC 99.95" in interval_coverage.page(table)

@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from conftest import ROOT
+from dev import job_resources
 from indad import methods
 from indad.cli.main import main as indad
 from indad.core import checksum, provenance
@@ -102,7 +103,7 @@ def copied(finished, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("workflow")
-    done = snakemake(folder)
+    done = snakemake(folder, "--benchmark-extended")
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return folder
 
@@ -224,12 +225,10 @@ def test_a_model_scores_images_as_the_workflow_does(finished):
 
 
 def test_no_job_takes_more_memory_than_it_asks_for(finished):
-    from scale import asked_and_measured
-
-    jobs = asked_and_measured(finished / "results", finished / "config.yaml", threads=1)
+    jobs = job_resources.read_jobs(finished / "results")
     assert len(jobs) == 32  # all but those that run on the head
     for job in jobs:
-        assert job["measured"] < job["asked"] < 4 * job["measured"], job
+        assert job.measured_mb < job.asked_mb < 4 * job.measured_mb, job
 
 
 def test_a_second_run_does_nothing(finished):

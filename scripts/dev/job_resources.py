@@ -1,0 +1,99 @@
+"""Compare the memory and time that jobs ask for with what they used: docs/resources.md.
+
+    snakemake --benchmark-extended --configfile FILE ...    a finished run, for example bottle_r18
+    python scripts/dev/job_resources.py results/bottle
+
+``--benchmark-extended`` makes Snakemake write what each job asked for beside what was measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import csv
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tabulate import tabulate
+
+from indad.core import atomic
+
+#: Memory of the two Snakemake processes that start a script within a cluster's job, in MB.
+SNAKEMAKE_MB = 300
+
+
+@dataclass(frozen=True)
+class Job:
+    """A finished job: memory in MB, asked time in minutes, measured time in seconds."""
+
+    name: str
+    asked_mb: int
+    measured_mb: float
+    asked_minutes: int
+    seconds: float
+
+
+def read_jobs(results: Path) -> list[Job]:
+    """Read the benchmark files of a run; jobs that ask for no memory run on the head node.
+
+    Raises:
+        SystemExit: the run was made without ``--benchmark-extended``.
+    """
+    jobs = []
+    for path in sorted((results / "benchmarks").rglob("*.tsv")):
+        with path.open(encoding="utf-8", newline="") as file:
+            (record,) = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        if "resources" not in record:
+            sys.exit(f"{path}: has no column 'resources'; run with --benchmark-extended")
+        asked = ast.literal_eval(record["resources"])
+        if "mem_mb" not in asked or record["max_rss"] == "NA":
+            continue
+        name = path.relative_to(results / "benchmarks").with_suffix("").as_posix()
+        measured = float(record["max_rss"]) + SNAKEMAKE_MB
+        jobs.append(Job(name, asked["mem_mb"], measured, asked["runtime"], float(record["s"])))
+    return jobs
+
+
+PAGE = """\
+# Memory and time that jobs ask for
+
+Written by `python scripts/dev/job_resources.py {results}`. Measured is the peak memory of the
+script in a finished run, plus {snakemake} MB for the two Snakemake processes that start it within a
+cluster's job. The rules compute what they ask for from the size of their input. A job killed for
+memory or time is tried again with more.
+
+{table}
+"""
+
+
+def page(jobs: list[Job], results: Path) -> str:
+    """Return the comparison as Markdown."""
+    cells = [
+        [
+            job.name,
+            f"{job.asked_mb:,}",
+            f"{job.measured_mb:,.0f}",
+            f"{job.asked_mb / job.measured_mb:.1f}",
+            str(job.asked_minutes),
+            f"{job.seconds / 60:.1f}",
+        ]
+        for job in jobs
+    ]
+    headers = ["job", "asked MB", "measured MB", "ratio", "asked minutes", "measured minutes"]
+    table = tabulate(cells, headers, tablefmt="github", disable_numparse=True)
+    return PAGE.format(results=results, snakemake=SNAKEMAKE_MB, table=table)
+
+
+def main() -> None:
+    parse = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parse.add_argument("results", type=Path, help="results folder of a finished run")
+    parse.add_argument("--output", type=Path, default=Path("docs/resources.md"), metavar="FILE")
+    given = parse.parse_args()
+    atomic.write_text(given.output, page(read_jobs(given.results), given.results))
+
+
+if __name__ == "__main__":
+    main()

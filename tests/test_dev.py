@@ -1,0 +1,102 @@
+"""Developer tools: they run, and the documents show what they write."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from conftest import ROOT
+from dev import interval_coverage, job_resources, rule_graph
+from indad.evaluation import metrics
+
+
+def run_tool(name: str, *arguments: object) -> None:
+    """Run a developer tool as after `make setup`, which installs the library."""
+    variables = os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
+    command = [sys.executable, str(ROOT / "scripts/dev" / name), *map(str, arguments)]
+    subprocess.run(command, check=True, capture_output=True, env=variables)
+
+
+@pytest.mark.slow
+def test_benchmark_measures_all_installed_contenders(tmp_path):
+    output = tmp_path / "speed"
+    run_tool("benchmark.py", "--small", "--runs", 1, "--case", "coreset", "--output", output)
+    table = pd.read_csv(tmp_path / "speed.csv").set_index("contender")
+    assert {"indad", "matrix products", "plain loop (scaled)"} <= set(table.index)
+    assert (table["seconds"] > 0).all()
+    assert table.loc["indad", "times_indad"] == 1
+    assert "Reduced sizes (`--small`)" in (tmp_path / "speed.md").read_text()
+
+
+@pytest.mark.slow
+def test_scaling_measures_all_stages_and_draws_them(tmp_path):
+    output = tmp_path / "scaling"
+    run_tool("scaling.py", "--images", 4, 6, "--sides", 64, 96, "--output", output)
+    table = pd.read_csv(tmp_path / "scaling.csv")
+    assert (table.groupby("stage").size() == 3).all()
+    assert (table["seconds"] >= 0).all()
+    assert min(Image.open(tmp_path / "scaling.png").size) > 500
+
+
+@pytest.mark.slow
+def test_scale_counts_the_jobs(tmp_path):
+    run_tool("scale.py", "--small", "--output", tmp_path / "scale.md")
+    text = (tmp_path / "scale.md").read_text()
+    (jobs,) = re.findall(r"15 x 1 x 2 x 1, no product exists +\| (\d+) ", text)
+    # Of each category: download, index, decode, extract, one fit (both coresets are prefixes of
+    # one), two scores and evaluations, pictures, figures.
+    assert int(jobs) >= 15 * 11
+    assert re.search(r"all products exist +\| \d+ ", text)
+    assert "fit PatchCore, 1 %" in text
+
+
+@pytest.mark.slow
+def test_intervals_cover_the_truth_and_equals_are_not_called_different():
+    """A short simulation: 95 % within the accuracy of this few test sets."""
+    table = interval_coverage.study(((12, 30),), images=60, pixels=30, resamples=200)
+    own = table[table["method"] == "indad"]
+    image = own["metric"].isin(metrics.IMAGE_METRICS)
+    assert own[image]["coverage"].mean() >= 0.95
+    assert own[image]["coverage"].min() >= 0.88
+    assert own[~image]["coverage"].mean() >= 0.85
+    claimed = 1 - table[table["method"] == "difference claimed"]["coverage"]
+    assert claimed.mean() <= 0.1
+    assert "true AUROC 99.95" in interval_coverage.page(table)
+
+
+def test_job_resources_reads_what_snakemake_wrote(tmp_path):
+    folder = tmp_path / "benchmarks/fit/d/c"
+    folder.mkdir(parents=True)
+    header = "s\tmax_rss\tparams\tresources"
+    resources = "{'_cores': 2, 'mem_mb': 1500, 'runtime': 11, 'tmpdir': '/tmp'}"
+    (folder / "seed0.tsv").write_text(f"{header}\n30.0\t700.5\t{{}}\t{resources}\n")
+    (folder / "local.tsv").write_text(f"{header}\n1.0\tNA\t{{}}\t{{'_cores': 1}}\n")
+    (found,) = job_resources.read_jobs(tmp_path)
+    assert found == job_resources.Job("fit/d/c/seed0", 1500, 1000.5, 11, 30.0)
+    assert "| 1,500      | 1,000" in job_resources.page([found], tmp_path)
+    (folder / "seed0.tsv").write_text("s\tmax_rss\n30.0\t700.5\n")
+    with pytest.raises(SystemExit, match="--benchmark-extended"):
+        job_resources.read_jobs(tmp_path)
+
+
+def arrows(mermaid: str) -> set[tuple[str, str]]:
+    """Return the arrows of a graph, by the names of its rules."""
+    names = dict(re.findall(r"(id\d+)\[(\w+)\]", mermaid))
+    return {(names[a], names[b]) for a, b in re.findall(r"(id\d+) --> (id\d+)", mermaid)}
+
+
+@pytest.mark.slow
+def test_the_readme_shows_the_rules_of_the_workflow():
+    (block,) = re.findall(
+        r"<!-- begin rule graph -->\n```mermaid\n(.*?)\n```\n<!-- end rule graph -->",
+        (ROOT / "README.md").read_text(),
+        re.DOTALL,
+    )
+    assert arrows(block) == arrows(rule_graph.rule_graph()), "run make rulegraph"
+    assert {("extract", "fit"), ("fit", "score")} <= arrows(block)
