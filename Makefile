@@ -37,10 +37,10 @@ quickstart: $(VENV)/.ready  ## run all three methods on real photos and drawn te
 
 test: $(VENV)/.ready  ## run every check: lint, all tests, a real small workflow
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -n $(CORES) --dist loadfile
+	$(BIN)/python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder
 
 test-fast: $(VENV)/.ready  ## run the quick tests only
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n $(CORES) --dist loadfile -m "not slow"
 
 lint: $(VENV)/.ready  ## check style, the direction of imports, and the workflow
 	$(BIN)/ruff check scripts tests

@@ -9,12 +9,32 @@ import numpy as np
 import pytest
 from PIL import Image
 
-# Test files run side by side: threads that wait must not spin. Before torch is loaded.
+# Test files run in parallel, so waiting threads must not spin. Set before torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from indad.features.source import ArrayFeatures
 
 ROOT = Path(__file__).resolve().parent.parent
+
+#: Files that take longest, started first so that parallel workers finish at about the same time.
+LONGEST_FIRST = (
+    "test_workflow.py",
+    "test_faults.py",
+    "test_bottle.py",
+    "test_slurm.py",
+    "test_offline.py",
+    "test_module.py",
+    "test_report_browser.py",
+    "test_cache.py",
+    "test_dev.py",
+    "test_fuzz.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort the test files by ``LONGEST_FIRST``; the rest keep their order."""
+    place = {name: i for i, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
 def folder_from(variable: str, what: str) -> Path:
