@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 import yaml
@@ -143,11 +144,54 @@ def test_a_version_is_stated_once():
     assert f"version: {__version__}" in (ROOT / "CITATION.cff").read_text()
 
 
-def test_links_and_pictures_of_the_readme_exist():
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *(ROOT / name for name in ("config/README.md", "resources/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+
+
+def anchors(path: Path) -> set[str]:
+    """Return the anchors that GitHub gives the headings of a document."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_and_pictures_of_documents_exist(document):
+    for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        file = document.parent / name if name else document
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), target
+
+
+def test_every_page_of_docs_is_linked_from_the_readme():
     text = (ROOT / "README.md").read_text()
-    for target in re.findall(r"\]\(([^)#]+)\)", text):
-        if "://" not in target:
-            assert (ROOT / target).exists(), target
+    pages = [path.name for path in (ROOT / "docs").glob("*.md")]
+    assert [name for name in pages if f"(docs/{name})" not in text] == []
+
+
+def table_rows(text: str) -> dict[str, list[str]]:
+    """Return the cells of a Markdown table, without bold, by the first of each row."""
+    rows = [
+        [cell.strip(" *") for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("|")
+    ]
+    return {row[0]: row[1:] for row in rows}
+
+
+def test_the_first_table_of_the_readme_repeats_the_generated_ones():
+    text = (ROOT / "README.md").read_text()
+    first = table_rows(text[: text.index("## Results")])
+    generated = re.search(r"<!-- begin bottle -->(.*?)<!-- end bottle -->", text, re.DOTALL)[1]
+    for title in ("Image AUROC", "Pixel AUROC", "AUPRO"):
+        (part,) = (p for p in generated.split("####") if p.strip().startswith(title))
+        spade, padim, _, patchcore_10, _ = table_rows(part)["bottle"]
+        assert first[title] == [spade, padim, patchcore_10], title
 
 
 def test_rules_and_library_keep_apart():

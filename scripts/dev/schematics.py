@@ -1,7 +1,7 @@
 """Draw how SPADE, PaDiM and PatchCore work: docs/schematics/*.svg and *.png.
 
-One visual language: training images above, the test image below, the same backbone for both, what
-the method does with its features in the middle, the anomaly map on the right.
+All three have the same layout: training images at the top, the test image at the bottom, the same
+backbone for both, the steps of the method in the middle, and the anomaly map on the right.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SIZES = (6, 4, 3)
 
 
 def text(axis: Axes, x: float, y: float, words: str, **options) -> None:
-    """Write centred text; the first line is not bold unless asked for."""
+    """Write centred text."""
     look = {"ha": "center", "va": "center", "linespacing": 1.25, "fontsize": style.SMALL} | options
     axis.text(x, y, words, **look)
 
@@ -101,7 +101,7 @@ def grid(
 
 
 def pyramid(axis: Axes, x: float, y: float, layers: Sequence[int], copies: int = 1) -> None:
-    """Draw the maps of some layers, centred on the height y; several images' as stacks."""
+    """Draw the maps of some layers, centred on the height y; stacked for several images."""
     side = 2.6
     bottom = y - (side + 0.45) * len(layers) / 2 + 0.2
     for place, layer in enumerate(reversed(layers)):
@@ -136,7 +136,7 @@ def panel(axis: Axes, x: float, width: float, title: str, y: float, height: floa
 
 
 def common(axis: Axes, name: str, idea: str, layers: Sequence[int], keep: str, seen: str) -> None:
-    """Draw what all three share, from images to features, and the map at the end."""
+    """Draw what all three have in common: images, features, and the anomaly map."""
     text(axis, 1, HEIGHT - 1.7, name, ha="left", fontsize=11, fontweight="bold")
     text(axis, 13, HEIGHT - 1.75, idea, ha="left", color=colours.GREY, fontsize=9)
     for y, defect, words, below in (
