@@ -222,6 +222,12 @@ is about the elapsed time. Small jobs are submitted in groups, so a cluster sees
 
 {planning}
 
+## Time and memory by number of images and image size
+
+![time and peak memory of each stage](scaling.png)
+
+Measured by `python scripts/dev/scaling.py` ([as CSV](scaling.csv)).
+
 ## {images:,} training and {test:,} test images in one category
 
 Extrapolated from `docs/scaling.csv`: ResNet-18, 224 x 224 pixels, on {machine_scaling}.
