@@ -37,7 +37,7 @@ quickstart: $(VENV)/.ready  ## run all three methods on real photos and drawn te
 
 test: $(VENV)/.ready  ## run every check: lint, all tests, a real small workflow
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder --durations=15
 
 test-fast: $(VENV)/.ready  ## run the quick tests only
 	$(BIN)/python -m pytest -n $(CORES) --dist loadfile -m "not slow"

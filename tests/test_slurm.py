@@ -17,7 +17,7 @@ import yaml
 
 from conftest import ROOT
 from slurm import cluster
-from test_workflow import SMALL, snakemake
+from test_workflow import METRICS, SMALL, snakemake
 
 REASON = cluster.missing()
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(REASON), reason=REASON)]
@@ -133,7 +133,7 @@ def story(slurm, tmp_path_factory) -> dict:
     assert "Directory cannot be locked" in head.log.read_text()
     assert head.run_workflow("--unlock").wait() == 0
     second = head.run_workflow(*starved)
-    same = snakemake(local, **CHANGES)
+    same = snakemake(local, METRICS, **CHANGES)
     assert same.returncode == 0, same.stderr[-3000:]
     text = wait(second, head.log)
     return {
