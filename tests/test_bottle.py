@@ -28,7 +28,8 @@ def bottle(mvtec, r18_weights, tmp_path_factory):
             }
         )
     )
-    command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "workflow/Snakefile")]
+    command = [sys.executable, "-m", "snakemake", str(folder / "results/metrics.csv")]
+    command += ["-s", str(ROOT / "workflow/Snakefile")]
     command += ["--directory", str(folder), "--cores", "2", "--resources", "gpu=1"]
     command += ["--configfile", *(str(ROOT / f"config/{n}.yaml") for n in ("config", "bottle_r18"))]
     done = subprocess.run([*command, str(override)], capture_output=True, text=True)

@@ -24,8 +24,6 @@ from indad.cli.main import main as indad
 from indad.core import checksum, provenance
 from indad.data import manifest
 from indad.evaluation import comparison, evaluate
-from indad.features.store import FeatureStore
-from indad.pipeline.config_files import load_config
 from indad.pipeline.verify import verify
 from indad.reporting import tables
 from test_layouts import make_mvtec, pack
@@ -426,28 +424,6 @@ def test_stages_without_torch_do_not_import_it(finished, tmp_path):
     done = snakemake(fresh, "--until", "extract", environment=without)
     assert done.returncode != 0
     assert "torch is blocked" in done.stdout + done.stderr
-
-
-def test_a_truncated_store_is_refused_and_recovered(finished, tmp_path):
-    shutil.copytree(finished, tmp_path / "run")
-    run = tmp_path / "run"
-    # Results that were computed from the whole store stay valid: take some away.
-    for product in ("models/drawn", "scores/drawn", "metrics/drawn", "metrics.csv"):
-        path = run / "results" / product
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    store = run / "results/features/drawn/wood/lite0.h5"
-    store.write_bytes(store.read_bytes()[:-1000])
-    broken = snakemake(run, METRICS)
-    assert broken.returncode != 0
-    assert "lite0.h5" in broken.stdout + broken.stderr
-    assert "delete it" in broken.stdout + broken.stderr
-    store.unlink()
-    mended = snakemake(run, METRICS)
-    assert mended.returncode == 0, mended.stderr[-2000:]
-    with FeatureStore(store) as opened:
-        assert len(opened.split("train")) == 12
-    before, after = (folder / "results/metrics.csv" for folder in (finished, run))
-    assert after.read_text() == before.read_text()
 
 
 @pytest.mark.parametrize(
