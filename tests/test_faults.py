@@ -15,7 +15,6 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -71,10 +70,8 @@ def reference(tmp_path_factory) -> Path:
     return folder
 
 
-def run_tiny(
-    folder: Path, *arguments: str, before: Sequence[str] = ()
-) -> subprocess.CompletedProcess[str]:
-    return snakemake(folder, *(arguments or [METRICS]), before=before, **TINY)
+def run_tiny(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return snakemake(folder, *(arguments or [METRICS]), **TINY)
 
 
 def figures(folder: Path) -> dict[str, bytes]:
@@ -196,61 +193,15 @@ def test_two_workflows_in_one_folder(reference, tmp_path):
         command(run, METRICS, **TINY), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     deadline = time.monotonic() + 60
-    while not list(run.glob("results/.run.*.json")) and time.monotonic() < deadline:
+    while not list(run.glob("results/.run*.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
     second = run_tiny(run)
     COUNTS["second workflow in the same folder"] += 1
     output, _ = first.communicate()
     assert second.returncode != 0
-    assert "another run uses the folder" in said(second)
+    assert "another run" in said(second)
     assert first.returncode == 0, output[-2000:]
     assert figures(run) == figures(reference)
-
-
-def on_host(name: str, *, over: Path | None = None, other: Path | None = None) -> list[str]:
-    """Return how a command starts on a host of that name, with a network of its own.
-
-    ``other`` lies ``over`` a file there: a lock on it is seen on no other host, as on a network
-    file system without locks.
-    """
-    script = f"hostname {name}"
-    if over and other:
-        other.touch()
-        script += f" && mount --bind {other} {over}"
-    return ["unshare", "--uts", "--net", "--mount", "sh", "-c", f'{script} && exec "$@"', "sh"]
-
-
-def test_two_hosts_whose_locks_do_not_meet(reference, tmp_path):
-    """One host is refused while the other runs, and gets through once that one is dead."""
-    here = on_host("indad-a")
-    there = on_host("indad-b", over=tmp_path / "run/results/.lock", other=tmp_path / "lock")
-    if subprocess.run([*here, "true"], capture_output=True).returncode:
-        pytest.skip("no namespaces can be made here (not root?)")
-    run = tmp_path / "run"
-    shutil.copytree(reference, run)
-    forget(run, "scores", *RESULTS)
-    first = subprocess.Popen(
-        [*here, *command(run, METRICS, **TINY)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
-    beat = run / "results/.run.indad-a.json"
-    deadline = time.monotonic() + 60
-    while not beat.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    refused = run_tiny(run, before=there)
-    assert first.poll() is None
-    os.killpg(first.pid, signal.SIGKILL)
-    first.wait()
-    COUNTS["second workflow on another host, without locks"] += 1
-    assert refused.returncode != 0
-    assert f"another run has the folder {run / 'results'}" in said(refused)
-    assert '"host": "indad-a"' in said(refused)
-    assert f"or delete {beat}" in said(refused)
-    os.utime(beat, (0, 0))  # silent for long
-    done = run_tiny(run, before=there)
-    assert done.returncode == 0, said(done)
-    assert figures(run) == figures(reference)
-    assert list(run.glob("results/.run.*")) == [beat]
 
 
 # -- disks ----------------------------------------------------------------------------------------

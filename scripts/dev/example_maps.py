@@ -28,10 +28,10 @@ def main() -> None:
     parse.add_argument("--run", nargs="*", default=[], metavar="NAME=FOLDER")
     parse.add_argument("--output", type=Path, default=Path("docs/example_anomaly_maps.png"))
     given = parse.parse_args()
-    shown = yaml.safe_load(
+    wanted = yaml.safe_load(
         (ROOT / "resources/example_anomaly_maps.yaml").read_text(encoding="utf-8")
     )
-    folders = {name: Path("results") / name for name in shown["runs"]}
+    folders = {name: Path("results") / name for name in wanted["runs"]}
     folders |= {name: Path(folder) for name, folder in (each.split("=", 1) for each in given.run)}
     missing = [folder / "metrics.csv" for folder in folders.values()]
     missing = [str(path) for path in missing if not path.exists()]
@@ -41,8 +41,8 @@ def main() -> None:
             "folder with --run"
         )
     examples = []
-    for example in shown["examples"]:
-        root, run = folders[example["run"]], shown["runs"][example["run"]]
+    for example in wanted["examples"]:
+        root, run = folders[example["run"]], wanted["runs"][example["run"]]
         place = f"{example['dataset']}/{example['category']}"
         scored = [root / "scores" / place / name / "seed0" for name in run["experiments"]]
         pixels = root / "pixels" / place / f"{run['geometry']}.h5"
@@ -53,7 +53,7 @@ def main() -> None:
         examples.append(montage.Example(example["name"], example["defect"], rows, experiments))
     with tempfile.TemporaryDirectory() as scratch:
         picture = Path(scratch) / "maps.png"
-        pictures.montage(examples, shown["methods"], picture, caption=shown["caption"])
+        pictures.montage(examples, wanted["methods"], picture, caption=wanted["caption"])
         pictures.shrink(picture, given.output)
 
 

@@ -3,7 +3,7 @@
 On MVTec AD an AUROC of 1.000 from 20 good images is common, and every resample of such scores is
 perfect too: a bootstrap interval would be [1, 1], as if nothing were uncertain. Score intervals ask
 instead which true values would make the observed one no surprise, and so have a lower end. How
-often each contains the truth is simulated in ``scripts/dev/interval_coverage.py``.
+often each contains the truth is simulated in ``scripts/dev/coverage.py``.
 """
 
 from __future__ import annotations
