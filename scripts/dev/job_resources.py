@@ -35,23 +35,27 @@ class Job:
 
 
 def read_jobs(results: Path) -> list[Job]:
-    """Read the benchmark files of a run; jobs that ask for no memory run on the head node.
+    """Read the benchmark files of a run, but for the jobs that run on the head node.
 
     Raises:
         SystemExit: the run was made without ``--benchmark-extended``.
     """
     jobs = []
     for path in sorted((results / "benchmarks").rglob("*.tsv")):
+        name = path.relative_to(results / "benchmarks").with_suffix("")
+        if len(name.parts) < 3 or name.parts[0] == "download":
+            continue
         with path.open(encoding="utf-8", newline="") as file:
             (record,) = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
         if "resources" not in record:
             sys.exit(f"{path}: has no column 'resources'; run with --benchmark-extended")
         asked = ast.literal_eval(record["resources"])
-        if "mem_mb" not in asked or record["max_rss"] == "NA":
+        if record["max_rss"] == "NA":  # ended before Snakemake measured it
             continue
-        name = path.relative_to(results / "benchmarks").with_suffix("").as_posix()
         measured = float(record["max_rss"]) + SNAKEMAKE_MB
-        jobs.append(Job(name, asked["mem_mb"], measured, asked["runtime"], float(record["s"])))
+        jobs.append(
+            Job(name.as_posix(), asked["mem_mb"], measured, asked["runtime"], float(record["s"]))
+        )
     return jobs
 
 
