@@ -20,7 +20,8 @@ def run_tool(name: str, *arguments: object) -> None:
     """Run a developer tool as after `make setup`, which installs the library."""
     variables = os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
     command = [sys.executable, str(ROOT / "scripts/dev" / name), *map(str, arguments)]
-    subprocess.run(command, check=True, capture_output=True, env=variables)
+    done = subprocess.run(command, capture_output=True, text=True, env=variables)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.mark.slow
