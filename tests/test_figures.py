@@ -18,6 +18,7 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 from sklearn.metrics import auc, f1_score, precision_recall_curve, roc_auc_score, roc_curve
 
+from conftest import ROOT
 from dev import schematics
 from indad.core.errors import DataError, StoreError
 from indad.data import decode, manifest

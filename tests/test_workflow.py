@@ -24,6 +24,7 @@ from indad.cli.main import main as indad
 from indad.core import checksum, provenance
 from indad.data import manifest
 from indad.evaluation import comparison, evaluate
+from indad.pipeline.config_files import load_config
 from indad.pipeline.verify import verify
 from indad.reporting import tables
 from test_layouts import make_mvtec, pack

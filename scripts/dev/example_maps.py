@@ -53,8 +53,8 @@ def main() -> None:
         examples.append(montage.Example(example["name"], example["defect"], rows, experiments))
     with tempfile.TemporaryDirectory() as scratch:
         picture = Path(scratch) / "maps.png"
-        pictures.montage(examples, wanted["methods"], picture, caption=wanted["caption"])
-        pictures.shrink(picture, given.output)
+        montage.montage(examples, wanted["methods"], picture, caption=wanted["caption"])
+        montage.shrink(picture, given.output)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Confidence intervals that keep their coverage with few images and at a perfect value.
 
-On MVTec AD an AUROC of 1.000 from 20 good images is common, and every resample of such scores is
-perfect too: a bootstrap interval would be [1, 1], as if nothing were uncertain. Score intervals ask
-instead which true values would make the observed one no surprise, and so have a lower end. How
-often each contains the truth is simulated in ``scripts/dev/coverage.py``.
+On MVTec AD an AUROC of 1.000 from 20 good images is common. Every resample of such scores is
+perfect too, so a bootstrap gives AUROC = 1 a zero-width interval. Score intervals contain all true
+values that a test would not reject given the observed one, and have a lower bound below 1. Their
+coverage is simulated in ``scripts/dev/interval_coverage.py``.
 """
 
 from __future__ import annotations
