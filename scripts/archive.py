@@ -1,4 +1,4 @@
-"""Find a place that has a public data set, download its archive if need be, and check it."""
+"""Find a place that has a public data set, download its archive if necessary, and check it."""
 
 import sys
 from pathlib import Path
@@ -11,21 +11,21 @@ from indad.pipeline.job import Job, run
 
 
 def main(job: Job) -> None:
-    dataset = job.wildcards.dataset
-    # From the whole configuration and not from parameters: another mirror is no reason to fetch
-    # again what is there.
-    config = Config(job.config)
-    entry = config.entry(dataset)
+    name = job.wildcards.dataset
+    # Mirrors come from the configuration and are not a setting of the job: another mirror is no
+    # reason to fetch again what is there.
+    dataset = Config.parse(job.config).datasets[name]
+    entry = dataset.entry
     assert entry is not None  # the rule is for public data sets
     print(f"licence: {entry.title}: {entry.credit}", file=sys.stderr)
     found = archives.obtain(
         entry,
-        config.mirrors(dataset),
-        config.categories(dataset),
-        config.downloads(dataset),
-        progress=LoggedProgress(f"archive {dataset}", "MB"),
+        dataset.mirrors,
+        dataset.categories,
+        dataset.archives,
+        progress=LoggedProgress(f"archive {name}", "MB"),
     )
-    atomic.write_json(Path(job.output.record), found | {"credit": entry.credit})
+    atomic.write_json(Path(job.output.found), found | {"credit": entry.credit})
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from indad.reporting import comparisons_document, diagrams, tables
 def main(job: Job) -> None:
     # What is not defined, where all test images are of one kind, cannot be compared.
     metrics = evaluate.read([Path(job.input.metrics)]).dropna(subset="value")
-    experiments, level = job.params.experiments, job.params.level
+    experiments, level = (job.params.settings[key] for key in ("experiments", "level"))
     runs = defaultdict(list)
     for path in job.input.resamples:
         run = resamples.read(Path(path))

@@ -1,4 +1,4 @@
-"""Count the images behind each value, a row a category."""
+"""Count the images that each value is computed from, one row per category."""
 
 from pathlib import Path
 

@@ -5,18 +5,20 @@ from pathlib import Path
 from indad.core.progress import LoggedProgress
 from indad.data import decode, manifest
 from indad.data.images import Geometry
-from indad.pipeline.job import Job, run
+from indad.pipeline.job import Facts, Job, run
 
 
-def main(job: Job) -> None:
+def main(job: Job) -> Facts:
+    images, settings = manifest.read(Path(job.input.manifest)), job.params.settings
     decode.decode(
-        manifest.read(Path(job.input.manifest)),
+        images,
         Path(job.params.folder),
         Path(job.output.pixels),
-        geometry=Geometry.from_config(**job.params.geometry),
+        geometry=Geometry.from_config(settings["resize"], settings["crop"]),
         threads=job.threads,
         progress=LoggedProgress(f"decode {job.wildcards.category}"),
     )
+    return {"images": len(images)}
 
 
 if __name__ == "__main__":

@@ -1,38 +1,40 @@
-"""Make one category of a data set that is not the user's own folder."""
+"""Download or draw one category of a data set that is not a folder of the user."""
 
 from pathlib import Path
 
 from indad.core.progress import LoggedProgress
 from indad.data.public import fetch
 from indad.pipeline.config import Config
-from indad.pipeline.job import Job, run
+from indad.pipeline.job import Facts, Job, run
 
 
-def main(job: Job) -> None:
-    dataset, category = job.wildcards.dataset, job.wildcards.category
-    receipt = Path(job.output.receipt)
-    download = None
-    if record := job.input.get("record"):
-        config = Config(job.config)
-        others = (each for each in config.categories(dataset) if each != category)
+def main(job: Job) -> Facts:
+    name, category = job.wildcards.dataset, job.wildcards.category
+    folder, receipt = Path(job.output.folder), Path(job.output.receipt)
+    request, download = job.params.settings["request"], None
+    if archive := job.input.get("archive"):
+        dataset = Config.parse(job.config).datasets[name]
+        others = (each for each in dataset.categories if each != category)
         download = fetch.Download(
-            Path(record),
+            Path(archive),
             [
                 category,
                 *(each for each in others if not (receipt.parent / f"{each}.json").exists()),
             ],
-            config.downloads(dataset),
-            LoggedProgress(f"unpack {dataset}", "MB"),
+            dataset.archives,
+            LoggedProgress(f"unpack {name}", "MB"),
         )
     fetch.fetch(
-        Path(job.output.folder),
+        folder,
         receipt,
-        source=job.params.request["source"],
+        source=request["source"],
         category=category,
-        options=job.params.request["options"],
+        options=request["options"],
         download=download,
         progress=LoggedProgress(f"prepare {category}", "files"),
     )
+    files = (path for split in ("train", "test") for path in (folder / split).rglob("*"))
+    return {"images": sum(path.is_file() for path in files)}
 
 
 if __name__ == "__main__":

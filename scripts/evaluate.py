@@ -1,4 +1,4 @@
-"""Compute the metrics of one category, experiment and seed, and how sure they are."""
+"""Compute the metrics of one category, experiment and seed, with confidence intervals."""
 
 from pathlib import Path
 
@@ -6,11 +6,11 @@ from indad.core import provenance
 from indad.core.csv_files import write_csv
 from indad.data import manifest
 from indad.evaluation import evaluate, metrics, resamples, scores
-from indad.pipeline.job import Job, run
+from indad.pipeline.job import Facts, Job, run
 
 
-def main(job: Job) -> None:
-    settings = job.params.uncertainty
+def main(job: Job) -> Facts:
+    settings = job.params.settings
     run = {name: job.wildcards[name] for name in provenance.KEYS}
     run["seed"] = int(run["seed"])
     images = manifest.read(Path(job.input.manifest))
@@ -49,11 +49,12 @@ def main(job: Job) -> None:
         "resamples": job.output.resamples,
     }
     provenance.write_record(
-        Path(job.output.record),
+        Path(job.output.provenance),
         run,
         scored.made_with,
         {kind: Path(path) for kind, path in used.items()},
     )
+    return {"images": len(table)}
 
 
 if __name__ == "__main__":

@@ -2,18 +2,19 @@
 
 from pathlib import Path
 
-from indad.core.device import use_device
 from indad.core.progress import LoggedProgress
 from indad.data import manifest
 from indad.features.cache import FeatureCache
-from indad.pipeline.job import Job, run
+from indad.pipeline.job import Facts, Job, run, start_device
 
 
-def main(job: Job) -> None:
-    # With a single thread torch computes 1 x 1 convolutions by another library, which rounds
-    # otherwise: never one, so that the features of `--cores 1` are those of any other number.
-    device = use_device(job.config, max(2, job.threads))
+def main(job: Job) -> Facts:
+    # With a single thread torch computes 1 x 1 convolutions with another library, which rounds
+    # differently: never one, so that `--cores 1` gives the same features as any other number.
+    device, facts = start_device(job, max(2, job.threads))
     images, features = manifest.read(Path(job.input.manifest)), Path(job.output.features)
+    extractor = job.params.settings["extractor"]
+    facts["images"] = len(images)
     file = job.input.get("weights")
     weights = Path(file) if file else None
     cache = None
@@ -21,20 +22,20 @@ def main(job: Job) -> None:
         cache = FeatureCache(
             Path(folder),
             images,
-            job.params.extractor,
+            extractor,
             weights,
             device=device,
             tf32=job.config["tf32"],
         )
         if cache.take(features):
-            return
+            return facts | {"cached": True}
     from indad.features.extract import extract
 
     extract(
         images,
         Path(job.input.pixels),
         features,
-        extractor=job.params.extractor,
+        extractor=extractor,
         weights=weights,
         device=device,
         batch_size=job.config["batch_size"],
@@ -42,6 +43,7 @@ def main(job: Job) -> None:
     )
     if cache:
         cache.keep(features)
+    return facts
 
 
 if __name__ == "__main__":

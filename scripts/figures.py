@@ -21,11 +21,12 @@ def read(paths: Sequence[str], rows: pd.DataFrame) -> tuple[pd.DataFrame, ScoreC
 
 def main(job: Job) -> None:
     rows = manifest.read(Path(job.input.manifest))
-    names = list(job.params.experiments)
+    settings = job.params.settings
+    names = list(settings["models"])
     files = zip(job.input.tables, job.input.maps, job.input.pixels, strict=True)
     tables, by_pixel = zip(*(read(paths, rows) for paths in files), strict=True)
     at = job.wildcards
-    title = style.category_title(at.dataset, at.category, job.params.remark)
+    title = style.category_title(at.dataset, at.category, settings["remark"])
     curve_figures.draw_curves(names, tables, by_pixel, Path(job.output.curves), title=title)
     defect_figures.draw_scores(names, tables, Path(job.output.scores), title=title)
     defects = defect_figures.defect_table(names, tables)

@@ -3,30 +3,29 @@
 from pathlib import Path
 
 from indad import methods
-from indad.core.device import use_device
 from indad.core.progress import LoggedProgress
 from indad.features.settings import expected_store
 from indad.features.store import FeatureStore
-from indad.pipeline.job import Job, run
+from indad.pipeline.job import Facts, Job, run, start_device
 
 
-def main(job: Job) -> None:
-    device = use_device(job.config, job.threads)
-    model = job.params.model
-    with FeatureStore(
-        job.input.features, expected_store(job.params.extractor, tf32=job.config["tf32"])
-    ) as store:
-        detector = methods.create(
-            model["method"], model["parameters"], seed=int(job.wildcards.seed)
-        )
+def main(job: Job) -> Facts:
+    device, facts = start_device(job)
+    settings = job.params.settings
+    method = settings["method"]
+    expected = expected_store(settings["extractor"], tf32=job.config["tf32"])
+    with FeatureStore(job.input.features, expected) as store:
+        detector = methods.create(method, settings["parameters"], seed=int(job.wildcards.seed))
+        features = store.split("train")
         detector.fit(
-            store.split("train"),
+            features,
             device=device,
             memory=job.config["memory_mb"] << 20,
             made_with=store.made_with,
-            progress=LoggedProgress(f"fit {job.wildcards.category} {model['method']}", "steps"),
+            progress=LoggedProgress(f"fit {job.wildcards.category} {method}", "steps"),
         )
         detector.save(Path(job.output.model))
+        return facts | {"images": len(features)}
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ from indad.reporting import pictures, style
 
 
 def main(job: Job) -> None:
-    at = job.wildcards
+    at, settings = job.wildcards, job.params.settings
     experiments = {
         name: ScoreFiles(*map(Path, paths))
         for name, *paths in zip(
-            job.params.experiments, job.input.tables, job.input.maps, job.input.pixels, strict=True
+            settings["models"], job.input.tables, job.input.maps, job.input.pixels, strict=True
         )
     }
     pictures.sheets(
@@ -21,7 +21,7 @@ def main(job: Job) -> None:
         experiments,
         Path(job.output.sheet),
         Path(job.output.cases),
-        title=style.category_title(at.dataset, at.category, job.params.remark),
+        title=style.category_title(at.dataset, at.category, settings["remark"]),
     )
 
 

@@ -5,25 +5,27 @@ from pathlib import Path
 
 from indad import methods
 from indad.core import provenance
-from indad.core.device import use_device
 from indad.core.progress import LoggedProgress
 from indad.evaluation import calibration, scores
 from indad.features.settings import expected_store
 from indad.features.store import FeatureStore
-from indad.pipeline.job import Job, run
+from indad.methods.base import Detector
+from indad.methods.model_file import read_header
+from indad.pipeline.job import Facts, Job, run, start_device
 
 
-def main(job: Job) -> None:
-    device = use_device(job.config, job.threads)
-    with FeatureStore(
-        job.input.features, expected_store(job.params.extractor, tf32=job.config["tf32"])
-    ) as store:
+def main(job: Job) -> Facts:
+    device, facts = start_device(job)
+    settings = job.params.settings
+    parameters = dict(settings["parameters"])
+    expected = expected_store(settings["extractor"], tf32=job.config["tf32"])
+    with FeatureStore(job.input.features, expected) as store:
         detector = methods.load(
             job.input.model,
             gallery=store.split("train"),
             device=device,
             memory=job.config["memory_mb"] << 20,
-            parameters=job.params.parameters,
+            parameters=parameters,
         )
         detector.check_features(store.made_with)
         result = detector.score(
@@ -39,8 +41,8 @@ def main(job: Job) -> None:
             category=job.wildcards.category,
             seed=int(job.wildcards.seed),
             model=os.path.relpath(job.input.model, target.parent),
-            model_identity=calibration.identity(methods.read_header(job.input.model, verify=False)),
-            parameters=dict(job.params.parameters),
+            model_identity=calibration.identity(read_header(job.input.model, verify=False)),
+            parameters=parameters,
             normal=normal,
             good=good,
             defective=defective,
@@ -66,6 +68,17 @@ def main(job: Job) -> None:
                 **provenance.here(device),
             },
         )
+        size = model_mb(Path(job.input.model), detector, store)
+        return facts | {"images": len(truth.label), "model_mb": size}
+
+
+def model_mb(model: Path, detector: Detector, store: FeatureStore) -> float:
+    """Return the megabytes that scoring reads: the used part of the model, and its gallery."""
+    fitted = read_header(model, verify=False)["parameters"]
+    size = detector.scored_share(detector.parameters, fitted) * model.stat().st_size
+    if detector.needs_gallery:
+        size += store.split("train").stored_bytes(detector.layers)
+    return size / 1e6
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ def main(job: Job) -> None:
     table = tradeoff.gather(
         evaluate.read([Path(job.input.metrics)]),
         runtime.read(Path(job.input.times)),
-        job.params.models,
+        job.params.settings["models"],
     )
     tradeoff.draw(table, Path(job.output.figure))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -98,3 +99,27 @@ def category(tmp_path: Path, rng: np.random.Generator) -> Path:
     image("test/dirt/a.png")
     mask("ground_truth/dirt/a.png")
     return folder
+
+
+class Named(dict):
+    """Files, parameters or wildcards of a job, also reachable as attributes as in Snakemake."""
+
+    def __getattr__(self, name: str):
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+def make_job(**parts) -> SimpleNamespace:
+    """A job as Snakemake gives it to a script; ``settings`` are its ``params.settings``."""
+    config = {"device": "cpu", "tf32": False, "batch_size": 3, "memory_mb": 1024}
+    params = {"settings": parts.get("settings", {})} | parts.get("params", {})
+    return SimpleNamespace(
+        input=Named(parts.get("input", {})),
+        output=Named(parts.get("output", {})),
+        params=Named(params),
+        wildcards=Named(parts.get("wildcards", {})),
+        config=config | parts.get("config", {}),
+        threads=parts.get("threads", 1),
+    )

@@ -400,7 +400,7 @@ def config(folder: Path) -> list[Reader]:
         found = merged(base, read_yaml(file))
         check_schema(found, schema)
         try:
-            resolved = Config(DEFAULTS | found)
+            resolved = Config.parse(DEFAULTS | found)
             return [found, resolved.models, resolved.seeds]
         except KeyError as error:  # defaults that the workflow fills in
             return [found, str(error)]

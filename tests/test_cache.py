@@ -5,21 +5,19 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import extract as stage_script
-from conftest import save_image
+from conftest import make_job, save_image
 from indad.core.errors import StoreError
 from indad.data import decode, manifest
 from indad.data.images import Geometry
 from indad.features import settings
 from indad.features.cache import FeatureCache
 from indad.features.store import FeatureStore
-from indad.pipeline import job
 from test_faults import TINY
 from test_workflow import snakemake
 
@@ -46,18 +44,17 @@ def indexed(category, tmp_path):
 
 def run(tmp_path: Path, output: str, **config) -> Path:
     """Run the stage as the workflow does."""
-    files = job._Files
     features = tmp_path / output
-    stage_script.main(
-        SimpleNamespace(
-            input=files(manifest=str(tmp_path / "m.csv"), pixels=str(tmp_path / "p.h5")),
-            output=files(features=str(features)),
-            params=SimpleNamespace(extractor=EXTRACTOR),
-            wildcards=SimpleNamespace(category="widget", extractor="r"),
-            config=job.DEFAULTS | {"device": "cpu", "cache": str(tmp_path / "kept")} | config,
-            threads=2,
-        )
+    job = make_job(
+        input={"manifest": str(tmp_path / "m.csv"), "pixels": str(tmp_path / "p.h5")},
+        output={"features": str(features)},
+        settings={"extractor": EXTRACTOR},
+        wildcards={"category": "widget", "extractor": "r"},
+        config={"cache": str(tmp_path / "kept")} | config,
+        threads=2,
     )
+    facts = stage_script.main(job)
+    assert facts["images"] == len(manifest.read(tmp_path / "m.csv"))
     return features
 
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import yaml
 
 from conftest import ROOT
+from indad import methods
 from indad.core.errors import ConfigError, DataError
 from indad.features.settings import expected_store, made_with
 from indad.pipeline.config import Config, check_schema, read_yaml
+from indad.pipeline.dataset import Dataset
+from indad.pipeline.presentation import layout, weights_notes
 
 BASE = {
     "results": "results",
     "device": "cpu",
     "threads": 1,
+    "uncertainty": {"resamples": 1000, "level": 0.95, "seed": 0},
     "run": {"datasets": ["d"], "experiments": ["P10", "P1", "M"], "seeds": [0]},
     "datasets": {"d": {"path": "somewhere"}, "drawn": {"source": "drawn", "categories": ["wood"]}},
     "extractors": {
@@ -48,7 +53,11 @@ def config(**changes) -> Config:
             changed[section][rest] = value
         else:
             changed[section] = value
-    return Config(changed)
+    return Config.parse(changed)
+
+
+def dataset(settings: dict) -> Dataset:
+    return config(run__datasets=["p"], datasets={"p": settings}).datasets["p"]
 
 
 def test_experiments_that_differ_in_scoring_share_a_model():
@@ -60,24 +69,14 @@ def test_experiments_that_differ_in_scoring_share_a_model():
     assert set(made.models) == set(model.values())
 
 
-def test_the_shared_fit_holds_the_largest_coreset_that_is_run():
-    ratio = {
-        tuple(names): Config_models_ratio(config(run__experiments=names))
-        for names in (["P10", "P1"], ["P1"])
-    }
-    assert ratio == {("P10", "P1"): 0.10, ("P1",): 0.01}
-
-
-def Config_models_ratio(made: Config) -> float:  # noqa: N802
-    (model,) = made.models.values()
-    return model["parameters"]["coreset_ratio"]
-
-
-def test_an_experiment_scores_with_its_share_of_the_shared_model():
-    made = config(run__experiments=["P10", "P1", "M"])
-    assert made.scored_share("P10") == made.scored_share("M") == 1
-    assert made.scored_share("P1") == pytest.approx(0.1)
-    assert config(run__experiments=["P1"]).scored_share("P1") == 1
+@pytest.mark.parametrize(("names", "ratio"), [(["P10", "P1"], 0.10), (["P1"], 0.01)])
+def test_the_shared_fit_holds_the_largest_coreset_that_is_run(names, ratio):
+    (model,) = config(run__experiments=names).models.values()
+    assert model.parameters["coreset_ratio"] == ratio
+    share = methods.method_class("patchcore").scored_share(
+        {"coreset_ratio": 0.01}, model.parameters
+    )
+    assert share == pytest.approx(0.01 / ratio)
 
 
 def test_editing_one_experiment_leaves_the_others_alone():
@@ -135,28 +134,23 @@ def test_errors_name_the_key_and_what_is_allowed(changes, message):
 
 
 def test_crop_larger_than_resize():
-    made = config()
-    made._extractors["r"]["crop"] = 300
     with pytest.raises(ConfigError, match="extractors.r.crop: 300 is larger than resize, 256"):
-        made.extractor("r")
+        config(extractors__r=BASE["extractors"]["r"] | {"crop": 300})
 
 
 def test_datasets_from_folders(category):
-    made = config(datasets={"d": {"path": str(category.parent)}})
-    assert made.datasets == {"d": ["widget"]}
-    assert made.folder("d", "widget") == category
+    made = dataset({"path": str(category.parent)})
+    assert made.categories == ["widget"]
+    assert made.category_folder("widget") == category
     with pytest.raises(ConfigError, match="'gadget' is unknown; categories of .* here: widget"):
-        _ = config(
-            datasets={"d": {"path": str(category.parent), "categories": ["gadget"]}}
-        ).datasets
+        _ = dataset({"path": str(category.parent), "categories": ["gadget"]}).categories
     with pytest.raises(DataError, match="data folder not found"):
-        _ = config().datasets
+        _ = dataset({"path": "somewhere"}).categories
 
 
 def test_a_public_data_set_is_used_where_it_lies_if_all_of_it_is_there(tmp_path):
     def made(*mirrors, categories=("bottle", "cable"), source="mvtec_ad"):
-        entry = {"source": source, "categories": list(categories), "mirrors": list(mirrors)}
-        return config(run__datasets=["p"], datasets={"p": entry})
+        return dataset({"source": source, "categories": list(categories), "mirrors": list(mirrors)})
 
     (tmp_path / "bottle/train/good").mkdir(parents=True)
     here = str(tmp_path)
@@ -165,35 +159,29 @@ def test_a_public_data_set_is_used_where_it_lies_if_all_of_it_is_there(tmp_path)
         made("http://h/x.zip", here, categories=["bottle"]),
         made(here, categories=["bottle"], source="btad"),  # another layout
     ):
-        assert absent.path("p") is None
-        assert absent.folder("p", "bottle") == absent.results / "data/p/bottle"
+        assert absent.used_in_place is None
+        assert absent.category_folder("bottle") == Path("results/data/p/bottle")
     there = made(here, categories=["bottle"])
-    assert there.source("p") is None
-    assert there.folder("p", "bottle") == tmp_path / "bottle"
+    assert there.request is None
+    assert there.category_folder("bottle") == tmp_path / "bottle"
     (tmp_path / "cable/train/good").mkdir(parents=True)
-    assert made(here).path("p") == tmp_path
-    # A path is meant: that it is not there is an error, not a reason to download.
-    entry = {"path": str(tmp_path / "typo"), "source": "mvtec_ad"}
+    assert made(here).used_in_place == tmp_path
+    # A configured path that does not exist is an error, not a reason to download.
     with pytest.raises(DataError, match="typo: data folder not found"):
-        _ = config(run__datasets=["p"], datasets={"p": entry}).datasets
-
-
-def test_mirrors_are_for_data_sets_that_are_downloaded():
-    entry = {"source": "drawn", "mirrors": ["/data"]}
-    with pytest.raises(ConfigError, match=r"datasets.p.mirrors: only for .*: mvtec_ad, visa"):
-        config(run__datasets=["p"], datasets={"p": entry}).source("p")
+        _ = dataset({"path": str(tmp_path / "typo"), "source": "mvtec_ad"}).categories
 
 
 def test_datasets_from_sources():
-    made = config(run__datasets=["drawn"])
-    assert made.datasets == {"drawn": ["wood"]}
-    assert str(made.folder("drawn", "wood")) == "results/data/drawn/wood"
-    assert made.source("drawn")["options"]["train"] == 60
-    bad = {"drawn": {"source": "drawn", "options": {"trian": 3}}}
-    with pytest.raises(ConfigError, match="datasets.drawn.options.trian: unknown; drawn has train"):
-        config(run__datasets=["drawn"], datasets=bad).source("drawn")
-    with pytest.raises(ConfigError, match="datasets.drawn.source: 'net' is unknown; sources are"):
-        _ = config(run__datasets=["drawn"], datasets={"drawn": {"source": "net"}}).datasets
+    made = config(run__datasets=["drawn"]).datasets["drawn"]
+    assert made.categories == ["wood"]
+    assert str(made.category_folder("wood")) == "results/data/drawn/wood"
+    assert made.request["options"]["train"] == 60
+    with pytest.raises(ConfigError, match="datasets.p.options.trian: unknown; drawn has train"):
+        _ = dataset({"source": "drawn", "options": {"trian": 3}}).request
+    with pytest.raises(ConfigError, match="datasets.p.source: 'net' is unknown; sources are"):
+        dataset({"source": "net"})
+    with pytest.raises(ConfigError, match=r"datasets.p.mirrors: only for .*: mvtec_ad, visa"):
+        dataset({"source": "drawn", "mirrors": ["/data"]})
 
 
 def standard(backbone="wide_resnet50_2.tv_in1k", weights=None, dataset="mvtec_ad") -> Config:
@@ -212,49 +200,63 @@ def test_published_results_touch_no_model_and_no_parameter():
     named = standard()
     assert named.experiments["M"].parameters == plain.experiments["M"].parameters
     assert named.models == plain.models
-    assert plain.layout["published"] == plain.layout["compared"] == {}
-    assert named.layout["published"] == {"M": "PaDiM"}
-    assert named.layout["compared"] == {"d": "mvtec_ad"}
-    assert named.layout["groups"]["d"]["textures"] == ["carpet", "grid", "leather", "tile", "wood"]
-    assert named.layout["notes"] == {}
+    shown = layout(named)
+    assert layout(plain)["published"] == layout(plain)["compared"] == {}
+    assert shown["published"] == {"M": "PaDiM"}
+    assert shown["compared"] == {"d": "mvtec_ad"}
+    assert shown["groups"]["d"]["textures"] == ["carpet", "grid", "leather", "tile", "wood"]
+    assert shown["notes"] == {}
 
 
-def test_another_backbone_does_not_stand_beside_the_paper():
+def test_another_backbone_is_not_compared_with_the_paper():
     """An override file inherits the standard experiment's `published`."""
-    small = standard("resnet18.tv_in1k").layout
+    small = layout(standard("resnet18.tv_in1k"))
     assert small["published"] == {}
     assert small["notes"]["M"] == (
-        "not beside the published PaDiM, which is with wide_resnet50_2, not resnet18"
+        "not compared with the published PaDiM, which is with wide_resnet50_2, not resnet18"
     )
-    random = standard(weights="random").layout
+    random = layout(standard(weights="random"))
     assert random["published"] == {}
-    assert random["notes"]["M"].startswith("random backbone weights, not pretrained; not beside")
-    assert standard("resnet18.tv_in1k", dataset=None).layout["notes"] == {}
+    assert random["notes"]["M"].startswith("random backbone weights, not pretrained; not compared")
+    assert layout(standard("resnet18.tv_in1k", dataset=None))["notes"] == {}
 
 
 def test_groups_and_published_data_of_a_data_set():
-    own = {"path": "somewhere", "groups": {"soft": ["a", "b"]}}
-    assert config(datasets__d=own).groups("d") == {"soft": ["a", "b"]}
-    public = config(datasets__m={"source": "mvtec_ad"})
-    assert public.published("m") == "mvtec_ad"
-    assert len(public.groups("m")["objects"]) == 10
-    assert public.groups("d") == {}
-    assert public.published("d") is None
+    own = dataset({"path": "somewhere", "groups": {"soft": ["a", "b"]}})
+    assert own.groups == {"soft": ["a", "b"]}
+    public = dataset({"source": "mvtec_ad"})
+    assert public.published == "mvtec_ad"
+    assert len(public.groups["objects"]) == 10
+    plain = dataset({"path": "somewhere"})
+    assert plain.groups == {}
+    assert plain.published is None
 
 
 def test_random_weights_are_noted():
-    assert config().notes["M"] == "random backbone weights, not pretrained"
+    assert weights_notes(config())["M"] == "random backbone weights, not pretrained"
 
 
 def test_what_a_store_must_have_been_made_with():
-    extractor = config().extractor("r")
+    extractor = config().extractors["r"].settings
     assert extractor["embedding"] == "layer2"
     expected = made_with(extractor, "ab")
     assert expected["weights_sha256"] == "ab"
     assert expected["layers"] == ["layer1", "layer2"]
     missing = extractor | {"weights": "/no/such/file.pth"}
-    assert expected_store(missing, tf32=False)["weights_sha256"] is None
-    assert expected_store(missing, tf32=False)["weights"] == "/no/such/file.pth"
+    strict, lenient = (expected_store(missing, tf32=tf32) for tf32 in (False, True))
+    assert strict["weights_sha256"] is None
+    assert strict["weights"] == "/no/such/file.pth"
+    # The store decides for features of a CPU, which has no TF32.
+    assert (strict["tf32"], lenient["tf32"]) == (False, True)
+
+
+def test_the_schema_leaves_parameters_to_the_constructors():
+    """Names, defaults and allowed values of parameters are stated once."""
+    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+    experiment = schema["$defs"]["experiment"]
+    assert "additionalProperties" not in experiment
+    for name in methods.METHODS:
+        assert not set(experiment["properties"]) & set(methods.create(name, {}).parameters)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from indad.data.images import SUFFIXES, Geometry, mask_pixels, read_image, read_
 from indad.data.manifest import printable
 from indad.pipeline.config import Config, check_schema
 from indad.pipeline.config_files import load_config
+from indad.pipeline.presentation import layout
 
 EASY = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 
@@ -228,21 +229,17 @@ def filled(value, schema):
 
 
 def settle(config) -> Config:
-    """Do to a configuration what planning a workflow does, but for looking at data."""
+    """Do to a configuration what planning a workflow does, except for reading data folders."""
     check_schema(config, SCHEMA)
-    made = Config(filled(config, SCHEMA))
+    made = Config.parse(filled(config, SCHEMA))
     assert made.experiments
     assert made.models
     assert made.geometries
-    for name in made.experiments.values():
-        made.geometry(name.extractor)
-    for name in made.run["datasets"]:
-        assert made.reading(name)
-        if made._datasets[name].get("source"):
-            made.categories(name)
-            made.source(name)
-            made.mirrors(name)
-    _ = made.notes
+    for dataset in made.datasets.values():
+        if dataset.source:
+            assert dataset.categories
+            _ = dataset.request
+    _ = layout(made)
     return made
 
 

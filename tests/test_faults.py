@@ -87,7 +87,7 @@ def times(folder: Path) -> dict[Path, int]:
         path: path.stat().st_mtime_ns
         for path in results.rglob("*")
         if path.is_file()
-        and path.relative_to(results).parts[0] not in ("logs", "benchmarks")
+        and path.relative_to(results).parts[0] not in ("logs", "benchmarks", "settings")
         and not path.name.startswith(".")
     }
 

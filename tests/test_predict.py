@@ -9,7 +9,6 @@ import shutil
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,7 +20,7 @@ import extract
 import fit
 import index
 import score
-from conftest import save_image
+from conftest import make_job, save_image
 from indad import load_model, methods
 from indad.cli import predict as command
 from indad.cli.main import parse_command
@@ -33,7 +32,6 @@ from indad.evaluation.calibration import Calibration, Known
 from indad.inference import overlay, photos, tables
 from indad.inference.locate import choose_experiment
 from indad.inference.threshold import choose_threshold
-from indad.pipeline import job as jobs
 
 EXTRACTOR = {
     "backbone": "tf_efficientnet_lite0",
@@ -61,17 +59,8 @@ EXPERIMENTS = {
 
 def job(main, **parts) -> None:
     """Run a stage's own script as the workflow does."""
-    described = {name: jobs._Files(parts.get(name, {})) for name in ("input", "output", "params")}
-    wildcards = jobs._Files(dataset="mine", category="widget", seed="0", extractor="lite0")
-    wildcards |= parts.get("wildcards", {})
-    main(
-        SimpleNamespace(
-            **described,
-            wildcards=jobs._Files(wildcards),
-            config=jobs.DEFAULTS | {"device": "cpu", "batch_size": 3},
-            threads=1,
-        )
-    )
+    named = {"dataset": "mine", "category": "widget", "seed": "0", "extractor": "lite0"}
+    main(make_job(**parts | {"wildcards": named | parts.get("wildcards", {})}))
 
 
 def photo(rng: np.random.Generator, defect: bool, size: tuple[int, int] = (80, 90)) -> np.ndarray:
@@ -93,18 +82,20 @@ def make_results(root: Path, extractor: dict, experiments: list[str]) -> Path:
             save_image(folder / kind / f"{i:03d}.png", photo(rng, "dent" in kind))
     manifest = results / "manifests/mine/widget.csv"
     pixels, features = results / "pixels.h5", results / "features/mine/widget/lite0.h5"
-    job(index.main, params={"folder": str(folder)}, output={"manifest": manifest})
+    data = {"folder": str(folder)}
+    job(index.main, settings={"reading": {}}, params=data, output={"manifest": manifest})
     job(
         decode.main,
         input={"manifest": manifest},
         output={"pixels": pixels},
-        params={"folder": str(folder), "geometry": {k: extractor[k] for k in ("resize", "crop")}},
+        params=data,
+        settings={k: extractor[k] for k in ("resize", "crop")},
     )
     job(
         extract.main,
         input={"manifest": manifest, "pixels": pixels},
         output={"features": features},
-        params={"extractor": extractor},
+        settings={"extractor": extractor},
     )
     for name in experiments:
         method, parameters = EXPERIMENTS[name]
@@ -115,10 +106,7 @@ def make_results(root: Path, extractor: dict, experiments: list[str]) -> Path:
                 fit.main,
                 input={"features": features},
                 output={"model": model},
-                params={
-                    "extractor": extractor,
-                    "model": {"method": method, "parameters": FITTED[method]},
-                },
+                settings={"extractor": extractor, "method": method, "parameters": FITTED[method]},
             )
         place = results / f"scores/mine/widget/{name}/seed0"
         job(
@@ -129,7 +117,7 @@ def make_results(root: Path, extractor: dict, experiments: list[str]) -> Path:
                 "maps": place / "maps.h5",
                 "calibration": place / "calibration.json",
             },
-            params={"extractor": extractor, "parameters": parameters},
+            settings={"extractor": extractor, "parameters": parameters},
             wildcards={"experiment": name},
         )
     return root

@@ -182,9 +182,9 @@ def test_both_nodes_worked_on_it(story):
 def test_a_cancelled_job_is_tried_again(story):
     cancelled, retried = of_run(story, "prepare")
     assert (cancelled["JobId"], cancelled["JobState"]) == (story["cancelled"], "CANCELLED")
-    assert "mem=1000M" in cancelled["Tres"]
+    assert "mem=1500M" in cancelled["Tres"]
     assert retried["JobState"] == "COMPLETED"
-    assert "mem=2000M" in retried["Tres"]
+    assert "mem=3000M" in retried["Tres"]
 
 
 def test_a_job_out_of_memory_is_tried_again_with_more(story):

@@ -234,10 +234,17 @@ def test_no_job_takes_more_memory_than_it_asks_for(finished):
         assert job.measured_mb < job.asked_mb < 4 * job.measured_mb, job
 
 
-def test_a_second_run_does_nothing(finished):
+def test_a_second_run_does_nothing(finished, tmp_path):
+    """Nor one from another folder, without .snakemake, or on a copy with other times of files."""
     again = snakemake(finished)
     assert again.returncode == 0
     assert "Nothing to be done" in again.stdout + again.stderr
+    assert planned(snakemake(tmp_path, "--dry-run", results=str(finished / "results"))) == {}
+    shutil.copytree(finished / "results", tmp_path / "results")
+    files = [path for path in (tmp_path / "results").rglob("*") if path.is_file()]
+    for time, path in enumerate(sorted(files, reverse=True)):
+        os.utime(path, (1_000_000_000 + time, 1_000_000_000 + time))
+    assert planned(snakemake(tmp_path, "--dry-run")) == {}
 
 
 def planned(done: subprocess.CompletedProcess[str]) -> dict[str, int]:
@@ -261,17 +268,32 @@ def test_only_what_a_change_touches_runs_again(finished):
     done = snakemake(finished, "--dry-run", experiments=rescored)
     assert planned(done) == {
         "score": 2, "evaluate": 2, "pictures": 2, "figures": 2, "tradeoff": 1, "runtime": 1,
-        "tabulate": 1, "compare": 1, "count": 1, "html_report": 1, "all": 1,
+        "aggregate": 1, "compare": 1, "count": 1, "html_report": 1, "all": 1,
     }  # fmt: skip
     refitted = SMALL["experiments"] | {"PaDiM": SMALL["experiments"]["PaDiM"] | {"dimensions": 9}}
     done = snakemake(finished, "--dry-run", experiments=refitted)
     assert planned(done) == {
         "fit": 2, "score": 2, "evaluate": 2, "pictures": 2, "figures": 2, "tradeoff": 1,
-        "runtime": 1, "tabulate": 1, "compare": 1, "html_report": 1, "all": 1,
+        "runtime": 1, "aggregate": 1, "compare": 1, "html_report": 1, "all": 1,
     }  # fmt: skip
+    assert planned(snakemake(finished, "--dry-run", tf32=True)) == {
+        "extract": 2, "fit": 6, "score": 8, "evaluate": 8, "pictures": 2, "figures": 2,
+        "tradeoff": 1, "runtime": 1, "aggregate": 1, "compare": 1, "count": 1, "html_report": 1,
+        "all": 1,
+    }  # fmt: skip
+    grouped = SMALL["datasets"] | {
+        "drawn": SMALL["datasets"]["drawn"] | {"groups": {"g": ["wood"]}}
+    }
+    assert planned(snakemake(finished, "--dry-run", datasets=grouped)) == {
+        "aggregate": 1,
+        "compare": 1,
+        "tradeoff": 1,
+        "html_report": 1,
+        "all": 1,
+    }
     done = snakemake(finished, "--dry-run", uncertainty={"resamples": 0})
     assert planned(done) == {
-        "evaluate": 8, "tabulate": 1, "compare": 1, "count": 1, "tradeoff": 1, "runtime": 1,
+        "evaluate": 8, "aggregate": 1, "compare": 1, "count": 1, "tradeoff": 1, "runtime": 1,
         "html_report": 1, "all": 1,
     }  # fmt: skip
     more = SMALL["experiments"] | {"SPADE-2": SMALL["experiments"]["SPADE"] | {"k_image": 2}}
@@ -279,7 +301,7 @@ def test_only_what_a_change_touches_runs_again(finished):
     done = snakemake(finished, "--dry-run", experiments=more, run=run)
     assert planned(done) == {
         "score": 2, "evaluate": 2, "pictures": 2, "figures": 2, "tradeoff": 1, "runtime": 1,
-        "tabulate": 1, "compare": 1, "html_report": 1, "all": 1,
+        "aggregate": 1, "compare": 1, "html_report": 1, "all": 1,
     }  # fmt: skip
     assert planned(snakemake(finished, "--dry-run", batch_size=3, device="auto")) == {}
 
@@ -397,7 +419,7 @@ def test_an_edited_result_never_reaches_the_tables(finished, tmp_path, name):
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     path = tmp_path / "results" / name
     path.write_text(path.read_text().replace("7", "6"))
-    done = snakemake(tmp_path, "--until", "tabulate")
+    done = snakemake(tmp_path, "--until", "aggregate")
     assert done.returncode != 0
     assert f"{name}: not the " in done.stdout + done.stderr
     assert "run again" in done.stdout + done.stderr
@@ -469,7 +491,7 @@ def test_a_results_folder_has_one_run_at_a_time(finished, tmp_path):
     first.mkdir()
     second.mkdir()
     holder = [sys.executable, "-c", HOLD, results]
-    run = ("--forcerun", "tabulate")
+    run = ("--forcerun", "aggregate")
     with subprocess.Popen(
         holder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=first, text=True
     ) as other:
@@ -483,7 +505,7 @@ def test_a_results_folder_has_one_run_at_a_time(finished, tmp_path):
     assert f"indad: results: another run uses the folder {results}" in message
     assert f'"directory": "{first}"' in message
     assert "Traceback" not in message
-    assert planned(looked)["tabulate"] == 1
+    assert planned(looked)["aggregate"] == 1
     again = snakemake(second, *run, results=results)
     assert again.returncode == 0, again.stderr[-2000:]
 
@@ -500,17 +522,42 @@ def test_a_demanded_gpu_is_not_replaced(finished, tmp_path):
     assert not list((tmp_path / "results/features").rglob("*.h5"))
 
 
-def test_an_edited_image_is_noticed(finished, category, tmp_path):
-    run = {"datasets": ["mine"], "experiments": ["SPADE"]}
-    mine = {"mine": {"path": str(category.parent)}}
-    extractors = {"lite0": {"resize": 40, "crop": 32, "embedding": "blocks.2"}}
-    extractors["lite0"]["layers"] = ["blocks.1", "blocks.2"]
-    changes = {"run": run, "datasets": mine, "extractors": extractors}
-    changes["experiments"] = {"SPADE": SMALL["experiments"]["SPADE"]}
-    assert snakemake(tmp_path, **changes).returncode == 0
-    assert planned(snakemake(tmp_path, "--dry-run", **changes)) == {}
-    shutil.copy(category / "test/good/000.png", category / "train/good/extra.png")
-    assert planned(snakemake(tmp_path, "--dry-run", **changes))["extract"] == 1
+def test_changed_data_are_noticed_from_any_folder(category, tmp_path):
+    """Photos replaced or read differently: the index, and what follows from it."""
+    changes = {
+        "results": str(tmp_path / "results"),
+        "run": {"datasets": ["mine"], "experiments": ["SPADE"]},
+        "datasets": {"mine": {"path": str(category.parent)}},
+        "extractors": {
+            "lite0": {
+                "resize": 40, "crop": 32, "embedding": "blocks.2",
+                "layers": ["blocks.1", "blocks.2"],
+            }
+        },
+        "experiments": {"SPADE": SMALL["experiments"]["SPADE"]},
+    }  # fmt: skip
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    target = str(tmp_path / "results/metrics.csv")
+    assert snakemake(first, target, **changes).returncode == 0
+    everything = ("index", "decode", "extract", "fit", "score", "evaluate", "aggregate")
+
+    def plan(folder: Path, **more) -> dict[str, int]:
+        return planned(snakemake(folder, target, "--dry-run", **changes | more))
+
+    assert plan(second) == {}
+    read_as = {"mine": {"path": str(category.parent), "good": ["good", "dirt"]}}
+    assert plan(second, datasets=read_as) == dict.fromkeys(everything, 1)
+    assert plan(first) == {}  # the dry run left no trace
+    photo = category / "train/good/000.png"
+    photo.write_bytes((category / "train/good/001.png").read_bytes())
+    assert plan(second) == dict.fromkeys(everything, 1)
+    assert snakemake(second, target, **changes).returncode == 0
+    # The first folder remembers other parameters and checksums, the results do not.
+    assert plan(first) == {}
+    shutil.rmtree(first / ".snakemake")
+    assert plan(first) == {}
 
 
 def test_results_land_in_the_readme(finished):

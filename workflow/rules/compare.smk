@@ -1,36 +1,8 @@
-rule count:
-    input:
-        manifests=lambda wildcards: expand_categories(
-            f"{RESULTS}/manifests/{CATEGORY}.csv"
-        ),
-        # As the first experiment's backbone sees them.
-        resamples=lambda wildcards: expand_categories(
-            f"{RESULTS}/metrics/{CATEGORY}/{next(iter(CONFIG.experiments))}/seed{CONFIG.seeds[0]}.h5"
-        ),
-    output:
-        counts=report(
-            f"{RESULTS}/counts.csv",
-            caption="../report/counts.rst",
-            category="Tables",
-            labels={"table": "images of each category"},
-        ),
-    log:
-        f"{LOGS}/count.log",
-    benchmark:
-        f"{BENCHMARKS}/count.tsv"
-    conda:
-        ENVIRONMENT
-    resources:
-        mem_mb=memory(table_needs),
-        runtime=runtime(table_needs),
-    script:
-        "../../scripts/count.py"
-
-
 rule compare:
     input:
         metrics=f"{RESULTS}/metrics.csv",
-        resamples=all_resamples,
+        resamples=per_run(f"{RESULTS}/metrics/{RUN}.h5"),
+        settings=settings_file("compare"),
     output:
         comparisons=report(
             f"{RESULTS}/comparisons.csv",
@@ -48,7 +20,7 @@ rule compare:
             f"{RESULTS}/tables/comparisons.md",
             caption="../report/comparisons.rst",
             category="Comparisons",
-            labels={"table": "who is best, and whether that is sure"},
+            labels={"table": "which experiments differ significantly"},
         ),
         figures=report(
             directory(f"{RESULTS}/figures/critical_difference"),
@@ -57,22 +29,21 @@ rule compare:
             category="Comparisons",
             labels={"table": "critical difference, {name}"},
         ),
+        record=f"{RECORDS}/compare.json",
     log:
         f"{LOGS}/compare.log",
     benchmark:
         f"{BENCHMARKS}/compare.tsv"
     conda:
-        ENVIRONMENT
+        "../../environment.yaml"
     resources:
-        mem_mb=memory(table_needs),
-        runtime=runtime(table_needs),
+        mem_mb=lambda wildcards, attempt: grow(1000, attempt),
+        runtime=lambda wildcards, attempt: grow(30, attempt),
     params:
-        experiments=list(CONFIG.experiments),
-        level=config["uncertainty"]["level"],
+        settings=settings("compare"),
     script:
         "../../scripts/compare.py"
 
 
 localrules:
-    count,
     compare,

@@ -1,8 +1,10 @@
 rule decode:
     input:
         manifest=f"{RESULTS}/manifests/{CATEGORY}.csv",
+        settings=settings_file("decode"),
     output:
         pixels=f"{RESULTS}/pixels/{CATEGORY}/{{geometry}}.h5",
+        record=f"{RECORDS}/decode/{CATEGORY}/{{geometry}}.json",
     log:
         f"{LOGS}/decode/{CATEGORY}/{{geometry}}.log",
     benchmark:
@@ -10,14 +12,14 @@ rule decode:
     group:
         "prepare"
     conda:
-        ENVIRONMENT
+        "../../environment.yaml"
     threads: 4
     resources:
-        mem_mb=memory(decode_needs),
-        runtime=runtime(decode_needs),
+        # Four threads, each with a photo of 20 megapixels.
+        mem_mb=lambda wildcards, attempt: grow(1500, attempt),
+        runtime=lambda wildcards, attempt: grow(60, attempt),
     params:
+        settings=settings("decode"),
         folder=category_folder,
-        geometry=lambda wildcards: CONFIG.geometries[wildcards.geometry],
-        version=pixels.VERSION,
     script:
         "../../scripts/decode.py"

@@ -1,60 +1,26 @@
-rule archive:
-    output:
-        record=f"{RESULTS}/data/{{dataset}}.json",
-    log:
-        f"{LOGS}/archive/{{dataset}}.log",
-    benchmark:
-        f"{BENCHMARKS}/archive/{{dataset}}.tsv"
-    conda:
-        ENVIRONMENT
-    resources:
-        mem_mb=resources.LEAST_MB,
-        runtime=resources.FETCH_MINUTES,
-    params:
-        source=lambda wildcards: CONFIG.source(wildcards.dataset)["source"],
-    script:
-        "../../scripts/archive.py"
-
-
 rule download:
     input:
-        record=archive_record,
+        archive=archive_record,
+        settings=settings_file("download"),
     output:
         folder=directory(f"{RESULTS}/data/{CATEGORY}"),
         receipt=f"{RESULTS}/data/{CATEGORY}.json",
+        record=f"{RECORDS}/download/{CATEGORY}.json",
     log:
         f"{LOGS}/download/{CATEGORY}.log",
     benchmark:
         f"{BENCHMARKS}/download/{CATEGORY}.tsv"
     conda:
-        ENVIRONMENT
+        "../../environment.yaml"
     resources:
-        mem_mb=resources.LEAST_MB,
-        runtime=resources.FETCH_MINUTES,
+        mem_mb=1000,
+        runtime=600,
     params:
-        request=lambda wildcards: CONFIG.source(wildcards.dataset),
+        settings=settings("download"),
     script:
         "../../scripts/download.py"
 
 
-rule weights:
-    output:
-        weights=f"{RESULTS}/weights/{{backbone}}.safetensors",
-    log:
-        f"{LOGS}/weights/{{backbone}}.log",
-    benchmark:
-        f"{BENCHMARKS}/weights/{{backbone}}.tsv"
-    conda:
-        ENVIRONMENT
-    resources:
-        mem_mb=2 * resources.EXTRACT_MB,
-        runtime=resources.FETCH_MINUTES,
-    script:
-        "../../scripts/weights.py"
-
-
-# The network and the archive's lock are this machine's business, not a cluster node's.
+# The network and the lock on the archive belong to this machine, not to a cluster node.
 localrules:
-    archive,
     download,
-    weights,

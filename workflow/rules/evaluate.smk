@@ -3,14 +3,16 @@ rule evaluate:
         table=f"{RESULTS}/scores/{RUN}/scores.csv",
         maps=f"{RESULTS}/scores/{RUN}/maps.h5",
         manifest=f"{RESULTS}/manifests/{CATEGORY}.csv",
-        # Labels and masks; the features would be a hundred times as much to read.
+        # For labels and masks: the features have them too, but are a hundred times as large.
         pixels=lambda wildcards: pixels_of(
-            wildcards, experiment_of(wildcards).extractor
+            CONFIG.experiments[wildcards.experiment].extractor
         ),
+        settings=settings_file("evaluate"),
     output:
-        metrics=f"{RESULTS}/metrics/{CATEGORY}/{{experiment}}/seed{{seed}}.csv",
-        resamples=f"{RESULTS}/metrics/{CATEGORY}/{{experiment}}/seed{{seed}}.h5",
-        record=f"{RESULTS}/metrics/{CATEGORY}/{{experiment}}/seed{{seed}}.json",
+        metrics=f"{RESULTS}/metrics/{RUN}.csv",
+        resamples=f"{RESULTS}/metrics/{RUN}.h5",
+        provenance=f"{RESULTS}/metrics/{RUN}.json",
+        record=f"{RECORDS}/evaluate/{RUN}.json",
     log:
         f"{LOGS}/evaluate/{RUN}.log",
     benchmark:
@@ -18,12 +20,16 @@ rule evaluate:
     group:
         "measure"
     conda:
-        ENVIRONMENT
+        "../../environment.yaml"
     resources:
-        mem_mb=memory(evaluate_needs),
-        runtime=runtime(evaluate_needs),
+        # All pixels are sorted by their score.
+        mem_mb=lambda wildcards, input, attempt: grow(
+            1000 + 25 * os.path.getsize(input.maps) / 1e6, attempt
+        ),
+        runtime=lambda wildcards, input, attempt: grow(
+            10 + os.path.getsize(input.maps) / 1e7, attempt
+        ),
     params:
-        uncertainty=config["uncertainty"],
-        version=[bootstrap.VERSION, resamples.SCHEMA_VERSION, provenance.VERSION],
+        settings=settings("evaluate"),
     script:
         "../../scripts/evaluate.py"

@@ -1,9 +1,10 @@
 rule figures:
     input:
         manifest=f"{RESULTS}/manifests/{CATEGORY}.csv",
-        pixels=shown_pixels,
-        tables=shown_scores("scores.csv"),
-        maps=shown_scores("maps.h5"),
+        pixels=[pixels_of(each.extractor) for each in CONFIG.experiments.values()],
+        tables=shown("scores.csv"),
+        maps=shown("maps.h5"),
+        settings=settings_file("figures"),
     output:
         curves=report(
             f"{RESULTS}/figures/{CATEGORY}/curves.png",
@@ -27,6 +28,7 @@ rule figures:
             labels={"category": "{category}", "figure": "AUROC by defect"},
         ),
         table=f"{RESULTS}/figures/{CATEGORY}/defects.csv",
+        record=f"{RECORDS}/figures/{CATEGORY}.json",
     log:
         f"{LOGS}/figures/{CATEGORY}.log",
     benchmark:
@@ -34,43 +36,16 @@ rule figures:
     group:
         "measure"
     conda:
-        ENVIRONMENT
+        "../../environment.yaml"
     resources:
-        mem_mb=memory(figures_needs),
-        runtime=runtime(figures_needs),
+        # The pixels of one experiment after the other are sorted by their score.
+        mem_mb=lambda wildcards, input, attempt: grow(
+            1000 + 25 * max(map(os.path.getsize, input.maps)) / 1e6, attempt
+        ),
+        runtime=lambda wildcards, attempt: grow(
+            10 + 5 * len(CONFIG.experiments), attempt
+        ),
     params:
-        experiments=list(CONFIG.experiments),
-        remark=shown_seed(),
+        settings=settings("figures"),
     script:
         "../../scripts/figures.py"
-
-
-rule tradeoff:
-    input:
-        metrics=f"{RESULTS}/metrics.csv",
-        times=f"{RESULTS}/runtime.csv",
-    output:
-        figure=report(
-            f"{RESULTS}/figures/tradeoff.png",
-            caption="../report/tradeoff.rst",
-            category="Figures",
-            subcategory="all data sets",
-            labels={"figure": "accuracy against time"},
-        ),
-    log:
-        f"{LOGS}/tradeoff.log",
-    benchmark:
-        f"{BENCHMARKS}/tradeoff.tsv"
-    conda:
-        ENVIRONMENT
-    resources:
-        mem_mb=memory(table_needs),
-        runtime=runtime(table_needs),
-    params:
-        models=fitted_models(),
-    script:
-        "../../scripts/tradeoff.py"
-
-
-localrules:
-    tradeoff,

@@ -1,30 +1,29 @@
 rule fit:
     input:
-        features=store_of_model,
+        features=lambda wildcards: features_of(CONFIG.models[wildcards.model].extractor),
+        settings=settings_file("fit"),
     output:
-        model=f"{RESULTS}/models/{CATEGORY}/{{model}}/seed{{seed}}.safetensors",
+        model=f"{RESULTS}/models/{MODEL}.safetensors",
+        record=f"{RECORDS}/fit/{MODEL}.json",
     log:
-        f"{LOGS}/fit/{CATEGORY}/{{model}}/seed{{seed}}.log",
+        f"{LOGS}/fit/{MODEL}.log",
     benchmark:
-        f"{BENCHMARKS}/fit/{CATEGORY}/{{model}}/seed{{seed}}.tsv"
+        f"{BENCHMARKS}/fit/{MODEL}.tsv"
     conda:
-        ENVIRONMENT
+        "../../environment.yaml"
+    # SPADE only reads.
     threads:
-        lambda wildcards: resources.threads(
-            CONFIG.models[wildcards.model]["method"], CONFIG.threads
+        lambda wildcards: (
+            1 if CONFIG.models[wildcards.model].method == "spade" else CONFIG.threads
         )
     resources:
-        mem_mb=memory(fit_needs),
-        runtime=runtime(fit_needs),
+        # PaDiM's model is at most as large as the features it is fitted on, and held twice.
+        mem_mb=lambda wildcards, input, attempt: grow(
+            2000 + CUDA_MB + 2 * input.size_mb, attempt
+        ),
+        runtime=lambda wildcards, input, attempt: grow(30 + input.size_mb / 20, attempt),
         gpu=GPU,
     params:
-        model=lambda wildcards: CONFIG.models[wildcards.model],
-        extractor=lambda wildcards: CONFIG.extractor(
-            CONFIG.models[wildcards.model]["extractor"]
-        ),
-        version=lambda wildcards: [
-            methods.version(CONFIG.models[wildcards.model]["method"]),
-            methods.SCHEMA_VERSION,
-        ],
+        settings=settings("fit"),
     script:
         "../../scripts/fit.py"

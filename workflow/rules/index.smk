@@ -1,8 +1,10 @@
 rule index:
     input:
         receipt=category_receipt,
+        settings=settings_file("index"),
     output:
         manifest=f"{RESULTS}/manifests/{CATEGORY}.csv",
+        record=f"{RECORDS}/index/{CATEGORY}.json",
     log:
         f"{LOGS}/index/{CATEGORY}.log",
     benchmark:
@@ -10,23 +12,13 @@ rule index:
     group:
         "prepare"
     conda:
-        ENVIRONMENT
+        "../../environment.yaml"
     threads: 4
     resources:
-        mem_mb=memory(index_needs),
-        runtime=runtime(index_needs),
+        mem_mb=lambda wildcards, attempt: grow(1000, attempt),
+        runtime=lambda wildcards, attempt: grow(30, attempt),
     params:
+        settings=settings("index"),
         folder=category_folder,
-        reading=lambda wildcards: CONFIG.reading(wildcards.dataset).settings,
-        # Folders of the user's change under our feet: their names, sizes and times are compared.
-        fingerprint=lambda wildcards: (
-            ""
-            if CONFIG.source(wildcards.dataset)
-            else manifest.fingerprint(
-                CONFIG.folder(wildcards.dataset, wildcards.category),
-                CONFIG.reading(wildcards.dataset),
-            )
-        ),
-        version=manifest.VERSION,
     script:
         "../../scripts/index.py"

@@ -1,9 +1,10 @@
 rule pictures:
     input:
         manifest=f"{RESULTS}/manifests/{CATEGORY}.csv",
-        pixels=shown_pixels,
-        tables=shown_scores("scores.csv"),
-        maps=shown_scores("maps.h5"),
+        pixels=[pixels_of(each.extractor) for each in CONFIG.experiments.values()],
+        tables=shown("scores.csv"),
+        maps=shown("maps.h5"),
+        settings=settings_file("pictures"),
     output:
         sheet=report(
             f"{RESULTS}/pictures/{CATEGORY}.png",
@@ -19,6 +20,7 @@ rule pictures:
             subcategory="{dataset}",
             labels={"category": "{category}", "images": "clearest, hardest, errors"},
         ),
+        record=f"{RECORDS}/pictures/{CATEGORY}.json",
     log:
         f"{LOGS}/pictures/{CATEGORY}.log",
     benchmark:
@@ -26,12 +28,13 @@ rule pictures:
     group:
         "measure"
     conda:
-        ENVIRONMENT
+        "../../environment.yaml"
     resources:
-        mem_mb=memory(pictures_needs),
-        runtime=runtime(pictures_needs),
+        mem_mb=lambda wildcards, attempt: grow(
+            1000 + 20 * len(CONFIG.experiments), attempt
+        ),
+        runtime=lambda wildcards, attempt: grow(10 + len(CONFIG.experiments), attempt),
     params:
-        experiments=list(CONFIG.experiments),
-        remark=shown_seed(),
+        settings=settings("pictures"),
     script:
         "../../scripts/pictures.py"

@@ -1,29 +1,6 @@
-# What belongs between the markers of the document `readme.file`.
-rule readme_tables:
-    input:
-        metrics=f"{RESULTS}/metrics.csv",
-    output:
-        rendered=f"{RESULTS}/tables/readme.md",
-    log:
-        f"{LOGS}/readme_tables.log",
-    benchmark:
-        f"{BENCHMARKS}/readme_tables.tsv"
-    conda:
-        ENVIRONMENT
-    resources:
-        mem_mb=memory(table_needs),
-        runtime=runtime(table_needs),
-    params:
-        metrics=config["readme"]["metrics"],
-        layout=CONFIG.layout,
-        published=published.fingerprint(),
-    script:
-        "../../scripts/render_readme.py"
-
-
-# Targets to ask for: `snakemake readme` and `snakemake readme_check`. The document is changed in
-# place, so it is no output: Snakemake would delete it first. Without one they run whenever asked;
-# a benchmark file would count as one, and a check that once passed would not look again.
+# Targets: `snakemake readme` and `snakemake readme_check`. The document is changed in place, so it is
+# not an output, which Snakemake would delete first. Rules without output or benchmark run whenever
+# they are asked for, so the check always compares the document with the results.
 rule readme:
     input:
         rendered=f"{RESULTS}/tables/readme.md",
@@ -33,15 +10,15 @@ rule readme:
     log:
         f"{LOGS}/readme.log",
     conda:
-        ENVIRONMENT
+        "../../environment.yaml"
     resources:
-        mem_mb=memory(table_needs),
-        runtime=runtime(table_needs),
+        mem_mb=lambda wildcards, attempt: grow(1000, attempt),
+        runtime=lambda wildcards, attempt: grow(30, attempt),
     params:
         readme=config["readme"],
         check=False,
     script:
-        "../../scripts/update_readme.py"
+        "../../scripts/readme.py"
 
 
 use rule readme as readme_check with:
@@ -55,6 +32,5 @@ use rule readme as readme_check with:
 
 
 localrules:
-    readme_tables,
     readme,
     readme_check,

@@ -1,9 +1,7 @@
-# Records are no outputs, so what they are of is waited for, and a job that runs again, whose
-# product is then newer, makes this run again.
 rule runtime:
     input:
-        manifests=all_manifests,
-        products=lambda wildcards: [job["product"] for job in recorded_jobs(wildcards)],
+        records=all_records,
+        settings=settings_file("runtime"),
     output:
         table=f"{RESULTS}/runtime.csv",
         document=report(
@@ -12,25 +10,22 @@ rule runtime:
             category="Tables",
             labels={"table": "run time and memory"},
         ),
+        record=f"{RECORDS}/runtime.json",
     log:
         f"{LOGS}/runtime.log",
     benchmark:
         f"{BENCHMARKS}/runtime.tsv"
     conda:
-        ENVIRONMENT
+        "../../environment.yaml"
     resources:
-        mem_mb=memory(table_needs),
-        runtime=runtime(table_needs),
+        mem_mb=lambda wildcards, attempt: grow(1000, attempt),
+        runtime=lambda wildcards, attempt: grow(30, attempt),
     params:
-        jobs=recorded_jobs,
-        models=fitted_models(),
-        benchmarks=BENCHMARKS,
-        logs=LOGS,
-        layout=CONFIG.layout,
-        published=published.fingerprint(),
-        version=RUNTIME_VERSION,
+        settings=settings("runtime"),
+        records=lambda wildcards, input: RECORDS,
+        benchmarks=lambda wildcards, input: BENCHMARKS,
     script:
-        "../../scripts/collect_runtime.py"
+        "../../scripts/runtime.py"
 
 
 localrules:

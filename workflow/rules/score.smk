@@ -1,27 +1,30 @@
 rule score:
     input:
-        features=store_of_experiment,
-        model=model_of_experiment,
+        features=lambda wildcards: features_of(
+            CONFIG.experiments[wildcards.experiment].extractor
+        ),
+        model=lambda wildcards: model_of(wildcards.experiment),
+        settings=settings_file("score"),
     output:
         table=f"{RESULTS}/scores/{RUN}/scores.csv",
         maps=f"{RESULTS}/scores/{RUN}/maps.h5",
         calibration=f"{RESULTS}/scores/{RUN}/calibration.json",
+        record=f"{RECORDS}/score/{RUN}.json",
     log:
         f"{LOGS}/score/{RUN}.log",
     benchmark:
         f"{BENCHMARKS}/score/{RUN}.tsv"
     conda:
-        ENVIRONMENT
+        "../../environment.yaml"
     threads: CONFIG.threads
     resources:
-        mem_mb=memory(score_needs),
-        runtime=runtime(score_needs),
+        # The model, the galleries or a copy of the bank, and what a search may take.
+        mem_mb=lambda wildcards, input, attempt: grow(
+            1500 + CUDA_MB + config["memory_mb"] + 1.5 * input.size_mb, attempt
+        ),
+        runtime=lambda wildcards, input, attempt: grow(30 + input.size_mb / 5, attempt),
         gpu=GPU,
     params:
-        parameters=lambda wildcards: methods.score_parameters(
-            experiment_of(wildcards).method, experiment_of(wildcards).parameters
-        ),
-        extractor=lambda wildcards: CONFIG.extractor(experiment_of(wildcards).extractor),
-        version=[scores.SCHEMA_VERSION, calibration.SCHEMA_VERSION],
+        settings=settings("score"),
     script:
         "../../scripts/score.py"

@@ -1,8 +1,8 @@
-"""What to run: the catalogue and the ``run`` section of a configuration, resolved.
+"""What to run: a configuration parsed into data sets, extractors, experiments and models.
 
-Types, defaults and unknown keys are the schema's business (``workflow/schemas``). Here are the
-references between sections and the methods' own parameters. Nothing here imports torch, so that
-planning a workflow stays quick.
+The schema (``workflow/schemas``) checks types and unknown keys and has the defaults. References
+between sections are checked here, and the methods' own parameters by their constructors. Nothing
+here imports torch, so that planning a workflow stays quick.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -20,16 +20,14 @@ from typing import Any
 import yaml
 
 from indad import methods
-from indad.core.errors import ConfigError, DataError
-from indad.data.folder_layout import GOOD, Reading
+from indad.core.errors import ConfigError, IndadError
 from indad.data.images import Geometry
-from indad.data.public import catalogue, sources
-from indad.data.public.suggest import find_categories
-from indad.features.weights import RANDOM
+from indad.features import weights
+from indad.pipeline.dataset import Dataset, require_known
 from indad.reporting import published
 
-#: Most values of a configuration. A few lines of YAML whose aliases name each other ten times over
-#: stand for more than any memory holds.
+#: Most values of a configuration: a few lines of YAML whose aliases refer to each other can expand
+#: to more values than memory holds.
 MOST_VALUES = 100_000
 
 
@@ -37,12 +35,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a configuration file; an empty one is an empty configuration.
 
     Raises:
-        ConfigError: the file is missing, is no YAML, or holds no mapping.
+        ConfigError: the file is missing, is not YAML, or does not hold a mapping.
     """
     try:
         loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
         document = loader.get_single_node()
-        check_extent(document)  # before merge keys write the aliases out
+        check_extent(document)  # before merge keys expand the aliases
         loaded = None if document is None else loader.construct_document(document)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such configuration file") from None
@@ -63,10 +61,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def check_extent(config: Any) -> None:
-    """Refuse a configuration that is too much to go through, written out without aliases.
+    """Refuse a configuration that is too large once its aliases are expanded.
 
     Args:
-        config: the configuration, or the YAML document it is to be made from.
+        config: the configuration, or the parsed YAML document.
 
     Raises:
         ConfigError: it holds more than ``MOST_VALUES`` values, or contains itself.
@@ -101,7 +99,7 @@ def check_schema(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
 
 
 def _schema_lines(problem: Any) -> list[str]:
-    """Say what a schema violation means to whoever wrote the configuration."""
+    """Explain a schema violation: the key, and what is allowed."""
     key = ".".join(map(str, problem.absolute_path))
     rule, value, allowed = problem.validator, problem.instance, problem.validator_value
     if rule == "additionalProperties" and allowed is False:
@@ -122,14 +120,14 @@ def _schema_lines(problem: Any) -> list[str]:
         choices = " or ".join("/".join(each["required"]) for each in allowed)
         return [f"{key}: needs {choices}"]
     if rule == "anyOf":
-        wanted = " or ".join(filter(None, (_wanted(each) for each in allowed)))
-        return [f"{key}: must be {wanted}, got {value!r}"]
+        expected = " or ".join(filter(None, (_describe(each) for each in allowed)))
+        return [f"{key}: must be {expected}, got {value!r}"]
     if rule == "type":
-        return [f"{key}: must be {_wanted(problem.schema)}, got {value!r}"]
+        return [f"{key}: must be {_describe(problem.schema)}, got {value!r}"]
     return [f"{key}: {problem.message}"]
 
 
-def _wanted(schema: Mapping[str, Any]) -> str:
+def _describe(schema: Mapping[str, Any]) -> str:
     names = {
         "array": "a list",
         "object": "a mapping",
@@ -142,6 +140,69 @@ def _wanted(schema: Mapping[str, Any]) -> str:
 
 
 @dataclass(frozen=True)
+class Extractor:
+    """A backbone, the layers whose output is stored, and the size of the images it gets.
+
+    Attributes:
+        name: as in the configuration.
+        settings: all settings, defaults filled in.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+
+    @classmethod
+    def from_config(cls, name: str, settings: Mapping[str, Any]) -> Extractor:
+        """Fill in the defaults that depend on other settings.
+
+        Raises:
+            ConfigError: the crop is larger than the resized image.
+        """
+        complete = {"weights": None} | dict(settings)
+        complete["embedding"] = complete.get("embedding") or complete["layers"][-1]
+        crop, resize = complete["crop"], complete["resize"]
+        if isinstance(crop, int) and isinstance(resize, int) and crop > resize:
+            raise ConfigError(
+                f"extractors.{name}.crop: {crop} is larger than resize, {resize}; it must be at "
+                "most that, or null for no crop"
+            )
+        return cls(name, complete)
+
+    @property
+    def backbone(self) -> str:
+        """The name of the network in timm."""
+        return self.settings["backbone"]
+
+    @property
+    def weights(self) -> str | None:
+        """Where the weights come from; None for timm's pretrained ones."""
+        return self.settings["weights"]
+
+    @property
+    def geometry(self) -> Geometry:
+        """Resize and crop of the images."""
+        return Geometry.from_config(self.settings["resize"], self.settings["crop"])
+
+    def weights_file(self, results: Path) -> Path | None:
+        """Return the file of weights whose change changes the features.
+
+        Returns:
+            The downloaded file for timm's pretrained weights, or the configured file; None for
+            weights that are random or come with an installed package.
+
+        Raises:
+            ConfigError: the configured file does not exist.
+        """
+        if self.weights is None:
+            return results / "weights" / f"{self.backbone}.safetensors"
+        try:
+            path = weights.resolve_weights_file(self.weights)
+        except IndadError as error:
+            raise ConfigError(f"extractors.{self.name}.weights: {error}") from None
+        return None if self.weights.startswith(weights.PACKAGE) else path
+
+
+@dataclass(frozen=True)
 class Experiment:
     """A method with its parameters on an extractor.
 
@@ -151,328 +212,144 @@ class Experiment:
         extractor: name of the extractor.
         parameters: all parameters of the method but the seed, defaults filled in.
         model: name of the fitted model, shared by all experiments that differ only in scoring.
-        published: the published result that tables show beside it, if any.
+        published: the published result that the tables compare it with, if any.
     """
 
     name: str
     method: str
     extractor: str
-    parameters: dict[str, Any]
+    parameters: Mapping[str, Any]
     model: str
     published: str | None = None
 
-    @property
-    def needs_gallery(self) -> bool:
-        """Whether scoring reads the training features."""
-        return methods.method_class(self.method).needs_gallery
-
-
-class Config:
-    """A schema-checked configuration whose references are settled.
-
-    Args:
-        config: the configuration, defaults filled in by the schema.
-
-    Raises:
-        ConfigError: naming the key and the values that are allowed.
-    """
-
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        self.results = Path(config["results"])
-        self.device: str = config["device"]
-        self.threads: int = config["threads"]
-        self._downloads = Path(config.get("downloads") or self.results / "downloads")
-        self.run = config["run"]
-        self.seeds: list[int] = list(dict.fromkeys(self.run["seeds"]))
-        self._datasets = config.get("datasets") or {}
-        self._paths: dict[str, Path | None] = {}
-        self._extractors = config.get("extractors") or {}
-        self._experiments = config.get("experiments") or {}
-        for kind, known in (("datasets", self._datasets), ("experiments", self._experiments)):
-            for name in self.run[kind]:
-                _known(f"run.{kind}", name, known, kind)
-        for name in self.run["datasets"]:
-            self.published(name)
-            self.reading(name)
-        self.experiments = {name: self._experiment(name) for name in self.run["experiments"]}
-
-    # -- data sets ----------------------------------------------------------------------------
-
-    @cached_property
-    def datasets(self) -> dict[str, list[str]]:
-        """The categories of each data set to run.
+    @classmethod
+    def from_config(
+        cls, name: str, settings: Mapping[str, Any], extractors: Mapping[str, Extractor]
+    ) -> Experiment:
+        """Check the settings of an experiment; its method's constructor fills in the defaults.
 
         Raises:
-            DataError: a data folder is missing or has no category.
+            ConfigError: a parameter or value is not allowed, or a name is unknown.
         """
-        return {name: self.categories(name) for name in dict.fromkeys(self.run["datasets"])}
-
-    def categories(self, name: str) -> list[str]:
-        """Return the categories of one data set, as ``datasets``."""
-        dataset = self._datasets[name]
-        if "path" in dataset:
-            root = Path(dataset["path"])
-            found = find_categories(root, self.reading(name))
-            for category in dataset.get("categories") or []:
-                _known(f"datasets.{name}.categories", category, found, f"categories of {root}")
-            chosen = list(dataset.get("categories") or found)
-            for category in chosen:
-                if set(category) & set("{}"):  # which Snakemake takes for a wildcard
-                    raise DataError(f"{root / category}: rename it, without {{ and }}")
-            return chosen
-        source = sources.get(dataset["source"], f"datasets.{name}.source")
-        wanted = dataset.get("categories") or list(source.categories)
-        for category in wanted:
-            _known(f"datasets.{name}.categories", category, source.categories, "categories")
-        return list(wanted)
-
-    def reading(self, dataset: str) -> Reading:
-        """Return how the category folders of a data set are read.
-
-        Raises:
-            ConfigError: an option has a value that cannot be used, or is not for this data set.
-        """
-        settings, key = self._datasets[dataset], f"datasets.{dataset}"
-        odd = {"train", "test", "good", "masks", "mask_suffix", "list", "unlisted"} & set(settings)
-        if odd and "path" not in settings:
-            raise ConfigError(
-                f"{key}.{min(odd)}: only for a data set with a 'path'; a source is laid out as "
-                "MVTec AD is"
-            )
-        return Reading.from_config(settings, key)
-
-    def path(self, dataset: str) -> Path | None:
-        """Return the folder that a data set is used from as it lies; None if it is made.
-
-        That is its ``path``, or its first mirror if that is a folder here, in MVTec AD layout,
-        with all categories asked for.
-        """
-        if dataset not in self._paths:
-            self._paths[dataset] = self._path(dataset)
-        return self._paths[dataset]
-
-    def _path(self, dataset: str) -> Path | None:
-        settings = self._datasets[dataset]
-        if "path" in settings:
-            return Path(settings["path"])
-        entry, places = self.entry(dataset), self.mirrors(dataset)
-        if entry is None or not entry.layout.native or not places or places[0].path is None:
-            return None
-        folders = [places[0].path / each / "train" / GOOD for each in self.categories(dataset)]
-        return places[0].path if all(folder.is_dir() for folder in folders) else None
-
-    def source(self, dataset: str) -> dict[str, Any] | None:
-        """Return ``{"source", "options"}`` of a data set that is made, None if it is a path."""
-        if self.path(dataset) is not None:
-            return None
-        settings = self._datasets[dataset]
-        options = sources.check_options(
-            settings["source"], settings.get("options") or {}, f"datasets.{dataset}.options"
-        )
-        return {"source": settings["source"], "options": options}
-
-    def entry(self, dataset: str) -> catalogue.Entry | None:
-        """Return the public data set this one is taken from, if it is one."""
-        source = self._datasets[dataset].get("source")
-        return None if source is None else sources.get(source).entry
-
-    def mirrors(self, dataset: str) -> list[catalogue.Place]:
-        """Return the user's own places of a public data set.
-
-        Raises:
-            ConfigError: the data set is no public one.
-        """
-        places = self._datasets[dataset].get("mirrors") or []
-        if places and self.entry(dataset) is None:
-            raise ConfigError(
-                f"datasets.{dataset}.mirrors: only for a source that is downloaded: "
-                + ", ".join(catalogue.load())
-            )
-        return [catalogue.Place.of(each, mine=True) for each in places]
-
-    def downloads(self, dataset: str) -> Path:
-        """Return where the archives of a public data set are kept."""
-        return self._downloads / self._datasets[dataset]["source"]
-
-    def published(self, dataset: str) -> str | None:
-        """Return the data set of the published results that this one is, if any.
-
-        Raises:
-            ConfigError: ``published`` names one that nothing is known of.
-        """
-        settings = self._datasets[dataset]
-        if settings.get("published") is not None:
-            key = f"datasets.{dataset}.published"
-            _known(key, settings["published"], published.datasets(), "data sets")
-            return settings["published"]
-        source = settings.get("source")
-        return source if source in published.datasets() else None
-
-    def groups(self, dataset: str) -> dict[str, list[str]]:
-        """Return the groups of categories that tables give averages of."""
-        own = self._datasets[dataset].get("groups")
-        if own is not None:
-            return {name: list(categories) for name, categories in own.items()}
-        entry = catalogue.load().get(self.published(dataset) or "") or self.entry(dataset)
-        return {} if entry is None else {name: list(each) for name, each in entry.groups.items()}
-
-    def folder(self, dataset: str, category: str) -> Path:
-        """Return the category's folder in MVTec AD layout."""
-        return (self.path(dataset) or self.results / "data" / dataset) / category
-
-    # -- extractors ---------------------------------------------------------------------------
-
-    def extractor(self, name: str) -> dict[str, Any]:
-        """Return an extractor's settings, defaults filled in."""
-        extractor = dict(self._extractors[name])
-        extractor.setdefault("weights", None)
-        extractor["embedding"] = extractor.get("embedding") or extractor["layers"][-1]
-        crop, resize = extractor["crop"], extractor["resize"]
-        if isinstance(crop, int) and isinstance(resize, int) and crop > resize:
-            raise ConfigError(
-                f"extractors.{name}.crop: {crop} is larger than resize, {resize}; it must be at "
-                "most that, or null for no crop"
-            )
-        return extractor
-
-    def geometry(self, extractor: str) -> str:
-        """Return the name of an extractor's resize and crop, as in ``geometries``."""
-        settings = self.extractor(extractor)
-        return Geometry.from_config(settings["resize"], settings["crop"]).name
-
-    @cached_property
-    def geometries(self) -> dict[str, dict[str, Any]]:
-        """The resize and crop of all extractors, by name."""
-        return {
-            self.geometry(name): {key: self.extractor(name)[key] for key in ("resize", "crop")}
-            for name in self._extractors
-        }
-
-    # -- experiments --------------------------------------------------------------------------
-
-    def _experiment(self, name: str) -> Experiment:
-        entry = dict(self._experiments[name])
-        method, extractor = entry.pop("method"), entry.pop("extractor")
-        result = entry.pop("published", None)
+        given = dict(settings)
+        method, extractor = given.pop("method"), given.pop("extractor")
+        result = given.pop("published", None)
         key = f"experiments.{name}"
         if result is not None:
-            _known(f"{key}.published", result, published.results(), "published results")
-        _known(f"{key}.extractor", extractor, self._extractors, "extractors")
-        settings = self.extractor(extractor)
+            require_known(f"{key}.published", result, published.results(), "published results")
+        require_known(f"{key}.extractor", extractor, extractors, "extractors")
         try:
-            parameters = methods.create(method, entry).parameters
+            parameters = dict(methods.create(method, given).parameters)
         except ConfigError as error:
             raise ConfigError(f"{key}.{error}") from None
+        stored = extractors[extractor].settings["layers"]
         for layer in parameters["layers"] or []:
-            _known(f"{key}.layers", layer, settings["layers"], f"layers of {extractor}")
+            require_known(f"{key}.layers", layer, stored, f"layers of {extractor}")
         del parameters["seed"]
-        shared = methods.method_class(method).score_parameters
-        fitted = {k: v for k, v in parameters.items() if k not in shared}
+        scoring = methods.method_class(method).score_parameters
+        fitted = {k: v for k, v in parameters.items() if k not in scoring}
         text = json.dumps([method, extractor, fitted], sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-        model = f"{method}-{extractor}-{digest}"
-        return Experiment(name, method, extractor, parameters, model, result)
+        return cls(name, method, extractor, parameters, f"{method}-{extractor}-{digest}", result)
 
-    @cached_property
-    def models(self) -> dict[str, dict[str, Any]]:
-        """What to fit: model name to ``{"method", "extractor", "parameters"}``."""
-        sharing: dict[str, list[Experiment]] = {}
-        for experiment in self.experiments.values():
-            sharing.setdefault(experiment.model, []).append(experiment)
-        return {
-            model: {
-                "method": users[0].method,
-                "extractor": users[0].extractor,
-                "parameters": _fit_parameters(users),
-            }
-            for model, users in sharing.items()
-        }
 
-    def scored_share(self, experiment: str) -> float:
-        """Return which share of its fitted model an experiment scores with."""
-        each = self.experiments[experiment]
-        fitted = self.models[each.model]["parameters"]
-        return methods.method_class(each.method).scored_share(each.parameters, fitted)
+@dataclass(frozen=True)
+class Model:
+    """What is fitted once for all experiments that differ only in scoring.
 
-    @cached_property
-    def layout(self) -> dict[str, Any]:
-        """What the tables show beside the values: the arguments of ``tables.Layout``.
+    Attributes:
+        name: as in the experiments' ``model``.
+        method: the method's name.
+        extractor: name of the extractor.
+        parameters: of the fit; those of scoring have their defaults.
+    """
 
-        A published result stands beside an experiment on its data set and with its backbone only.
+    name: str
+    method: str
+    extractor: str
+    parameters: Mapping[str, Any]
+
+    @classmethod
+    def shared_by(cls, experiments: Sequence[Experiment]) -> Model:
+        """Return the model of experiments that share one."""
+        first = experiments[0]
+        method = methods.method_class(first.method)
+        signature = inspect.signature(method).parameters
+        defaults = {name: signature[name].default for name in method.score_parameters}
+        shared = method.shared_fit([each.parameters for each in experiments])
+        parameters = {**first.parameters, **defaults, **shared}
+        return cls(first.model, first.method, first.extractor, parameters)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A schema-checked configuration, parsed and with all references resolved.
+
+    Attributes:
+        results: folder of all products.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        threads: cores that one job of heavy computation may use.
+        datasets, experiments: those to run, by name.
+        extractors: all of the configuration, by name.
+        models: what to fit, by name.
+        seeds: the seeds to run.
+        written: the configuration as it was given, defaults filled in by the schema.
+    """
+
+    results: Path
+    device: str
+    threads: int
+    datasets: Mapping[str, Dataset]
+    extractors: Mapping[str, Extractor]
+    experiments: Mapping[str, Experiment]
+    models: Mapping[str, Model]
+    seeds: tuple[int, ...]
+    written: Mapping[str, Any]
+
+    @classmethod
+    def parse(cls, config: Mapping[str, Any]) -> Config:
+        """Parse a configuration whose defaults were filled in by the schema.
+
+        Raises:
+            ConfigError: naming the key and the values that are allowed.
         """
-        names = list(dict.fromkeys(self.run["datasets"]))
-        compared = {name: of for name in names if (of := self.published(name)) is not None}
-        named = {name: each.published for name, each in self.experiments.items() if each.published}
-        other = {name: note for name, of in named.items() if (note := self._differs(name, of))}
-        return {
-            "experiments": list(self.experiments),
-            "groups": {name: self.groups(name) for name in names},
-            "compared": compared,
-            "published": {name: of for name, of in named.items() if name not in other},
-            "notes": _joined(self.notes, other if compared else {}),
+        results = Path(config["results"])
+        downloads = Path(config.get("downloads") or results / "downloads")
+        run = config["run"]
+        for kind in ("datasets", "experiments"):
+            for name in run[kind]:
+                require_known(f"run.{kind}", name, config.get(kind) or {}, kind)
+        extractors = {
+            name: Extractor.from_config(name, settings)
+            for name, settings in (config.get("extractors") or {}).items()
         }
-
-    def _differs(self, experiment: str, result: str) -> str:
-        """Say why an experiment is no reproduction of a published result; "" if it may be one."""
-        settings = self.extractor(self.experiments[experiment].extractor)
-        theirs, ours = published.backbone(result), settings["backbone"].partition(".")[0]
-        if ours != theirs:
-            return f"not beside the published {result}, which is with {theirs}, not {ours}"
-        if settings["weights"] == RANDOM:
-            return f"not beside the published {result}, whose weights were pretrained"
-        return ""
-
-    @cached_property
-    def described(self) -> dict[str, dict[str, Any]]:
-        """What a reader is told of each experiment, and where its jobs are found."""
-        return {
-            name: {
-                "method": each.method,
-                "backbone": self.extractor(each.extractor)["backbone"],
-                "parameters": each.parameters,
-                "extractor": each.extractor,
-                "model": each.model,
-            }
-            for name, each in self.experiments.items()
+        experiments = {
+            name: Experiment.from_config(name, config["experiments"][name], extractors)
+            for name in run["experiments"]
         }
-
-    @cached_property
-    def used(self) -> dict[str, Any]:
-        """What of the configuration decides the results: enough to get them again."""
-        extractors = dict.fromkeys(each.extractor for each in self.experiments.values())
-        return {
-            "run": dict(self.run),
-            "datasets": {name: self._datasets[name] for name in self.run["datasets"]},
-            "extractors": {name: self._extractors[name] for name in extractors},
-            "experiments": {name: self._experiments[name] for name in self.experiments},
-        }
-
-    @cached_property
-    def notes(self) -> dict[str, str]:
-        """What a reader of the tables must not miss about an experiment."""
-        return {
-            name: "random backbone weights, not pretrained"
-            for name, experiment in self.experiments.items()
-            if self.extractor(experiment.extractor)["weights"] == RANDOM
-        }
-
-
-def _joined(*notes: Mapping[str, str]) -> dict[str, str]:
-    """Merge notes on the same experiment."""
-    names = dict.fromkeys(name for each in notes for name in each)
-    return {name: "; ".join(each[name] for each in notes if name in each) for name in names}
-
-
-def _fit_parameters(users: list[Experiment]) -> dict[str, Any]:
-    """Merge the parameters of experiments that share a model; scoring ones take defaults."""
-    cls = methods.method_class(users[0].method)
-    signature = inspect.signature(cls).parameters
-    defaults = {name: signature[name].default for name in cls.score_parameters}
-    return users[0].parameters | defaults | cls.shared_fit([user.parameters for user in users])
-
-
-def _known(key: str, value: str, allowed: Any, what: str) -> None:
-    if value not in allowed:
-        raise ConfigError(
-            f"{key}: {value!r} is unknown; {what} known here: {', '.join(allowed) or 'none'}"
+        sharing: dict[str, list[Experiment]] = {}
+        for experiment in experiments.values():
+            sharing.setdefault(experiment.model, []).append(experiment)
+        return cls(
+            results=results,
+            device=config["device"],
+            threads=config["threads"],
+            datasets={
+                name: Dataset.from_config(name, config["datasets"][name], results, downloads)
+                for name in run["datasets"]
+            },
+            extractors=extractors,
+            experiments=experiments,
+            models={name: Model.shared_by(users) for name, users in sharing.items()},
+            seeds=tuple(dict.fromkeys(run["seeds"])),
+            written=config,
         )
+
+    @cached_property
+    def geometries(self) -> dict[str, Geometry]:
+        """Resize and crop of all extractors, by name."""
+        return {each.geometry.name: each.geometry for each in self.extractors.values()}
+
+    def extractor_of(self, experiment: str) -> Extractor:
+        """Return the extractor of an experiment."""
+        return self.extractors[self.experiments[experiment].extractor]

@@ -1,77 +1,145 @@
-"""What every stage script shares: its job description, its log file and its way to fail.
+"""What the script of every rule shares: its log file, its way to fail, and the job's record.
 
-A stage script runs in two ways with the same text. In the workflow, Snakemake puts an object
-called ``snakemake`` into the script. By hand, the job is described on the command line::
-
-    python scripts/index.py --log index.log --wildcards category=bottle \\
-        --params '{"folder": "/data/bottle"}' --output manifest=bottle.csv
+Snakemake runs the scripts and puts an object called ``snakemake`` into them, the job: its files,
+parameters and wildcards.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import logging
 import os
 import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-from indad.core.device import machine
+from indad.core import atomic
+from indad.core.device import machine, use_device
 from indad.core.disk import explain_disk_errors
 from indad.core.errors import DiskError, IndadError
+from indad.pipeline import currency
 
 logger = logging.getLogger("indad")
 
 Job = Any
+#: What a script tells of its job: ``images``, ``device``, ``torch_seconds``, ``cached``,
+#: ``model_mb``; all of them optional.
+Facts = Mapping[str, Any]
 
-#: Settings of a job described by hand, as the configuration's schema has them.
-DEFAULTS = {"device": "auto", "tf32": False, "batch_size": "auto", "memory_mb": 1024}
-
-
-class _Files(dict[str, str]):
-    """Named files of a job described by hand, reachable as attributes as in a workflow."""
-
-    def __getattr__(self, name: str) -> str:
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(name) from None
-
-    def get(self, name: str, default: Any = None) -> Any:
-        return super().get(name, default)
+#: Inputs that do not decide the outputs. The settings are compared by themselves, and an archive
+#: that was found elsewhere holds the same data.
+_NOT_COMPARED = ("settings", "archive")
 
 
-def _parse(script: str, description: str | None) -> Job:
-    """Read a job from the command line."""
-    parser = argparse.ArgumentParser(prog=script, description=description)
-    pairs = {"nargs": "*", "default": [], "metavar": "NAME=VALUE"}
-    parser.add_argument("--input", **pairs, help="input files")
-    parser.add_argument("--output", **pairs, help="output files")
-    parser.add_argument("--wildcards", **pairs, help="dataset=, category=, experiment=, seed=")
-    parser.add_argument("--params", type=json.loads, default={}, help="parameters, as JSON")
-    parser.add_argument("--config", type=json.loads, default={}, help="settings, as JSON")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--log", default=None, help="log file (default: standard error only)")
-    given = parser.parse_args()
+def run(main: Callable[[Job], Facts | None], job: Job | None) -> None:
+    """Run ``main`` on Snakemake's job, write the job's record, and end the process.
 
-    def named(items: list[str]) -> _Files:
-        return _Files(item.split("=", 1) for item in items)
+    An error meant for the user is shown as its message alone; any other keeps its traceback. Both
+    are also written to the job's log, and the exit code is 1, so that Snakemake removes the
+    outputs.
+    """
+    if job is None:
+        script = Path(main.__code__.co_filename).name
+        sys.exit(f"{script} is the script of a rule: Snakemake runs it (see README.md)")
+    _log_to(list(job.log))
+    # A library that cannot close a file on a full disk reports it for each of its objects.
+    sys.unraisablehook = lambda what: logger.debug("while cleaning up: %s", what.exc_value)
+    started = time.perf_counter()
+    logger.info("machine: %s", machine())
+    try:
+        with explain_disk_errors():
+            facts = main(job) or {}
+            seconds = time.perf_counter() - started
+            if "record" in job.output.keys():  # noqa: SIM118 - snakemake's own class
+                write_record(job, facts, seconds)
+        logger.info("done in %.2f s", seconds)
+    except IndadError as error:
+        logger.error("error: %s", error)
+        print(f"\nindad: {error}\n", file=sys.stderr)
+        if isinstance(error, DiskError):
+            # HDF5 tries again to write as the process ends, and crashes it.
+            sys.stderr.flush()
+            os._exit(1)
+        sys.exit(1)
+    except Exception:
+        logger.exception("failed")
+        traceback.print_exc()
+        sys.exit(1)
+    _leave()
 
-    return SimpleNamespace(
-        input=named(given.input),
-        output=named(given.output),
-        wildcards=named(given.wildcards),
-        params=_Files(given.params),
-        config=DEFAULTS | given.config,
-        threads=given.threads,
-        log=[given.log] if given.log else [],
+
+def write_record(job: Job, facts: Facts, seconds: float) -> None:
+    """Write what a job did: its last output, and what planning and the run-time tables read.
+
+    Args:
+        job: the finished job.
+        facts: what its script returned.
+        seconds: how long the script took.
+    """
+    results = Path(job.config["results"])
+    inputs = [path for name, path in _named(job.input) if name not in _NOT_COMPARED]
+    outputs = [path for name, path in _named(job.output) if name != "record"]
+    rule = Path(job.output.record).relative_to(results / "records").with_suffix("").parts[0]
+    files = [path for path in outputs if path.is_file()]
+    atomic.write_json(
+        job.output.record,
+        {
+            "version": currency.VERSION,
+            "rule": rule,
+            "script": currency.digest(Path(job.scriptdir, f"{rule}.py")),
+            "wildcards": dict(job.wildcards.items()),
+            "settings": job.params.settings,
+            "inputs": currency.digests(inputs, results),
+            "outputs": currency.digests(outputs, results),
+            "output_mb": sum(path.stat().st_size for path in files) / 1e6,
+            "seconds": seconds,
+            "machine": machine(),
+            "torch_seconds": 0.0,
+            "images": None,
+            "device": "",
+            "cached": False,
+            **facts,
+            "finished": datetime.now().isoformat(sep=" ", timespec="milliseconds"),
+        },
     )
+
+
+def _named(files: Any) -> list[tuple[str, Path]]:
+    """Return the files of a job with their names; all of a list have the list's."""
+    found = []
+    for name, value in files.items():
+        each = [value] if isinstance(value, str) else value
+        found += [(name, Path(path)) for path in each]
+    return found
+
+
+def start_device(job: Job, threads: int | None = None) -> tuple[str, dict[str, Any]]:
+    """Load torch and choose the job's device.
+
+    Args:
+        job: the job.
+        threads: threads that torch may use on a CPU; the job's if None.
+
+    Returns:
+        ``cpu`` or ``cuda``, and the facts about it for the job's record.
+
+    Raises:
+        DeviceError: the configuration demands a GPU and there is none.
+    """
+    threads = threads or job.threads
+    started = time.perf_counter()
+    device = use_device(job.config, threads)
+    name = f"{threads} threads"
+    if device != "cpu":
+        import torch
+
+        name = torch.cuda.get_device_name()
+    loaded = time.perf_counter() - started
+    return device, {"device": f"{device} ({name})", "torch_seconds": loaded}
 
 
 def _log_to(files: list[str]) -> None:
@@ -89,43 +157,10 @@ def _log_to(files: list[str]) -> None:
     warnings.filterwarnings("ignore", message="Image size .* could be decompression bomb")
 
 
-def run(main: Callable[[Job], None], snakemake: Job | None) -> None:
-    """Run ``main`` on the workflow's job, or on the one described on the command line.
-
-    An error meant for the user is shown as its message alone; any other keeps its traceback. Both
-    also stand in the job's log, and the exit code is 1, so that Snakemake removes the outputs.
-    """
-    script = Path(main.__code__.co_filename).name
-    job = snakemake or _parse(script, sys.modules[main.__module__].__doc__)
-    _log_to(list(job.log))
-    # A library that cannot close a file on a full disk says so for each of its objects.
-    sys.unraisablehook = lambda what: logger.debug("while cleaning up: %s", what.exc_value)
-    started = time.perf_counter()
-    logger.info("machine: %s", machine())
-    try:
-        with explain_disk_errors():
-            main(job)
-        logger.info("done in %.2f s", time.perf_counter() - started)
-    except IndadError as error:
-        logger.error("error: %s", error)
-        print(f"\nindad: {error}\n", file=sys.stderr)
-        if isinstance(error, DiskError):
-            # HDF5 tries again to write as the process ends, and crashes it.
-            sys.stderr.flush()
-            os._exit(1)
-        sys.exit(1)
-    except Exception:
-        logger.exception("failed")
-        traceback.print_exc()
-        sys.exit(1)
-    if snakemake is not None:
-        _leave()
-
-
 def _leave() -> None:
     """End the process at once, with its work done and on the disk.
 
-    Python would first take every module down, which for torch takes half a second.
+    Python would first clean up every module, which takes half a second for torch.
     """
     logging.shutdown()
     sys.stdout.flush()

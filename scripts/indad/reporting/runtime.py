@@ -1,14 +1,14 @@
 """Run time, memory and size of every job, from the records that the workflow leaves.
 
 Snakemake measures each job from outside (``benchmarks/``, wall clock with the start of Python); the
-job's log tells its own work from within. Both are of the job's last run: a product that was up to
-date keeps the record of when it was made.
+job's own record (``records/``) has what its script measured. Both are of the job's last run: a
+product that was up to date keeps the record of when it was made.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,79 +16,82 @@ import numpy as np
 import pandas as pd
 
 from indad.core.errors import StoreError
-from indad.features.store import FeatureStore
 from indad.reporting import published
 from indad.reporting.markdown import markdown_table
 from indad.reporting.tables import Layout
 
-#: Stages in the order they run, and the splits whose images a job of each works on.
-STAGES: dict[str, tuple[str, ...]] = {
-    "download": ("train", "test"),
-    "index": ("train", "test"),
-    "decode": ("train", "test"),
-    "extract": ("train", "test"),
-    "fit": ("train",),
-    "score": ("test",),
-    "evaluate": ("test",),
-    "pictures": (),
-    "figures": (),
-}
+#: Rules on a category, in the order they run.
+STAGES = (
+    "download", "index", "decode", "extract", "fit", "score", "evaluate", "pictures", "figures",
+)  # fmt: skip
 COLUMNS = (
     "stage", "dataset", "category", "name", "seed", "seconds", "cpu_seconds", "max_rss_mb",
     "images", "images_per_second", "compute_seconds", "load_seconds", "model_mb", "product_mb",
     "device", "machine", "finished", "cached",
 )  # fmt: skip
 #: Raised when the same records make another table.
-VERSION = 2
-#: A pause between jobs that is longer lies between two runs.
+VERSION = 3
+#: A pause between jobs that is longer, in seconds, lies between two runs.
 PAUSE = 60.0
 
-Job = Mapping[str, Any]
 
+def collect(paths: Iterable[Path], records: Path, benchmarks: Path) -> pd.DataFrame:
+    """Return a table of ``COLUMNS`` with one row for each job.
 
-def record(folder: Path, job: Job, suffix: str) -> Path:
-    """Return a job's record below ``folder``: ``stage/dataset/category[/name][/seed<k>]``."""
-    parts = [job["stage"], job["dataset"], job["category"]]
-    parts += [job["name"]] if job["name"] else []
-    parts += [f"seed{job['seed']}"] if job["seed"] is not None else []
-    return Path(folder, *parts[:-1], parts[-1] + suffix)
-
-
-def collect(
-    jobs: Sequence[Job], benchmarks: Path, logs: Path, images: pd.DataFrame
-) -> pd.DataFrame:
-    """Return one row a job, ``COLUMNS``; what has no record is missing, not left out.
-
-    ``cached`` says that features were copied from a cache: their times are those of a copy, and no
-    extraction's. ``seconds`` is the job's wall time; ``compute_seconds`` its own work,
-    ``load_seconds`` what loading torch took, the rest went into starting Python.
-    ``images_per_second`` goes by the own work. ``model_mb`` is what scoring with an experiment
-    needs.
+    ``seconds`` is the job's wall time; ``compute_seconds`` its own work, ``load_seconds`` what
+    loading torch took, the rest went into starting Python. ``images_per_second`` refers to the own
+    work. ``model_mb`` is what scoring with an experiment reads. ``cached`` marks features that were
+    copied from a cache: their time is that of a copy, and not of an extraction.
 
     Args:
-        jobs: ``stage``, ``dataset``, ``category``, ``name`` (of the geometry, extractor, model or
-            experiment, or ""), ``seed`` (or None) and, optionally, ``product`` (a file); for
-            scoring ``model``, ``share`` (of the model that is used), ``gallery`` (a store, or "")
-            and ``layers`` (or None).
-        benchmarks: folder of Snakemake's records.
-        logs: folder of the jobs' logs.
-        images: as ``counts.images``.
+        paths: the jobs' records (JSON).
+        records: the folder of all records.
+        benchmarks: the folder of Snakemake's measurements, which has the same structure.
+
+    Raises:
+        StoreError: a record is damaged.
     """
-    counted = images.groupby(["dataset", "category", "split"])["images"].sum()
-    found = []
-    for job in jobs:
-        splits = [(job["dataset"], job["category"], split) for split in STAGES[job["stage"]]]
-        count = int(counted.loc[splits].sum()) if splits else np.nan
-        row = {key: job[key] for key in ("stage", "dataset", "category", "name", "seed")}
-        row |= _measured(record(benchmarks, job, ".tsv")) | _told(record(logs, job, ".log"))
-        own = row["compute_seconds"]
-        rate = count / own if own > 0 and not row["cached"] else np.nan
-        row |= {"images": count, "images_per_second": rate}
-        row["product_mb"] = _megabytes(job["product"]) if job.get("product") else np.nan
-        row["model_mb"] = _model_megabytes(job) if job.get("model") else np.nan
-        found.append(row)
-    frame = pd.DataFrame(found, columns=list(COLUMNS))
-    return frame.astype({"seed": "Int64", "images": "Int64"})
+    rows = []
+    for path in paths:
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            row = _row(record)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StoreError(
+                f"{path}: damaged record ({error!r}); delete it and run again"
+            ) from None
+        rows.append(row | _measured(benchmarks / path.relative_to(records).with_suffix(".tsv")))
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    place = pd.factorize(table["dataset"] + "/" + table["category"])[0]
+    stage = table["stage"].map(STAGES.index)
+    table = table.iloc[np.lexsort((stage, place))].reset_index(drop=True)
+    return table.astype({"seed": "Int64", "images": "Int64"})
+
+
+def _row(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a job recorded."""
+    which = dict(record["wildcards"])
+    dataset, category, seed = which.pop("dataset"), which.pop("category"), which.pop("seed", None)
+    work = max(0.0, record["seconds"] - record["torch_seconds"])
+    images = record["images"]
+    rate = images / work if images and work > 0 and not record["cached"] else np.nan
+    return {
+        "stage": record["rule"],
+        "dataset": dataset,
+        "category": category,
+        "name": next(iter(which.values()), ""),
+        "seed": None if seed is None else int(seed),
+        "images": images,
+        "images_per_second": rate,
+        "compute_seconds": work,
+        "load_seconds": record["torch_seconds"],
+        "model_mb": record.get("model_mb", np.nan),
+        "product_mb": record["output_mb"],
+        "device": record["device"],
+        "machine": record["machine"],
+        "finished": record["finished"],
+        "cached": record["cached"],
+    }
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -107,45 +110,12 @@ def read(path: Path) -> pd.DataFrame:
 
 
 def _measured(path: Path) -> dict[str, float]:
-    """Read a record of Snakemake's; of a job too short to be watched some of it is missing."""
+    """Read a measurement of Snakemake; some values of a very short job are missing."""
     names = {"s": "seconds", "cpu_time": "cpu_seconds", "max_rss": "max_rss_mb"}
     if not path.exists():
         return dict.fromkeys(names.values(), np.nan)
     table = pd.read_csv(path, sep="\t", na_values=["-", "NA"])
     return {ours: float(table[theirs].iloc[-1]) for theirs, ours in names.items()}
-
-
-_DONE = re.compile(r"^(\S+ \S+),\d+ done in ([\d.]+) s$", re.M)
-_LOADED = re.compile(r" device: (.*); torch loaded in ([\d.]+) s$", re.M)
-_MACHINE = re.compile(r" machine: (.*)$", re.M)
-
-
-def _told(path: Path) -> dict[str, Any]:
-    """Read what a job's log tells of its time and its machine."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    done, loaded, where = _DONE.search(text), _LOADED.search(text), _MACHINE.search(text)
-    load = float(loaded[2]) if loaded else 0.0
-    return {
-        "compute_seconds": max(0.0, float(done[2]) - load) if done else np.nan,
-        "load_seconds": load if done else np.nan,
-        "device": loaded[1] if loaded else "",
-        "machine": where[1] if where else "",
-        "finished": done[1] if done else "",
-        "cached": " cache: features copied from " in text,
-    }
-
-
-def _megabytes(path: str) -> float:
-    return Path(path).stat().st_size / 1e6
-
-
-def _model_megabytes(job: Job) -> float:
-    """Return what scoring needs: its share of the model, and the gallery a model links."""
-    size = job["share"] * _megabytes(job["model"])
-    if job["gallery"]:
-        with FeatureStore(job["gallery"], verify=False) as store:
-            size += store.split("train").stored_bytes(job["layers"]) / 1e6
-    return size
 
 
 # -- the document -----------------------------------------------------------------------------
@@ -157,7 +127,7 @@ def document(table: pd.DataFrame, models: Mapping[str, tuple[str, str]], layout:
     Args:
         table: as ``collect``.
         models: experiment to its model's and its extractor's name.
-        layout: the experiments, and which published result each stands beside.
+        layout: the experiments, and the published result that each is compared with.
     """
     parts = ["# Run time and memory", _machines(table)]
     for dataset in dict.fromkeys(table["dataset"]):
@@ -166,13 +136,13 @@ def document(table: pd.DataFrame, models: Mapping[str, tuple[str, str]], layout:
         parts += [f"## Experiments: {dataset}", _experiments(costs), _sharing(models)]
         parts += [f"## Features: {dataset}", _extractors(mine)]
         if dataset in layout.compared and (text := _papers(costs, layout)):
-            parts += [f"## Beside the papers: {dataset}", text]
+            parts += [f"## Compared with the papers: {dataset}", text]
     parts += ["## Where a second goes", _stages(table), _overlap(table)]
-    if len(missing := table[table["seconds"].isna() | table["compute_seconds"].isna()]):
+    if len(missing := table[table["seconds"].isna()]):
         first = missing.iloc[0]
         parts.append(
-            f"{len(missing)} of {len(table)} jobs left no record or log, {first['stage']} of "
-            f"{first['dataset']}/{first['category']} among them; they are left out of the sums."
+            f"{len(missing)} of {len(table)} jobs have no measurement in benchmarks/, for example "
+            f"{first['stage']} of {first['dataset']}/{first['category']}; the sums leave them out."
         )
     return "\n\n".join(filter(None, parts)) + "\n"
 
@@ -216,8 +186,8 @@ def _measured_jobs(jobs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _known(jobs: pd.DataFrame) -> float:
-    """Count the images of jobs that told their time."""
-    return float(jobs.loc[jobs["compute_seconds"].notna(), "images"].sum()) or np.nan
+    """Count the images of jobs."""
+    return float(jobs["images"].sum()) or np.nan
 
 
 def _text(value: float, digits: int = 1) -> str:
@@ -245,7 +215,7 @@ def _experiments(costs: pd.DataFrame) -> str:
 
 
 def _sharing(models: Mapping[str, tuple[str, str]]) -> str:
-    """Explain the columns, and say which experiments share a fit."""
+    """Explain the columns, and list the experiments that share a fit."""
     users: dict[str, list[str]] = {}
     for experiment, (model, _) in models.items():
         users.setdefault(model, []).append(experiment)
@@ -267,14 +237,12 @@ def _extractors(table: pd.DataFrame) -> str:
         grid.append([str(name), _text(seconds), _text(rate), _text(memory, 0), _text(size, 0)])
     header = ["extractor", "extract, s", "images/s", "peak memory, MB", "features, MB"]
     copied = int(extracted["cached"].sum())
-    told = (
-        f"\n\n{copied} of {len(extracted)} were copied from a cache, and count for their size only."
-    )
-    return markdown_table(header, grid) + (told if copied else "")
+    note = f"\n\n{copied} of {len(extracted)} were copied from a cache; only their size counts."
+    return markdown_table(header, grid) + (note if copied else "")
 
 
 def _papers(costs: pd.DataFrame, layout: Layout) -> str:
-    """Put the papers' run times beside ours; other hardware, so no differences are taken."""
+    """Compare our run times with the papers', without differences: the hardware is another."""
     by_experiment = costs.set_index("experiment")
     grid = []
     for experiment, result in layout.published.items():
@@ -296,7 +264,7 @@ def _papers(costs: pd.DataFrame, layout: Layout) -> str:
 
 
 def _stages(table: pd.DataFrame) -> str:
-    known = table[table["seconds"].notna() & table["compute_seconds"].notna()]
+    known = table[table["seconds"].notna()]
     grid = []
     listed = [(name, known[known["stage"] == name]) for name in STAGES]
     for name, jobs in [*listed, ("all", known)]:
@@ -313,8 +281,8 @@ def _stages(table: pd.DataFrame) -> str:
 
 
 def _overlap(table: pd.DataFrame) -> str:
-    """Say how the jobs lay in time: side by side, and with what pauses between them."""
-    known = table[table["seconds"].notna() & (table["finished"] != "")]
+    """Describe how many jobs ran at the same time, and the pauses between them."""
+    known = table[table["seconds"].notna()]
     if known.empty:
         return ""
     ends = pd.to_datetime(known["finished"])
@@ -334,7 +302,7 @@ def _overlap(table: pd.DataFrame) -> str:
     text = (
         f"{len(known)} jobs took {_text(total)} s one by one; during {_text(busy)} s at least one "
         f"ran, {_text(total / busy if busy else np.nan)} at once on average, and {_text(between)} "
-        "s passed between jobs. Jobs side by side slow each other down."
+        "s passed between jobs. Jobs that run at the same time slow each other down."
     )
     if pauses:
         text += f" Made in {pauses + 1} or more runs: pauses over {PAUSE:.0f} s do not count."

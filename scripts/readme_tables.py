@@ -9,9 +9,10 @@ from indad.reporting import results_document, tables
 
 
 def main(job: Job) -> None:
-    layout = tables.Layout(**job.params.layout)
+    settings = job.params.settings
+    layout = tables.Layout(**settings["layout"])
     measured = tables.summarise(evaluate.read([Path(job.input.metrics)]), layout)
-    text = results_document.document(measured, layout, selected=job.params.metrics, heading="####")
+    text = results_document.document(measured, layout, selected=settings["metrics"], heading="####")
     atomic.write_text(job.output.rendered, text)
 
 

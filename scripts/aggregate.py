@@ -1,9 +1,8 @@
-"""Gather all metrics into one tidy CSV, tables (Markdown, LaTeX, CSV) and their provenance.
+"""Gather all metrics into one tidy CSV, tables (Markdown, LaTeX, CSV) and their provenance."""
 
-Not called tabulate.py: that would hide the package of that name from every script beside it.
-"""
-
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from indad.core import atomic, provenance
 from indad.core.csv_files import write_csv
@@ -16,13 +15,14 @@ from indad.reporting.latex import latex
 
 
 def main(job: Job) -> None:
+    settings = job.params.settings
     records = [
         provenance.read_record(Path(record), Path(metrics))
-        for record, metrics in zip(job.input.records, job.input.metrics, strict=True)
+        for record, metrics in zip(job.input.provenance, job.input.metrics, strict=True)
     ]
     metrics = evaluate.read(map(Path, job.input.metrics))
     write_csv(metrics, Path(job.output.metrics))
-    layout = tables.Layout(**job.params.layout)
+    layout = tables.Layout(**settings["layout"])
     measured = tables.summarise(metrics, layout)
     for metric, page, text, data in zip(
         tables.TITLES, job.output.pages, job.output.latex, job.output.data, strict=True
@@ -51,8 +51,40 @@ def main(job: Job) -> None:
         measured, layout, full=True, counts=images, remarks=noted
     )
     atomic.write_text(job.output.document, f"# Results\n\n{everything}\n{provenance.line(records)}")
-    made = [path for path in job.output if path != job.output.provenance]
-    provenance.write(Path(job.output.provenance), records, job.params.runs, list(map(Path, made)))
+    last = (job.output.provenance, job.output.record)
+    made = [Path(path) for path in job.output if path not in last]
+    results = Path(job.config["results"])
+    runs = [run_files(record["keys"], settings, results) for record in records]
+    provenance.write(Path(job.output.provenance), records, runs, made)
+
+
+def run_files(
+    keys: Mapping[str, Any], settings: Mapping[str, Any], results: Path
+) -> dict[str, str]:
+    """Return the products that one run's metrics come from, relative to the results, and the
+    folder of the images.
+
+    Args:
+        keys: dataset, category, experiment and seed.
+        settings: the job's, with the model, extractor and geometry of each experiment.
+        results: the results folder.
+    """
+    dataset, experiment = keys["dataset"], keys["experiment"]
+    at, seed = f"{dataset}/{keys['category']}", f"seed{keys['seed']}"
+    model, extractor = settings["models"][experiment]
+    scores, metrics = f"scores/{at}/{experiment}/{seed}", f"metrics/{at}/{experiment}/{seed}"
+    return {
+        "folder": str(results / settings["data"][dataset] / keys["category"]),
+        "manifest": f"manifests/{at}.csv",
+        "pixels": f"pixels/{at}/{settings['geometries'][extractor]}.h5",
+        "features": f"features/{at}/{extractor}.h5",
+        "model": f"models/{at}/{model}/{seed}.safetensors",
+        "scores": f"{scores}/scores.csv",
+        "maps": f"{scores}/maps.h5",
+        "calibration": f"{scores}/calibration.json",
+        "metrics": f"{metrics}.csv",
+        "resamples": f"{metrics}.h5",
+    }
 
 
 if __name__ == "__main__":

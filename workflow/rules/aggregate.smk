@@ -1,9 +1,15 @@
-rule tabulate:
+rule aggregate:
     input:
-        metrics=all_metrics,
-        manifests=all_manifests,
-        pixels=all_pixels,
-        records=all_records,
+        metrics=per_run(f"{RESULTS}/metrics/{RUN}.csv"),
+        provenance=per_run(f"{RESULTS}/metrics/{RUN}.json"),
+        manifests=per_category(f"{RESULTS}/manifests/{CATEGORY}.csv"),
+        pixels=per_category(
+            *(
+                f"{RESULTS}/pixels/{CATEGORY}/{name}.h5"
+                for name in used_geometries(CONFIG)
+            )
+        ),
+        settings=settings_file("aggregate"),
     output:
         metrics=report(
             f"{RESULTS}/metrics.csv",
@@ -11,8 +17,8 @@ rule tabulate:
             category="Tables",
             labels={"table": "all metrics, tidy"},
         ),
-        # A table a metric for reading, for a paper and for programs; the document that holds them
-        # all; the one to look at first.
+        # One table for each metric, to read, for a paper and for programs; all of them in one
+        # document; and the most important ones.
         pages=expand(f"{RESULTS}/tables/{{metric}}.md", metric=tables.TITLES),
         latex=expand(f"{RESULTS}/tables/{{metric}}.tex", metric=tables.TITLES),
         data=[
@@ -28,7 +34,7 @@ rule tabulate:
             f"{RESULTS}/tables/published.csv",
             caption="../report/published.rst",
             category="Tables",
-            labels={"table": "published values beside ours"},
+            labels={"table": "published values and ours"},
         ),
         images=f"{RESULTS}/tables/images.csv",
         document=report(
@@ -39,22 +45,21 @@ rule tabulate:
         ),
         summary=f"{RESULTS}/tables/summary.md",
         provenance=f"{RESULTS}/provenance.json",
+        record=f"{RECORDS}/aggregate.json",
     log:
-        f"{LOGS}/tabulate.log",
+        f"{LOGS}/aggregate.log",
     benchmark:
-        f"{BENCHMARKS}/tabulate.tsv"
+        f"{BENCHMARKS}/aggregate.tsv"
     conda:
-        ENVIRONMENT
+        "../../environment.yaml"
     resources:
-        mem_mb=memory(table_needs),
-        runtime=runtime(table_needs),
+        mem_mb=lambda wildcards, attempt: grow(1000, attempt),
+        runtime=lambda wildcards, attempt: grow(30, attempt),
     params:
-        layout=CONFIG.layout,
-        published=published.fingerprint(),
-        runs=all_runs,
+        settings=settings("aggregate"),
     script:
-        "../../scripts/write_tables.py"
+        "../../scripts/aggregate.py"
 
 
 localrules:
-    tabulate,
+    aggregate,

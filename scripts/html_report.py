@@ -9,6 +9,7 @@ from indad.reporting import report
 
 
 def main(job: Job) -> None:
+    settings = job.params.settings
     categories = [
         report.Category(
             dataset,
@@ -34,9 +35,9 @@ def main(job: Job) -> None:
     sources = report.Sources(
         metrics=[Path(path) for path in job.input.metrics],
         categories=categories,
-        experiments=job.params.described,
-        notes=job.params.notes,
-        config=yaml.safe_dump(job.params.config, sort_keys=False, allow_unicode=True),
+        experiments=settings["experiments"],
+        notes=settings["notes"],
+        config=yaml.safe_dump(settings["config"], sort_keys=False, allow_unicode=True),
         images=Path(job.input.images),
         counts=Path(job.input.counts),
         comparisons=Path(job.input.comparisons),
@@ -44,7 +45,7 @@ def main(job: Job) -> None:
         diagrams=sorted(Path(job.input.diagrams).glob("*.png")),
         runtime=Path(job.input.runtime),
         provenance=Path(job.input.provenance),
-        level=job.params.level,
+        level=settings["level"],
     )
     report.write(sources, Path(job.output.page), threads=job.threads)
 

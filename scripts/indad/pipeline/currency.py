@@ -1,0 +1,217 @@
+"""Whether products are current, decided by what is recorded in the results folder.
+
+Snakemake remembers the parameters of its jobs in ``.snakemake`` of the folder it was started from,
+and compares the times of files. Neither is reliable: results are shared by several working folders,
+they are copied, and ``.snakemake`` may be deleted. So every job writes a record of its settings and
+the digests of its files (`indad.pipeline.job`), and has its settings as an input file,
+``<results>/settings/<job>.json``. While the workflow is planned, the settings wanted now are
+compared with the recorded ones, and the settings file gets a time after or before the product's.
+Snakemake then runs exactly the jobs whose settings changed, and a dry run lists them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import uuid
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from indad.core import provenance
+from indad.core.errors import StoreError
+from indad.pipeline.settings import ORDER, portable
+
+#: Raised when records have another format; jobs with older records run again.
+VERSION = 1
+
+Record = dict[str, Any]
+_KEYS = {"rule", "script", "settings", "inputs", "outputs", "finished"}
+
+
+def job_name(rule: str, wildcards: Mapping[str, Any]) -> str:
+    """Return where a job's settings, record, log and benchmark lie below their folders.
+
+    Returns:
+        For example ``fit/mvtec_ad/bottle/padim-r18-0123abcd/seed0``.
+    """
+    parts = [f"seed{value}" if name == "seed" else value for name, value in wildcards.items()]
+    return "/".join([rule, *parts])
+
+
+def digest(path: Path) -> str | None:
+    """Return a digest of a file, or of the names and sizes of a folder's files; None if missing.
+
+    A file with a checksum inside, which may have gigabytes, is not read.
+
+    Raises:
+        StoreError: the file cannot be read.
+    """
+    if not path.exists():
+        return None
+    if path.is_dir():
+        files = sorted(each for each in path.rglob("*") if each.name != _TIMESTAMP)
+        return "names:" + " ".join(
+            f"{each.relative_to(path)}:{each.stat().st_size}" for each in files
+        )
+    if path.suffix in (".h5", ".safetensors"):
+        try:
+            return provenance.recorded_digest("features", path)
+        except StoreError:  # without a checksum inside: weights
+            pass
+    return provenance.recorded_digest("file", path)
+
+
+def digests(paths: Sequence[Path], results: Path) -> dict[str, str | None]:
+    """Return the digest of each path, named relative to the results where it lies there."""
+    return {portable(path, results): digest(path) for path in paths}
+
+
+class Planner:
+    """Compares the jobs of a run with the records in the results folder.
+
+    Args:
+        results: the results folder.
+        scripts: the folder of the rules' scripts, where there is one.
+    """
+
+    def __init__(self, results: Path, scripts: Path | None = None) -> None:
+        self.results, self.scripts = results, scripts
+        self._records = _read_records(results / "records")
+        self._digest = cache(digest)
+        #: Jobs that ran before their input was changed.
+        self._outdated = {name for name in self._records if not self._settle(name)}
+
+    def settings_file(self, name: str, settings: Mapping[str, Any]) -> str:
+        """Return the settings file of a job, newer than its product exactly if it has to run.
+
+        Args:
+            name: as `job_name`.
+            settings: what decides the product.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        path = self.results / "settings" / f"{name}.json"
+        wanted: Record = {"settings": json.loads(json.dumps(settings))}
+        record, written = self._records.get(name), _read_json(path)
+        times = [time for each in self._outputs(name) if (time := _time(each)) is not None]
+        if record is None or not times:  # Snakemake runs it, since products are missing
+            if written != wanted:
+                _write_json(path, wanted)
+        elif record["settings"] == wanted["settings"] and name not in self._outdated:
+            if written.get("settings") != wanted["settings"]:
+                _write_json(path, wanted)
+            if (_time(path) or 0) > min(times):
+                _set_time(path, min(times))
+        else:
+            # Snakemake ignores a newer file that has the content of the last run it remembers.
+            wanted["replaces"] = record["finished"]
+            if written != wanted or (_time(path) or 0) <= min(times):
+                _write_json(path, wanted)
+            if (_time(path) or 0) <= min(times):  # the products' times are in the future
+                _set_time(path, min(times) + 10**9)
+        return str(path)
+
+    def _outputs(self, name: str) -> list[Path]:
+        record = self._records.get(name, {})
+        written = [self.results / each for each in record.get("outputs", ())]
+        # Snakemake takes a benchmark for an output.
+        benchmark = self.results / "benchmarks" / f"{name}.tsv"
+        return [*written, self.results / "records" / f"{name}.json", benchmark]
+
+    def _settle(self, name: str) -> bool:
+        """Correct the times of a job's products after a copy.
+
+        A copy may leave a product older than its input, and a new checkout leaves it older than the
+        job's script. Where the digests of all of them are the recorded ones, the product gets the
+        later time.
+
+        Returns:
+            Whether the product belongs to its input.
+        """
+        record = self._records[name]
+        newest = max((_time(self.results / each) or 0 for each in record["inputs"]), default=0)
+        least = max(newest, self._script_time(record))
+        older = [each for each in self._outputs(name) if 0 < (_time(each) or 0) < least]
+        if not older:
+            return True
+        files = {**record["inputs"], **record["outputs"]}
+        present = {each: self.results / each for each in files if _time(self.results / each)}
+        try:
+            if any(self._digest(path) != files[each] for each, path in present.items()):
+                return all((_time(each) or 0) >= newest for each in older)
+            for each in older:
+                _set_time(each, least)
+        except (StoreError, OSError):
+            return False
+        return True
+
+    def _script_time(self, record: Record) -> int:
+        """Return the time a product must have if its script is the recorded one, else 0."""
+        script = self.scripts / f"{record['rule']}.py" if self.scripts else None
+        if script is None or record.get("script") != self._digest(script):
+            return 0
+        # Snakemake runs a job whose product is as old as the script.
+        return (_time(script) or 0) + 10**6
+
+
+def _read_records(folder: Path) -> dict[str, Record]:
+    """Read all records below a folder, in the order in which the jobs run."""
+    found = {}
+    for rule in ORDER:
+        for path in [folder / f"{rule}.json", *sorted((folder / rule).rglob("*.json"))]:
+            record = _read_json(path)
+            if record.get("version") != VERSION or not record.keys() >= _KEYS:
+                if not path.exists():
+                    continue
+                record = {key: {} for key in _KEYS} | {"finished": "in an unknown version"}
+            found[path.relative_to(folder).with_suffix("").as_posix()] = record
+    return found
+
+
+def _read_json(path: Path) -> Record:
+    """Read a record or a settings file; one that is missing or damaged is empty."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _write_json(path: Path, value: Record) -> None:
+    """Replace a file. It is not synced: a damaged settings file is written again."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp.json")
+    try:
+        temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+#: Snakemake takes the time of a folder from this file in it.
+_TIMESTAMP = ".snakemake_timestamp"
+
+
+def _timed(path: Path) -> Path:
+    inside = path / _TIMESTAMP
+    return inside if inside.exists() else path
+
+
+def _time(path: Path) -> int | None:
+    """Return the time of a file or folder in nanoseconds, as Snakemake sees it; None if missing."""
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            status = _timed(path).stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns
+
+
+def _set_time(path: Path, time: int) -> None:
+    place = _timed(path)
+    os.utime(place, ns=(time, time))

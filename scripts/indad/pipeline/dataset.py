@@ -1,0 +1,172 @@
+"""A data set of the configuration: where its images are, or how they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from indad.core.errors import ConfigError, DataError
+from indad.data.folder_layout import GOOD, Reading
+from indad.data.public import catalogue, sources
+from indad.data.public.suggest import find_categories
+from indad.reporting import published
+
+#: Options of a data set that is a folder.
+FOLDER_OPTIONS = {"train", "test", "good", "masks", "mask_suffix", "list", "unlisted"}
+
+
+def require_known(key: str, value: str, allowed: Collection[str], what: str) -> None:
+    """Check a name that the configuration refers to.
+
+    Raises:
+        ConfigError: it is not one of ``allowed``; ``key`` is the configuration key to blame.
+    """
+    if value not in allowed:
+        raise ConfigError(
+            f"{key}: {value!r} is unknown; {what} known here: {', '.join(allowed) or 'none'}"
+        )
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set: a folder of images, or a source from which one is made.
+
+    Attributes:
+        name: as in the configuration.
+        key: where the configuration describes it, for messages.
+        folder: the configured ``path``, None for a source.
+        source: name of the source, None for a folder.
+        asked: the configured categories; empty for all of them.
+        options: the configured options of the source.
+        mirrors: the user's own places of a public data set.
+        reading: how category folders are read.
+        published: the data set of the published results that this one is, if any.
+        groups: groups of categories whose averages the tables show.
+        made_in: the folder in which the categories of a source are made.
+        archives: the folder in which the archives of a source are kept.
+    """
+
+    name: str
+    key: str
+    folder: Path | None
+    source: str | None
+    asked: tuple[str, ...]
+    options: Mapping[str, Any]
+    mirrors: tuple[catalogue.Place, ...]
+    reading: Reading
+    published: str | None
+    groups: Mapping[str, Sequence[str]]
+    made_in: Path
+    archives: Path
+
+    @classmethod
+    def from_config(
+        cls, name: str, settings: Mapping[str, Any], results: Path, downloads: Path
+    ) -> Dataset:
+        """Check and resolve the settings of one data set.
+
+        Raises:
+            ConfigError: an option has a value that is not allowed, or does not apply here.
+        """
+        key = f"datasets.{name}"
+        folder = Path(settings["path"]) if "path" in settings else None
+        source = None if folder else settings["source"]
+        entry = sources.get(source, f"{key}.source").entry if source else None
+        misplaced = FOLDER_OPTIONS & set(settings)
+        if misplaced and folder is None:
+            raise ConfigError(
+                f"{key}.{min(misplaced)}: only for a data set with a 'path'; a source always has "
+                "the layout of MVTec AD"
+            )
+        mirrors = settings.get("mirrors") or []
+        if mirrors and source and entry is None:
+            raise ConfigError(
+                f"{key}.mirrors: only for a source that is downloaded: "
+                + ", ".join(catalogue.load())
+            )
+        published_as = settings.get("published")
+        if published_as is not None:
+            require_known(f"{key}.published", published_as, published.datasets(), "data sets")
+        elif settings.get("source") in published.datasets():
+            published_as = settings["source"]
+        groups = settings.get("groups")
+        if groups is None:
+            known = catalogue.load()
+            named = known.get(published_as or "") or known.get(settings.get("source", ""))
+            groups = named.groups if named else {}
+        return cls(
+            name=name,
+            key=key,
+            folder=folder,
+            source=source,
+            asked=tuple(settings.get("categories") or ()),
+            options=settings.get("options") or {},
+            mirrors=tuple(catalogue.Place.of(each, mine=True) for each in mirrors if source),
+            reading=Reading.from_config(settings, key),
+            published=published_as,
+            groups={group: list(categories) for group, categories in groups.items()},
+            made_in=results / "data" / name,
+            archives=downloads / settings.get("source", ""),
+        )
+
+    @cached_property
+    def categories(self) -> list[str]:
+        """The categories to run.
+
+        Raises:
+            ConfigError: a configured category does not exist.
+            DataError: the data folder is missing or has no category.
+        """
+        if self.folder is None:
+            assert self.source is not None
+            known, what = list(sources.get(self.source).categories), "categories"
+        else:
+            known = find_categories(self.folder, self.reading)
+            what = f"categories of {self.folder}"
+        for category in self.asked:
+            require_known(f"{self.key}.categories", category, known, what)
+        chosen = list(self.asked or known)
+        for category in chosen:
+            if self.folder is not None and set(category) & set("{}"):  # Snakemake's wildcards
+                raise DataError(f"{self.folder / category}: rename it, without {{ and }}")
+        return chosen
+
+    @property
+    def entry(self) -> catalogue.Entry | None:
+        """The public data set that this one is downloaded from, if any."""
+        return sources.get(self.source).entry if self.source else None
+
+    @cached_property
+    def used_in_place(self) -> Path | None:
+        """The existing folder whose images are used; None if the images are made.
+
+        That is the configured path, or the first mirror if it is a local folder in MVTec AD layout
+        that has all categories.
+        """
+        if self.folder is not None:
+            return self.folder
+        first = self.mirrors[0].path if self.mirrors else None
+        if first is None or self.entry is None or not self.entry.layout.native:
+            return None
+        complete = all((first / name / "train" / GOOD).is_dir() for name in self.categories)
+        return first if complete else None
+
+    @property
+    def request(self) -> dict[str, Any] | None:
+        """Source and all its options, for images that are made; None for a folder.
+
+        Raises:
+            ConfigError: the source has no such option, or the value is not allowed.
+        """
+        if self.used_in_place is not None:
+            return None
+        assert self.source is not None
+        options = sources.check_options(self.source, self.options, f"{self.key}.options")
+        return {"source": self.source, "options": options}
+
+    def category_folder(self, category: str) -> Path:
+        """Return the folder of a category's images."""
+        return (self.used_in_place or self.made_in) / category

@@ -1,0 +1,78 @@
+"""What tables, figures and the report state about a configuration besides its results."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from indad.features.weights import RANDOM
+from indad.pipeline.config import Config
+from indad.reporting import published
+
+
+def layout(config: Config) -> dict[str, Any]:
+    """Return the arguments of ``tables.Layout``.
+
+    A published result is shown next to an experiment only on its data set and with its backbone.
+    """
+    compared = {name: each.published for name, each in config.datasets.items() if each.published}
+    named = {name: each.published for name, each in config.experiments.items() if each.published}
+    differing = {
+        name: note for name, result in named.items() if (note := _difference(config, name, result))
+    }
+    notes = weights_notes(config)
+    for name, note in differing.items() if compared else ():
+        notes[name] = f"{notes[name]}; {note}" if name in notes else note
+    return {
+        "experiments": list(config.experiments),
+        "groups": {name: dict(each.groups) for name, each in config.datasets.items()},
+        "compared": compared,
+        "published": {name: result for name, result in named.items() if name not in differing},
+        "notes": notes,
+    }
+
+
+def _difference(config: Config, experiment: str, result: str) -> str:
+    """Explain why an experiment does not reproduce a published result; "" if it may."""
+    extractor = config.extractor_of(experiment)
+    theirs, ours = published.backbone(result), extractor.backbone.partition(".")[0]
+    if ours != theirs:
+        return f"not compared with the published {result}, which is with {theirs}, not {ours}"
+    if extractor.weights == RANDOM:
+        return f"not compared with the published {result}, whose weights were pretrained"
+    return ""
+
+
+def weights_notes(config: Config) -> dict[str, str]:
+    """Return what a reader of the tables must know about the weights of experiments."""
+    return {
+        name: "random backbone weights, not pretrained"
+        for name in config.experiments
+        if config.extractor_of(name).weights == RANDOM
+    }
+
+
+def experiment_summaries(config: Config) -> dict[str, dict[str, Any]]:
+    """Return what the report shows of each experiment, and the names of its jobs."""
+    return {
+        name: {
+            "method": each.method,
+            "backbone": config.extractor_of(name).backbone,
+            "parameters": dict(each.parameters),
+            "extractor": each.extractor,
+            "model": each.model,
+        }
+        for name, each in config.experiments.items()
+    }
+
+
+def deciding_part(config: Config) -> dict[str, Any]:
+    """Return the part of the configuration that decides the results: enough to repeat the run."""
+    written = config.written
+    extractors = dict.fromkeys(each.extractor for each in config.experiments.values())
+    return {
+        "run": dict(written["run"]),
+        "datasets": {name: written["datasets"][name] for name in config.datasets},
+        "extractors": {name: written["extractors"][name] for name in extractors},
+        "experiments": {name: written["experiments"][name] for name in config.experiments},
+        "uncertainty": written["uncertainty"],
+    }

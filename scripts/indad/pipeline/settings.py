@@ -1,0 +1,267 @@
+"""All settings that decide the result of a job, for each rule.
+
+A rule's function returns what its script reads as ``snakemake.params.settings`` and what the job's
+record keeps. A job whose recorded settings differ from these is run again
+(`indad.pipeline.currency`). So everything that changes a product has to be here: the settings
+themselves, and the versions of the algorithms. What only changes how a product is computed, such as
+the number of threads, the batch size or the folder, has to be left out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from indad import methods
+from indad.core import provenance
+from indad.data import decode as pixels
+from indad.data import manifest
+from indad.evaluation import bootstrap, calibration, resamples, scores
+from indad.features import store
+from indad.features.settings import EXTRACT_VERSION
+from indad.pipeline import presentation
+from indad.pipeline.config import Config
+from indad.reporting import published, report, runtime
+
+Settings = dict[str, Any]
+Wildcards = Mapping[str, str]
+
+
+def portable(path: Path, results: Path) -> str:
+    """Return a path, relative to the results if it lies there, so that they can be moved."""
+    absolute, base = path.absolute(), results.absolute()
+    if absolute.is_relative_to(base):
+        return absolute.relative_to(base).as_posix()
+    return os.path.normpath(absolute)
+
+
+def job_settings(config: Config, rule: str, wildcards: Wildcards) -> Settings:
+    """Return the settings of a job.
+
+    Args:
+        config: the configuration.
+        rule: the rule's name, without the prefix it may have in another workflow.
+        wildcards: the job's wildcards.
+
+    Raises:
+        IndadError: the settings name something that does not exist.
+    """
+    return _RULES[rule](config, wildcards)
+
+
+# -- a category of a data set --------------------------------------------------------------------
+
+
+def _archive(config: Config, wildcards: Wildcards) -> Settings:
+    # Mirrors are left out: the same archive from another address gives the same data.
+    return {"source": config.datasets[wildcards["dataset"]].source}
+
+
+def _download(config: Config, wildcards: Wildcards) -> Settings:
+    return {"request": config.datasets[wildcards["dataset"]].request}
+
+
+def _weights(config: Config, wildcards: Wildcards) -> Settings:
+    return {}
+
+
+def _index(config: Config, wildcards: Wildcards) -> Settings:
+    dataset = config.datasets[wildcards["dataset"]]
+    content = ""
+    if dataset.used_in_place:
+        # The user may change these files: their names, sizes and times are compared.
+        content = _fingerprint(dataset.category_folder(wildcards["category"]), dataset.reading)
+    return {
+        "reading": dataset.reading.settings,
+        "fingerprint": content,
+        "version": manifest.VERSION,
+    }
+
+
+_fingerprint = cache(manifest.fingerprint)
+
+
+def _decode(config: Config, wildcards: Wildcards) -> Settings:
+    geometry = config.geometries[wildcards["geometry"]]
+    return {"resize": geometry.resize, "crop": geometry.crop, "version": pixels.VERSION}
+
+
+def _extract(config: Config, wildcards: Wildcards) -> Settings:
+    return {
+        "extractor": dict(config.extractors[wildcards["extractor"]].settings),
+        "tf32": config.written["tf32"],
+        "version": [EXTRACT_VERSION, store.SCHEMA_VERSION],
+    }
+
+
+def _fit(config: Config, wildcards: Wildcards) -> Settings:
+    model = config.models[wildcards["model"]]
+    return {
+        "method": model.method,
+        "parameters": dict(model.parameters),
+        "extractor": dict(config.extractors[model.extractor].settings),
+        "tf32": config.written["tf32"],
+        "version": [methods.version(model.method), methods.SCHEMA_VERSION],
+    }
+
+
+def _score(config: Config, wildcards: Wildcards) -> Settings:
+    experiment = config.experiments[wildcards["experiment"]]
+    return {
+        # Another fit is another input file, which may be older than the scores.
+        "model": experiment.model,
+        "parameters": methods.score_parameters(experiment.method, experiment.parameters),
+        "extractor": dict(config.extractors[experiment.extractor].settings),
+        "tf32": config.written["tf32"],
+        "version": [scores.SCHEMA_VERSION, calibration.SCHEMA_VERSION],
+    }
+
+
+def _evaluate(config: Config, wildcards: Wildcards) -> Settings:
+    return {
+        **config.written["uncertainty"],
+        "version": [bootstrap.VERSION, resamples.SCHEMA_VERSION, provenance.VERSION],
+    }
+
+
+def _shown(config: Config, wildcards: Wildcards) -> Settings:
+    """The settings of the pictures and figures of a category, which show the first seed."""
+    first, *others = config.seeds
+    return {
+        "models": {name: each.model for name, each in config.experiments.items()},
+        "seed": first,
+        "remark": f"seed {first} of {1 + len(others)} seeds" if others else "",
+    }
+
+
+def category_jobs(config: Config) -> list[str]:
+    """Return the names of all jobs on a category but its download.
+
+    Returns:
+        As `currency.job_name`, with ``{dataset}/{category}`` in place of a category.
+    """
+    at, seeds = "{dataset}/{category}", [f"seed{seed}" for seed in config.seeds]
+    extractors = dict.fromkeys(each.extractor for each in config.experiments.values())
+    return [
+        f"index/{at}",
+        *(f"decode/{at}/{name}" for name in used_geometries(config)),
+        *(f"extract/{at}/{name}" for name in extractors),
+        *(f"fit/{at}/{name}/{seed}" for name in config.models for seed in seeds),
+        *(f"score/{at}/{name}/{seed}" for name in config.experiments for seed in seeds),
+        *(f"evaluate/{at}/{name}/{seed}" for name in config.experiments for seed in seeds),
+        f"pictures/{at}",
+        f"figures/{at}",
+    ]
+
+
+def used_geometries(config: Config) -> list[str]:
+    """Return the names of resize and crop of the experiments to run."""
+    return list(dict.fromkeys(config.extractor_of(n).geometry.name for n in config.experiments))
+
+
+# -- all categories ------------------------------------------------------------------------------
+
+
+def _extent(config: Config) -> Settings:
+    """What is run: a product of all of it changes with the set of its inputs."""
+    return {
+        "categories": {name: each.categories for name, each in config.datasets.items()},
+        "models": models_and_extractors(config),
+        "seeds": list(config.seeds),
+    }
+
+
+def models_and_extractors(config: Config) -> dict[str, list[str]]:
+    """Return the names of the model and the extractor of each experiment."""
+    return {name: [each.model, each.extractor] for name, each in config.experiments.items()}
+
+
+def _aggregate(config: Config, wildcards: Wildcards) -> Settings:
+    return _extent(config) | {
+        "layout": presentation.layout(config),
+        "published": published.fingerprint(),
+        "geometries": {
+            each.extractor: config.extractors[each.extractor].geometry.name
+            for each in config.experiments.values()
+        },
+        "data": {
+            name: portable(each.category_folder(""), config.results)
+            for name, each in config.datasets.items()
+        },
+        "version": provenance.VERSION,
+    }
+
+
+def _count(config: Config, wildcards: Wildcards) -> Settings:
+    # Masks and regions are counted after the first experiment's crop.
+    extent = _extent(config)
+    return {
+        "categories": extent["categories"],
+        "experiment": next(iter(config.experiments)),
+        "seed": config.seeds[0],
+    }
+
+
+def _compare(config: Config, wildcards: Wildcards) -> Settings:
+    return _extent(config) | {
+        "experiments": list(config.experiments),
+        "level": config.written["uncertainty"]["level"],
+    }
+
+
+def _runtime(config: Config, wildcards: Wildcards) -> Settings:
+    layout = presentation.layout(config)
+    return _extent(config) | {
+        "layout": {key: layout[key] for key in ("experiments", "compared", "published")},
+        "published": published.fingerprint(),
+        "version": runtime.VERSION,
+    }
+
+
+def _tradeoff(config: Config, wildcards: Wildcards) -> Settings:
+    return _extent(config)
+
+
+def _html_report(config: Config, wildcards: Wildcards) -> Settings:
+    return _extent(config) | {
+        "experiments": presentation.experiment_summaries(config),
+        "notes": presentation.weights_notes(config),
+        "config": presentation.deciding_part(config),
+        "level": config.written["uncertainty"]["level"],
+        "version": report.VERSION,
+    }
+
+
+def _readme_tables(config: Config, wildcards: Wildcards) -> Settings:
+    return _extent(config) | {
+        "metrics": config.written["readme"]["metrics"],
+        "layout": presentation.layout(config),
+        "published": published.fingerprint(),
+    }
+
+
+#: In the order in which the rules run: a rule's inputs are made by rules before it.
+_RULES: dict[str, Callable[[Config, Wildcards], Settings]] = {
+    "archive": _archive,
+    "download": _download,
+    "weights": _weights,
+    "index": _index,
+    "decode": _decode,
+    "extract": _extract,
+    "fit": _fit,
+    "score": _score,
+    "evaluate": _evaluate,
+    "pictures": _shown,
+    "figures": _shown,
+    "count": _count,
+    "aggregate": _aggregate,
+    "compare": _compare,
+    "runtime": _runtime,
+    "tradeoff": _tradeoff,
+    "html_report": _html_report,
+    "readme_tables": _readme_tables,
+}
+ORDER = tuple(_RULES)

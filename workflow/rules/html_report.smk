@@ -1,0 +1,43 @@
+rule html_report:
+    input:
+        metrics=expand(f"{RESULTS}/tables/{{metric}}.csv", metric=tables.TITLES),
+        images=f"{RESULTS}/tables/images.csv",
+        counts=f"{RESULTS}/counts.csv",
+        comparisons=f"{RESULTS}/comparisons.csv",
+        ranks=f"{RESULTS}/ranks.csv",
+        diagrams=f"{RESULTS}/figures/critical_difference",
+        runtime=f"{RESULTS}/runtime.csv",
+        provenance=f"{RESULTS}/provenance.json",
+        typical=per_category(f"{RESULTS}/pictures/{CATEGORY}.png"),
+        cases=per_category(f"{RESULTS}/pictures/{CATEGORY}_cases.png"),
+        curves=per_category(f"{RESULTS}/figures/{CATEGORY}/curves.png"),
+        scores=per_category(f"{RESULTS}/figures/{CATEGORY}/scores.png"),
+        defects=per_category(f"{RESULTS}/figures/{CATEGORY}/defects.csv"),
+        settings=settings_file("html_report"),
+    output:
+        page=report(
+            f"{RESULTS}/report/index.html",
+            caption="../report/page.rst",
+            category="Report",
+            labels={"page": "all results in one file"},
+        ),
+        record=f"{RECORDS}/html_report.json",
+    log:
+        f"{LOGS}/html_report.log",
+    benchmark:
+        f"{BENCHMARKS}/html_report.tsv"
+    conda:
+        "../../environment.yaml"
+    threads: 4
+    resources:
+        mem_mb=lambda wildcards, attempt: grow(1000, attempt),
+        runtime=lambda wildcards, attempt: grow(30, attempt),
+    params:
+        settings=settings("html_report"),
+        categories=lambda wildcards, input: categories(),
+    script:
+        "../../scripts/html_report.py"
+
+
+localrules:
+    html_report,

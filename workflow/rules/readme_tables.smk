@@ -1,0 +1,25 @@
+# The text between the markers of the document `readme.file`.
+rule readme_tables:
+    input:
+        metrics=f"{RESULTS}/metrics.csv",
+        settings=settings_file("readme_tables"),
+    output:
+        rendered=f"{RESULTS}/tables/readme.md",
+        record=f"{RECORDS}/readme_tables.json",
+    log:
+        f"{LOGS}/readme_tables.log",
+    benchmark:
+        f"{BENCHMARKS}/readme_tables.tsv"
+    conda:
+        "../../environment.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: grow(1000, attempt),
+        runtime=lambda wildcards, attempt: grow(30, attempt),
+    params:
+        settings=settings("readme_tables"),
+    script:
+        "../../scripts/readme_tables.py"
+
+
+localrules:
+    readme_tables,

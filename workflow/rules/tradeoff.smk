@@ -1,0 +1,31 @@
+rule tradeoff:
+    input:
+        metrics=f"{RESULTS}/metrics.csv",
+        times=f"{RESULTS}/runtime.csv",
+        settings=settings_file("tradeoff"),
+    output:
+        figure=report(
+            f"{RESULTS}/figures/tradeoff.png",
+            caption="../report/tradeoff.rst",
+            category="Figures",
+            subcategory="all data sets",
+            labels={"figure": "accuracy against time"},
+        ),
+        record=f"{RECORDS}/tradeoff.json",
+    log:
+        f"{LOGS}/tradeoff.log",
+    benchmark:
+        f"{BENCHMARKS}/tradeoff.tsv"
+    conda:
+        "../../environment.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: grow(1000, attempt),
+        runtime=lambda wildcards, attempt: grow(30, attempt),
+    params:
+        settings=settings("tradeoff"),
+    script:
+        "../../scripts/tradeoff.py"
+
+
+localrules:
+    tradeoff,
