@@ -21,7 +21,9 @@ def test_equals_interpolate_then_gaussian_filter(grid):
 
 def test_averages_over_layers_of_different_grids():
     one, two = torch.rand(2, 8, 8), torch.rand(2, 4, 4)
+    before = one.clone()
     both = anomaly_maps([one, two], (32, 32))
+    assert torch.equal(one, before)
     expected = (anomaly_maps([one], (32, 32)) + anomaly_maps([two], (32, 32))) / 2
     torch.testing.assert_close(both, expected)
 
@@ -29,15 +31,3 @@ def test_averages_over_layers_of_different_grids():
 def test_a_constant_map_stays_constant():
     maps = torch.full((1, 5, 5), 3.25)
     torch.testing.assert_close(anomaly_maps([maps], (40, 40)), torch.full((1, 40, 40), 3.25))
-
-
-def test_inputs_are_not_changed():
-    maps = torch.rand(1, 8, 8)
-    before = maps.clone()
-    anomaly_maps([maps], (8, 8), sigma=0)
-    torch.testing.assert_close(maps, before, rtol=0, atol=0)
-
-
-def test_no_map_is_an_error():
-    with pytest.raises(ValueError, match="no patch map"):
-        anomaly_maps([], (8, 8))

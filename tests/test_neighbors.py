@@ -3,24 +3,23 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from indad.methods.neighbors import (
-    GROUP,
-    Bank,
-    Gallery,
-    augmented,
-    augmented_bank,
-    block_shape,
-    k_nearest,
-    nearest,
-)
+from indad.methods.neighbors import GROUP, Bank, Gallery, augmented, augmented_bank, block_shape
 
 
 def gaussian(rows, dimensions, seed, offset=0.0):
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(rows, dimensions, generator=generator) + offset
+
+
+def nearest(queries, bank, memory=1 << 30):
+    return Bank(bank, memory).nearest(queries)
+
+
+def k_nearest(queries, bank, k, memory=1 << 30):
+    return Bank(bank, memory).k_nearest(queries, k)
 
 
 def reference(queries, bank):
@@ -38,31 +37,17 @@ SHAPES = [
 
 
 @pytest.mark.parametrize(("queries", "bank", "dimensions"), SHAPES)
-def test_nearest_equals_the_full_float64_matrix(queries, bank, dimensions):
-    x, y = gaussian(queries, dimensions, 0), gaussian(bank, dimensions, 1)
-    distance, index = nearest(x, y)
-    value, place = reference(x, y).min(dim=1)
+def test_distances_equal_the_full_float64_matrix(queries, bank, dimensions):
+    x, y = gaussian(queries, dimensions, 2), gaussian(bank, dimensions, 3)
+    prepared, k = Bank(y), min(5, bank)
+    value, place = reference(x, y).topk(k, largest=False)
+    distance, index = prepared.k_nearest(x, k)
     assert index.dtype == torch.int64
     assert torch.equal(index, place)
     torch.testing.assert_close(distance.double(), value, rtol=1e-5, atol=0)
-
-
-@pytest.mark.parametrize(("queries", "bank", "dimensions"), SHAPES)
-def test_k_nearest_equals_the_sorted_float64_matrix(queries, bank, dimensions):
-    x, y = gaussian(queries, dimensions, 2), gaussian(bank, dimensions, 3)
-    k = min(5, bank)
-    distance, index = k_nearest(x, y, k)
-    value, place = reference(x, y).topk(k, largest=False)
-    assert torch.equal(index, place)
-    torch.testing.assert_close(distance.double(), value, rtol=1e-5, atol=0)
-
-
-def test_k_nearest_of_one_is_nearest():
-    x, y = gaussian(40, 8, 0), gaussian(700, 8, 1)
-    distance, index = k_nearest(x, y, 1)
-    single = nearest(x, y)
-    assert torch.equal(index[:, 0], single[1])
-    assert torch.equal(distance[:, 0], single[0])
+    for one, other in zip(prepared.nearest(x), prepared.k_nearest(x, 1), strict=True):
+        assert torch.equal(one, other[:, 0])
+        assert torch.equal(one, (distance if one.is_floating_point() else index)[:, 0])
 
 
 def test_k_may_be_the_size_of_the_bank():
@@ -117,7 +102,7 @@ def test_equal_distances_are_listed_by_index():
     torch.testing.assert_close(distance, torch.full((1, 6), math.sqrt(2)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     queries=st.integers(1, 40),
     size=st.integers(1, 400),
@@ -125,27 +110,23 @@ def test_equal_distances_are_listed_by_index():
     memory=st.integers(1, 200_000),
     seed=st.integers(0, 1000),
 )
+# A query between two bank vectors: the farther one is found, because the squared distances differ
+# by less than the rounding of the squared norms.
+@example(queries=17, size=252, dimensions=1, memory=1, seed=153)
 def test_any_shape_and_memory(queries, size, dimensions, memory, seed):
+    """The vectors found are the nearest up to the rounding that `Bank.nearest` states."""
     x, y = gaussian(queries, dimensions, seed), gaussian(size, dimensions, seed + 1)
-    expected = reference(x, y).sort(dim=1)[0]
-    torch.testing.assert_close(
-        nearest(x, y, memory=memory)[0].double(), expected[:, 0], rtol=1e-3, atol=1e-5
-    )
-    k = min(3, size)
-    torch.testing.assert_close(
-        k_nearest(x, y, k, memory=memory)[0].double(), expected[:, :k], rtol=1e-3, atol=1e-5
-    )
-
-
-def test_a_prepared_bank_serves_many_searches():
-    y = gaussian(500, 12, 9)
-    bank = Bank(y)
-    for seed in range(3):
-        x = gaussian(20, 12, seed)
-        for one, other in zip(bank.nearest(x), nearest(x, y), strict=True):
-            assert torch.equal(one, other)
-        for one, other in zip(bank.k_nearest(x, 4), k_nearest(x, y, 4), strict=True):
-            assert torch.equal(one, other)
+    exact, mean = reference(x, y), y.double().mean(dim=0)
+    norms = (x - mean).square().sum(dim=1, keepdim=True) + (y - mean).square().sum(dim=1).max()
+    rounding = (3 * dimensions + 6) * torch.finfo(torch.float32).eps * norms
+    bank, k = Bank(y, memory), min(3, size)
+    least = exact.sort(dim=1)[0][:, :k].square()
+    one = [each[:, None] for each in bank.nearest(x)]
+    for distance, index in (one, bank.k_nearest(x, k)):
+        found = exact.gather(1, index)
+        torch.testing.assert_close(distance.double(), found, rtol=1e-5, atol=0)
+        assert bool((found.square() <= least[:, : found.shape[1]] + rounding).all())
+        assert bool((index.sort(dim=1)[0].diff(dim=1) > 0).all())
 
 
 def test_strided_inputs_are_accepted_and_not_changed():
@@ -216,11 +197,6 @@ def test_queries_and_banks_that_do_not_fit_are_refused():
         k_nearest(x, y, 7)
     with pytest.raises(ValueError, match="0 neighbours"):
         k_nearest(x, y, 0)
-
-
-def test_queries_on_another_device_are_refused():
-    with pytest.raises(ValueError, match="queries are on meta, the bank on cpu"):
-        nearest(torch.empty(2, 3, device="meta"), gaussian(4, 3, 0))
 
 
 @pytest.mark.parametrize("keep", [False, True])

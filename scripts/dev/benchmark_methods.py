@@ -87,9 +87,9 @@ def search_data(dimensions: int, bank: int, queries: int, small: bool) -> dict[s
 
 
 def search_ours(data: dict[str, Any]) -> float:
-    from indad.methods.neighbors import nearest
+    from indad.methods.neighbors import Bank
 
-    nearest(data["queries"], data["bank"])
+    Bank(data["bank"]).nearest(data["queries"])
     return 1
 
 

@@ -19,7 +19,7 @@ TRUNCATE = 4.0
 
 
 @lru_cache(maxsize=64)
-def _operator(coarse: int, fine: int, sigma: float) -> np.ndarray:
+def _operator(coarse: int, fine: int) -> np.ndarray:
     """Return the matrix ``(fine, coarse)`` that upsamples and smooths along one axis.
 
     Bilinear upsampling (half-pixel centres, as torch's ``align_corners=False``) and Gaussian
@@ -35,39 +35,31 @@ def _operator(coarse: int, fine: int, sigma: float) -> np.ndarray:
     matrix = np.zeros((fine, coarse))
     np.add.at(matrix, (np.arange(fine), lower), 1 - weight)
     np.add.at(matrix, (np.arange(fine), upper), weight)
-    if sigma > 0:
-        matrix = gaussian_filter1d(matrix, sigma, axis=0, mode="reflect", truncate=TRUNCATE)
+    matrix = gaussian_filter1d(matrix, SIGMA, axis=0, mode="reflect", truncate=TRUNCATE)
     matrix.setflags(write=False)
     return matrix
 
 
-def anomaly_maps(
-    patch_maps: Sequence[torch.Tensor], size: tuple[int, int], *, sigma: float = SIGMA
-) -> torch.Tensor:
+def anomaly_maps(patch_maps: Sequence[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
     """Upsample the patch map of each layer, average over the layers, and smooth.
 
+    The Gaussian has a standard deviation of 4 pixels and a radius of 16, and the image is mirrored
+    about its edges (``mode="reflect"`` of ``scipy.ndimage``).
+
     Args:
-        patch_maps: one ``(N, h, w)`` tensor per layer; the grids may differ.
+        patch_maps: one ``(N, h, w)`` tensor per layer, at least one; the grids may differ.
         size: ``(H, W)`` of the result in pixels.
-        sigma: standard deviation of the Gaussian in pixels. Its radius is ``4 sigma``, and the
-            image is mirrored about its edges (``mode="reflect"`` of ``scipy.ndimage``).
 
     Returns:
         ``(N, H, W)`` on the inputs' device.
-
-    Raises:
-        ValueError: ``patch_maps`` is empty.
     """
     import torch
 
-    total: torch.Tensor | None = None
+    total = 0
     for maps in patch_maps:
         rows, columns = (
-            torch.tensor(_operator(coarse, fine, sigma)).to(maps)
+            torch.tensor(_operator(coarse, fine)).to(maps)
             for coarse, fine in zip(maps.shape[1:], size, strict=True)
         )
-        fine_maps = rows @ maps @ columns.T
-        total = fine_maps if total is None else total.add_(fine_maps)
-    if total is None:
-        raise ValueError("no patch map given")
-    return total.div_(len(patch_maps))
+        total += rows @ maps @ columns.T
+    return total / len(patch_maps)

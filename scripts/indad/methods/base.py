@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,6 @@ from indad.core.errors import ConfigError, StoreError
 from indad.core.progress import Progress, ignore
 from indad.features.source import FeatureSource, select_layers
 from indad.methods import model_file
-from indad.methods.constraints import LAYERS, Constraint, check, integer
 
 # torch is imported where it is used: planning a workflow reads the parameters of methods, and
 # importing torch takes longer than the whole planning.
@@ -49,9 +49,9 @@ class Detector(ABC):
     """An anomaly detector over backbone features, in the manner of a scikit-learn estimator.
 
     A method is a subclass in its own module. Its constructor takes hyper-parameters by keyword,
-    each with a default and an entry in ``constraints``, and stores them under their names.
-    The subclass implements ``_fit``, ``_score``, ``_state`` and ``_restore``. Attributes that
-    ``fit`` sets end in an underscore:
+    each with a default, checks them and stores them under their names. The subclass implements
+    ``_fit``, ``_score``, ``_state`` and ``_restore``. Attributes that ``fit`` sets end in an
+    underscore:
 
     Attributes:
         layers_: names of the layers in use.
@@ -65,26 +65,27 @@ class Detector(ABC):
     method: ClassVar[str]
     #: To be raised when the algorithm changes, so that older models are fitted again.
     version: ClassVar[int] = 1
-    #: Allowed values of each parameter of the constructor.
-    constraints: ClassVar[dict[str, Constraint]] = {"layers": LAYERS, "seed": integer(0)}
     #: Parameters that take effect only in scoring. Experiments that differ in no others share one
     #: fitted model.
     score_parameters: ClassVar[tuple[str, ...]] = ()
     #: Whether the model refers to the stored training features instead of holding a copy.
     needs_gallery: ClassVar[bool] = False
 
-    layers: Sequence[str] | None
-    seed: int
-
-    def __init__(self, **parameters: Any) -> None:
-        """Check ``parameters`` and store each under its name.
+    def __init__(self, *, layers: Sequence[str] | None, seed: int) -> None:
+        """Check and store the parameters that all methods have.
 
         Raises:
             ConfigError: a value is not allowed.
         """
-        check(parameters, self.constraints)
-        for name, value in parameters.items():
-            setattr(self, name, value)
+        if layers is not None:
+            names = isinstance(layers, (list, tuple)) and all(isinstance(n, str) for n in layers)
+            if not (names and layers and len(set(layers)) == len(layers)):
+                raise ConfigError(
+                    "layers: must be a list of layer names, each once, or null for all layers, "
+                    f"got {layers!r}"
+                )
+        self.layers = layers
+        self.seed = whole_number("seed", seed, 0)
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -248,24 +249,21 @@ class Detector(ABC):
             "features": self.made_with_,
         }
 
-    @classmethod
-    def from_state(
-        cls,
+    def restore(
+        self,
         header: Mapping[str, Any],
         state: Mapping[str, torch.Tensor],
         *,
         gallery: FeatureSource | None,
         device: str,
         memory: int,
-    ) -> Self:
-        """Make a fitted detector from the content of a model file (see ``indad.methods.load``)."""
-        detector = cls(**header["parameters"])
-        detector.layers_ = tuple(header["layers"])
-        detector.input_size_ = tuple(header["input_size"])
-        detector.made_with_ = dict(header["features"])
-        detector.device_, detector.memory_ = device, memory
-        detector._restore(state, gallery)
-        return detector
+    ) -> None:
+        """Become the fitted detector of a model file (see ``indad.methods.load``)."""
+        self.layers_ = tuple(header["layers"])
+        self.input_size_ = tuple(header["input_size"])
+        self.made_with_ = dict(header["features"])
+        self.device_, self.memory_ = device, memory
+        self._restore(state, gallery)
 
     @abstractmethod
     def _state(self) -> dict[str, torch.Tensor]:
@@ -274,3 +272,26 @@ class Detector(ABC):
     @abstractmethod
     def _restore(self, state: Mapping[str, torch.Tensor], gallery: FeatureSource | None) -> None:
         """Set the learned attributes from the arrays of ``_state``."""
+
+
+def whole_number(name: str, value: int, least: int) -> int:
+    """Return the value of a parameter.
+
+    Raises:
+        ConfigError: it is not an integer of at least ``least``.
+    """
+    if type(value) is not int or value < least:
+        raise ConfigError(f"{name}: must be a whole number of at least {least}, got {value!r}")
+    return value
+
+
+def positive(name: str, value: float, most: float = math.inf) -> float:
+    """Return the value of a parameter.
+
+    Raises:
+        ConfigError: it is not a finite number above 0, up to ``most``.
+    """
+    if type(value) not in (int, float) or not 0 < value <= most or math.isinf(value):
+        limit = "" if math.isinf(most) else f", at most {most:g}"
+        raise ConfigError(f"{name}: must be a number above 0{limit}, got {value!r}")
+    return value

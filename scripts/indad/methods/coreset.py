@@ -16,33 +16,16 @@ bound.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from indad.core.progress import Progress, ignore
-from indad.methods.neighbors import augmented, augmented_bank, block_shape
+from indad.methods.neighbors import augmented, augmented_bank, block_shape, check_vectors
 
 #: Squared distances up to this many float32 roundings of a point's squared norm (about the mean)
 #: count as 0: the products cannot distinguish such points from equal ones.
 ROUNDINGS = 16
-
-
-class GreedyOrder(NamedTuple):
-    """A greedy order: each of its prefixes is the greedy coreset of that size.
-
-    Attributes:
-        indices: ``(count,)`` int64, the points in the order of picking, on the points' device.
-        distances: ``(count,)`` float32, each pick's Euclidean distance to the picks before it,
-            which is their covering radius; the first is infinite. It never increases.
-        covering_radius: largest distance of any point to its nearest pick.
-    """
-
-    indices: Tensor
-    distances: Tensor
-    covering_radius: float
 
 
 def random_projection(dim_in: int, dim_out: int, seed: int) -> Tensor:
@@ -57,12 +40,7 @@ def random_projection(dim_in: int, dim_out: int, seed: int) -> Tensor:
 
     Returns:
         ``(dim_in, dim_out)`` float32 on the CPU, entries from N(0, 1 / dim_out).
-
-    Raises:
-        ValueError: a dimension is below 1.
     """
-    if min(dim_in, dim_out) < 1:
-        raise ValueError(f"a projection needs dimensions of at least 1, got {dim_in} to {dim_out}")
     draws = np.random.default_rng(seed).standard_normal((dim_in, dim_out))
     return torch.from_numpy((draws / dim_out**0.5).astype(np.float32))
 
@@ -76,12 +54,12 @@ def greedy_k_center(
     candidates: int = 1024,
     memory: int = 1 << 30,
     progress: Progress = ignore,
-) -> GreedyOrder:
+) -> Tensor:
     """Pick ``count`` points, each the farthest from those picked before it.
 
     Distances come from float32 products of the centred points. Points at equal distance, up to
     rounding, may come in either order. When all points left are duplicates of picks (up to the
-    rounding of the products), they follow in the order of their indices, at distance 0.
+    rounding of the products), they follow in the order of their indices.
 
     Args:
         points: ``(N, D)`` float32.
@@ -93,15 +71,20 @@ def greedy_k_center(
         progress: called with the picks done and ``count`` after every batch.
 
     Returns:
-        The order, with distances in the points' units.
+        ``(count,)`` int64, the points in the order of picking, on the points' device. Each prefix
+        is the greedy coreset of that size.
 
     Raises:
-        ValueError: ``points`` is not a float32 matrix or not finite, or ``count``, ``start`` or
-            ``candidates`` is out of range.
+        ValueError: ``points`` is not a float32 matrix or not finite, or ``count`` or ``start`` is
+            out of range.
     """
-    _check(points, count, start, candidates)
+    check_vectors(points, "points")
+    if not 1 <= count <= len(points):
+        raise ValueError(f"count: {count} asked for, but there are {len(points)} points")
+    if not 0 <= start < len(points):
+        raise ValueError(f"start: {start} is not an index of {len(points)} points")
     search = _Search(points, count, memory)
-    search.add(torch.tensor([start], device=points.device), [torch.inf])
+    search.add(torch.tensor([start], device=points.device))
     search.update(torch.arange(len(points), device=points.device))
     # Number of the largest bounds to make exact for a batch. Most of them shrink below the bounds
     # of the other points; the width is adjusted so that about `candidates` points remain.
@@ -116,7 +99,7 @@ def greedy_k_center(
         if len(near) and not search.choose(near, floor, candidates):
             search.fill()
         progress(search.picked, count)
-    return search.result()
+    return search.indices
 
 
 class _Search:
@@ -141,13 +124,11 @@ class _Search:
         self.picked = 0
         self.factor = points.new_empty(count, points.shape[1] + 1)
         self.indices = torch.empty(count, dtype=torch.int64, device=points.device)
-        self.squares = np.empty(count, dtype=np.float32)
 
-    def add(self, indices: Tensor, squares: list[float]) -> None:
-        """Append picks, with their squared distances to the picks before them."""
+    def add(self, indices: Tensor) -> None:
+        """Append picks."""
         new = slice(self.picked, self.picked + len(indices))
         self.indices[new] = indices
-        self.squares[new] = squares
         self.factor[new] = augmented_bank(self.points[indices], self.mean)
         self.bound[indices] = -1
         self.picked = new.stop
@@ -215,47 +196,16 @@ class _Search:
         square = self.squared(near, half).fill_diagonal_(-1).T.contiguous().cpu().numpy()
         best = bound.cpu().numpy()
         chosen: list[int] = []
-        squares: list[float] = []
         while self.picked + len(chosen) < self.count:
             candidate = best.argmax()
             value = best[candidate]
             if value < floor or value <= 0:
                 break
             chosen.append(int(candidate))
-            squares.append(float(value))
             np.minimum(best, square[candidate], out=best)
-        self.add(near[torch.tensor(chosen, dtype=torch.int64, device=near.device)], squares)
+        self.add(near[torch.tensor(chosen, dtype=torch.int64, device=near.device)])
         return len(chosen)
 
     def fill(self) -> None:
         """Pick the points with the lowest indices left, all of them duplicates of picks."""
-        left = (self.bound >= 0).nonzero()[: self.count - self.picked, 0]
-        self.add(left, [0.0] * len(left))
-
-    def covering_radius(self) -> float:
-        """Return the largest distance of any point to the picks."""
-        width = min(self.rows, len(self.points))
-        near = self.indices[:0]
-        while self.picked < len(self.points) and not len(near):
-            near, _ = self.front(width)
-        return float(self.bound[near].max().sqrt()) if len(near) else 0.0
-
-    def result(self) -> GreedyOrder:
-        """Return the order. The minimum removes increases by rounding between two batches."""
-        distances = np.sqrt(np.minimum.accumulate(self.squares))
-        on_device = torch.from_numpy(distances).to(self.indices.device)
-        return GreedyOrder(self.indices, on_device, self.covering_radius())
-
-
-def _check(points: Tensor, count: int, start: int, candidates: int) -> None:
-    if points.ndim != 2 or points.dtype != torch.float32:
-        shape, dtype = tuple(points.shape), points.dtype
-        raise ValueError(f"points: expected a float32 matrix, got {dtype} of shape {shape}")
-    if not 1 <= count <= len(points):
-        raise ValueError(f"count: {count} asked for, but there are {len(points)} points")
-    if not 0 <= start < len(points):
-        raise ValueError(f"start: {start} is not an index of {len(points)} points")
-    if candidates < 1:
-        raise ValueError(f"candidates: expected at least 1, got {candidates}")
-    if not torch.linalg.vector_norm(points).isfinite():
-        raise ValueError("points: values that are NaN, infinite or too large to square")
+        self.add((self.bound >= 0).nonzero()[: self.count - self.picked, 0])

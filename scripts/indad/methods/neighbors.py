@@ -57,19 +57,20 @@ def augmented(vectors: Tensor, mean: Tensor) -> Tensor:
     return out
 
 
-def augmented_bank(vectors: Tensor, mean: Tensor, length: int | None = None) -> Tensor:
+def augmented_bank(vectors: Tensor, mean: Tensor, multiple: int = 1) -> Tensor:
     """Return the second factor: ``augmented(x) @ augmented_bank(y).T`` is ``|y|^2 / 2 - x y``.
 
     Args:
         vectors: ``(n, D)``.
         mean: ``(D,)``, subtracted: smaller norms lose fewer digits by cancellation.
-        length: rows of the result, at least n; added rows are infinitely far from all queries.
+        multiple: rows that are infinitely far from all queries are added, up to a multiple of it.
 
     Returns:
-        ``(length, D + 1)``: the negative centred vectors, and a last column of half their squared
-        norms.
+        ``(n or more, D + 1)``: the negative centred vectors, and a last column of half their
+        squared norms.
     """
-    out = vectors.new_zeros(length or len(vectors), vectors.shape[1] + 1)
+    length = math.ceil(len(vectors) / multiple) * multiple
+    out = vectors.new_zeros(length, vectors.shape[1] + 1)
     centred = out[: len(vectors), :-1]
     torch.sub(mean, vectors, out=centred)
     out[: len(vectors), -1] = centred.square().sum(dim=1) / 2
@@ -92,7 +93,7 @@ class Bank:
 
     @torch.no_grad()
     def __init__(self, vectors: Tensor, memory: int = 1 << 30) -> None:
-        _check(vectors, "bank")
+        check_vectors(vectors, "bank")
         if vectors.numel() == 0:
             raise ValueError(f"bank: no vectors to search in, shape {tuple(vectors.shape)}")
         self.vectors = vectors
@@ -100,28 +101,25 @@ class Bank:
         self._mean = vectors.mean(dim=0)
         self._rows, self._columns = block_shape(vectors.device, memory, vectors.shape[1])
         self._factor: Tensor | None = None
-        length = math.ceil(len(vectors) / GROUP) * GROUP
-        if length * (vectors.shape[1] + 1) * 4 <= memory // 2:
-            factor = vectors.new_empty(length, vectors.shape[1] + 1)
-            for start in range(0, length, self._columns):
-                part = self._bank_factor(start)
-                factor[start : start + len(part)] = part
-            self._factor = factor
+        if 4 * (len(vectors) + GROUP) * (vectors.shape[1] + 1) <= memory // 2:
+            self._factor = augmented_bank(vectors, self._mean, GROUP)
 
     @torch.no_grad()
     def nearest(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         """Find the nearest bank vector of each query.
 
-        Float32 products decide which one is nearest. If the squared distances of several bank
-        vectors differ by less than the rounding, about 1e-6 of the squared norms, any of them may
-        be returned; of exactly equal ones it is the lowest index.
+        Float32 products decide which one is nearest. With q the query, b a bank vector, both minus
+        the bank's mean, the rounding error of a squared distance is at most
+        ``(1.5 D + 3) eps (|q|^2 + |b|^2)``, eps = 2^-23, and much less on average. Of bank vectors
+        whose squared distances differ by less than twice that, any may be returned; of exactly
+        equal ones it is the lowest index. The distance to the returned vector is computed from the
+        difference, without this error.
 
         Args:
             queries: ``(M, D)`` float32 on the bank's device.
 
         Returns:
-            ``(M,)`` Euclidean distances, 0 for identical vectors, and ``(M,)`` int64 indices into
-            the bank.
+            ``(M,)`` Euclidean distances and ``(M,)`` int64 indices into the bank.
 
         Raises:
             ValueError: the queries' shape, type or device does not fit the bank, or their values
@@ -166,9 +164,7 @@ class Bank:
         return distance, index.gather(1, order)
 
     def _check_queries(self, queries: Tensor) -> None:
-        if queries.device != self.vectors.device:
-            raise ValueError(f"queries are on {queries.device}, the bank on {self.vectors.device}")
-        _check(queries, "queries")
+        check_vectors(queries, "queries")
         if queries.shape[1] != self.vectors.shape[1]:
             raise ValueError(
                 f"queries have {queries.shape[1]} dimensions, the bank {self.vectors.shape[1]}"
@@ -198,8 +194,7 @@ class Bank:
         """Return the bank's factor of the block at ``start``, padded to whole groups."""
         if self._factor is not None:
             return self._factor[start : start + self._columns]
-        part = self.vectors[start : start + self._columns]
-        return augmented_bank(part, self._mean, math.ceil(len(part) / GROUP) * GROUP)
+        return augmented_bank(self.vectors[start : start + self._columns], self._mean, GROUP)
 
     def _distances(self, queries: Tensor, index: Tensor) -> Tensor:
         """Return the distances ``(M, k)`` to the bank vectors ``index (M, k)``."""
@@ -249,7 +244,7 @@ class Gallery:
         self._read = read
         self._kept: dict[int, Tensor] | None = {} if keep else None
         first = read(0)
-        _check(first, "image 0")
+        check_vectors(first, "image 0")
         # Any centre would do. This one does not depend on the queries, so that the distances of a
         # query do not depend on the others.
         self._mean = first.mean(dim=0)
@@ -259,9 +254,8 @@ class Gallery:
         if self._kept is not None and image in self._kept:
             return self._kept[image]
         vectors = self._read(image)
-        _check(vectors, f"image {image}")
-        length = math.ceil(len(vectors) / GROUP) * GROUP
-        factor = augmented_bank(vectors, self._mean, length)
+        check_vectors(vectors, f"image {image}")
+        factor = augmented_bank(vectors, self._mean, GROUP)
         if self._kept is not None:
             self._kept[image] = factor
         return factor
@@ -281,7 +275,7 @@ class Gallery:
             ValueError: the queries, or an image, are not finite float32 vectors.
         """
         count, each, _ = queries.shape
-        _check(queries.flatten(0, 1), "queries")
+        check_vectors(queries.flatten(0, 1), "queries")
         factors = augmented(queries.flatten(0, 1), self._mean)
         best = queries.new_full((count * each,), torch.inf)
         # The nearest vectors, not their indices: the image they belong to may not be kept.
@@ -307,19 +301,7 @@ class Gallery:
         return difference.square_().sum(dim=1).sqrt_().view(count, each)
 
 
-def nearest(queries: Tensor, bank: Tensor, *, memory: int = 1 << 30) -> tuple[Tensor, Tensor]:
-    """Find the nearest vector of ``bank (G, D)`` for each query; see `Bank.nearest`."""
-    return Bank(bank, memory).nearest(queries)
-
-
-def k_nearest(
-    queries: Tensor, bank: Tensor, k: int, *, memory: int = 1 << 30
-) -> tuple[Tensor, Tensor]:
-    """Find the ``k`` nearest vectors of ``bank (G, D)``, nearest first; see `Bank.k_nearest`."""
-    return Bank(bank, memory).k_nearest(queries, k)
-
-
-def _check(vectors: Tensor, name: str) -> None:
+def check_vectors(vectors: Tensor, name: str) -> None:
     """Raise a ValueError unless ``vectors`` is a float32 matrix of finite values."""
     if vectors.ndim != 2 or vectors.dtype != torch.float32:
         shape, dtype = tuple(vectors.shape), vectors.dtype

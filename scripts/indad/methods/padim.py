@@ -10,8 +10,7 @@ import numpy as np
 from indad.core.errors import ConfigError
 from indad.core.progress import Progress
 from indad.features.source import FeatureSource, chunks
-from indad.methods.base import Detector
-from indad.methods.constraints import integer, positive
+from indad.methods.base import Detector, positive, whole_number
 
 if TYPE_CHECKING:
     import torch
@@ -83,10 +82,6 @@ class PaDiM(Detector):
 
     method = "padim"
     version = 2
-    constraints = Detector.constraints | {"dimensions": integer(1), "epsilon": positive()}
-
-    dimensions: int
-    epsilon: float
 
     def __init__(
         self,
@@ -96,7 +91,9 @@ class PaDiM(Detector):
         epsilon: float = 0.01,
         seed: int = 0,
     ) -> None:
-        super().__init__(layers=layers, dimensions=dimensions, epsilon=epsilon, seed=seed)
+        super().__init__(layers=layers, seed=seed)
+        self.dimensions = whole_number("dimensions", dimensions, 1)
+        self.epsilon = positive("epsilon", epsilon)
 
     def _select(self, train: FeatureSource) -> dict[str, np.ndarray]:
         """Draw the channels: layer name to ascending channel numbers within that layer."""

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from indad.core.errors import StoreError
+from indad.core.errors import ConfigError, StoreError
 from indad.core.progress import Progress
 from indad.features.source import FeatureSource, chunks
-from indad.methods.base import Detector
-from indad.methods.constraints import choice, integer, positive
+from indad.methods.base import Detector, positive, whole_number
 
 if TYPE_CHECKING:
     import torch
@@ -81,18 +80,7 @@ class PatchCore(Detector):
     """
 
     method = "patchcore"
-    constraints = Detector.constraints | {
-        "embedding": choice("official", "concat"),
-        "coreset_ratio": positive(1),
-        "projection": integer(1),
-        "neighbours": integer(1),
-    }
     score_parameters = ("coreset_ratio", "neighbours")
-
-    embedding: str
-    coreset_ratio: float
-    projection: int
-    neighbours: int
 
     def __init__(
         self,
@@ -104,14 +92,13 @@ class PatchCore(Detector):
         neighbours: int = 1,
         seed: int = 0,
     ) -> None:
-        super().__init__(
-            layers=layers,
-            embedding=embedding,
-            coreset_ratio=coreset_ratio,
-            projection=projection,
-            neighbours=neighbours,
-            seed=seed,
-        )
+        super().__init__(layers=layers, seed=seed)
+        if embedding not in ("official", "concat"):
+            raise ConfigError(f"embedding: must be 'official' or 'concat', got {embedding!r}")
+        self.embedding = embedding
+        self.coreset_ratio = positive("coreset_ratio", coreset_ratio, 1)
+        self.projection = whole_number("projection", projection, 1)
+        self.neighbours = whole_number("neighbours", neighbours, 1)
 
     @classmethod
     def shared_fit(cls, parameter_sets: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -128,22 +115,17 @@ class PatchCore(Detector):
         embed = _official_embedding if self.embedding == "official" else _concat_embedding
         return embed(list(layers.values()))
 
-    def _embed_images(self, train: FeatureSource, images: slice) -> torch.Tensor:
-        """Return the patch embeddings of some images: ``(patches, D)``."""
-        return self._embed(self._read_layers(train, images)).flatten(0, 2)
-
     def _fit(self, train: FeatureSource, progress: Progress) -> None:
         from indad.methods.coreset import greedy_k_center
 
         self._bank: Bank | None = None
         _, height, width = train.shape(self.layers_[0])
-        grid = height * width
-        self.patches_ = len(train) * grid
+        self.patches_ = len(train) * height * width
         keep = self._count()
         steps = 2 * len(train) + keep
 
-        points = self._project(train, grid, lambda done: progress(done, steps))
-        order = greedy_k_center(
+        points = self._project(train, lambda done: progress(done, steps))
+        indices = greedy_k_center(
             points,
             keep,
             start=int(np.random.default_rng(self.seed).integers(self.patches_)),
@@ -151,55 +133,50 @@ class PatchCore(Detector):
             progress=lambda done, _: progress(len(train) + done, steps),
         )
         del points
-        self.indices_ = order.indices.cpu()
+        self.indices_ = indices.cpu()
         # All embeddings together may not fit in memory: they are computed again, and those of the
         # coreset are kept.
-        self.bank_ = self._collect(
-            train, grid, lambda done: progress(steps - len(train) + done, steps)
-        )
+        self.bank_ = self._collect(train, lambda done: progress(steps - len(train) + done, steps))
 
-    def _project(
-        self, train: FeatureSource, grid: int, progress: Callable[[int], None]
-    ) -> torch.Tensor:
+    def _dimensions(self, train: FeatureSource) -> int:
+        """Return the dimensions D of a patch embedding."""
+        if self.embedding == "official":
+            return OFFICIAL_DIMENSIONS
+        return sum(train.shape(layer)[0] for layer in self.layers_)
+
+    def _project(self, train: FeatureSource, progress: Callable[[int], None]) -> torch.Tensor:
         """Return the points that the coreset is chosen on: ``(patches, projection)``."""
         import torch
 
         from indad.methods.coreset import random_projection
 
-        points = mapping = None
+        dimensions, mapping = self._dimensions(train), None
+        if self.projection < dimensions:
+            mapping = random_projection(dimensions, self.projection, self.seed).to(self.device_)
+        points = torch.empty(self.patches_, min(self.projection, dimensions), device=self.device_)
+        grid = self.patches_ // len(train)
         for images in chunks(len(train), FIT_BATCH):
-            patches = self._embed_images(train, images)
-            if points is None:
-                dimensions = min(self.projection, patches.shape[1])
-                points = torch.empty(self.patches_, dimensions, device=self.device_)
-                if dimensions < patches.shape[1]:
-                    mapping = random_projection(patches.shape[1], dimensions, self.seed)
-                    mapping = mapping.to(self.device_)
+            patches = self._embed(self._read_layers(train, images)).flatten(0, 2)
             points[images.start * grid : images.stop * grid] = (
                 patches if mapping is None else patches @ mapping
             )
             progress(images.stop)
-        assert points is not None
         return points
 
-    def _collect(
-        self, train: FeatureSource, grid: int, progress: Callable[[int], None]
-    ) -> torch.Tensor:
+    def _collect(self, train: FeatureSource, progress: Callable[[int], None]) -> torch.Tensor:
         """Return the embeddings of the patches ``indices_``: ``(keep, D)``."""
         import torch
 
-        bank = None
+        bank = torch.empty(len(self.indices_), self._dimensions(train), device=self.device_)
+        grid = self.patches_ // len(train)
         for images in chunks(len(train), FIT_BATCH):
             first, last = images.start * grid, images.stop * grid
             chosen = ((self.indices_ >= first) & (self.indices_ < last)).nonzero()[:, 0]
             if len(chosen):
-                patches = self._embed_images(train, images)
-                if bank is None:
-                    bank = torch.empty(len(self.indices_), patches.shape[1], device=self.device_)
+                patches = self._embed(self._read_layers(train, images)).flatten(0, 2)
                 inside = (self.indices_[chosen] - first).to(self.device_)
                 bank[chosen.to(self.device_)] = patches[inside]
             progress(images.stop)
-        assert bank is not None
         return bank
 
     def _count(self) -> int:
@@ -209,23 +186,19 @@ class PatchCore(Detector):
     def _score(
         self, layers: dict[str, torch.Tensor], z: torch.Tensor
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        from indad.methods.neighbors import Bank
+
         patches = self._embed(layers)
         batch, height, width, dimensions = patches.shape
-        distance, index = self._searchable_bank().nearest(patches.reshape(-1, dimensions))
+        if self._bank is None:
+            self._bank = Bank(self.bank_[: self._count()], self.memory_)
+        distance, index = self._bank.nearest(patches.reshape(-1, dimensions))
         distance = distance.view(batch, height * width)
         score, farthest = distance.max(dim=1)
         if self.neighbours > 1:
             match = index.view(batch, -1).gather(1, farthest[:, None])[:, 0]
             score = self._weighted(score, patches.flatten(1, 2)[range(batch), farthest], match)
         return score, [distance.view(batch, height, width)]
-
-    def _searchable_bank(self) -> Bank:
-        """Return the coreset in use, a prefix of the stored one, prepared for the search."""
-        from indad.methods.neighbors import Bank
-
-        if self._bank is None:
-            self._bank = Bank(self.bank_[: self._count()], self.memory_)
-        return self._bank
 
     def _weighted(
         self, score: torch.Tensor, patch: torch.Tensor, match: torch.Tensor
@@ -239,14 +212,14 @@ class PatchCore(Detector):
         """
         import torch
 
-        from indad.methods.neighbors import k_nearest
+        from indad.methods.neighbors import Bank
 
         bank = self.bank_[: self._count()]
         neighbours = min(self.neighbours, len(bank))
         if neighbours == 1:  # a bank of one vector has no density
             return score
         # The match is its own nearest neighbour; with duplicates, another index may be listed.
-        near = k_nearest(bank[match], bank, neighbours, memory=self.memory_)[1]
+        near = Bank(bank, self.memory_).k_nearest(bank[match], neighbours)[1]
         near[:, 0] = match
         distances = (patch[:, None] - bank[near]).square().sum(dim=2).sqrt()
         return score * (1 - torch.softmax(distances, dim=1)[:, 0])

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from indad.core.errors import StoreError
 from indad.core.progress import Progress, ignore
 from indad.features.source import FeatureSource
-from indad.methods.base import Detector
-from indad.methods.constraints import integer
+from indad.methods.base import Detector, whole_number
 
 if TYPE_CHECKING:
     import torch
@@ -70,12 +69,8 @@ class SPADE(Detector):
     """
 
     method = "spade"
-    constraints = Detector.constraints | {"k_image": integer(1), "k_pixel": integer(1)}
     score_parameters = ("k_image", "k_pixel")
     needs_gallery = True
-
-    k_image: int
-    k_pixel: int
 
     def __init__(
         self,
@@ -85,7 +80,9 @@ class SPADE(Detector):
         k_pixel: int = 50,
         seed: int = 0,
     ) -> None:
-        super().__init__(layers=layers, k_image=k_image, k_pixel=k_pixel, seed=seed)
+        super().__init__(layers=layers, seed=seed)
+        self.k_image = whole_number("k_image", k_image, 1)
+        self.k_pixel = whole_number("k_pixel", k_pixel, 1)
 
     def _fit(self, train: FeatureSource, progress: Progress) -> None:
         import torch
@@ -114,10 +111,10 @@ class SPADE(Detector):
     def _score(
         self, layers: dict[str, torch.Tensor], z: torch.Tensor
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        from indad.methods.neighbors import k_nearest
+        from indad.methods.neighbors import Bank
 
         neighbours = min(max(self.k_image, self.k_pixel), len(self.z_))
-        distance, index = k_nearest(z, self.z_, neighbours, memory=self.memory_)
+        distance, index = Bank(self.z_, self.memory_).k_nearest(z, neighbours)
         image_scores = distance[:, : self.k_image].square().mean(dim=1)
         galleries = index[:, : self.k_pixel].tolist()
         patch_maps = [

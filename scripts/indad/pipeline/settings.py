@@ -104,7 +104,7 @@ def _fit(config: Config, wildcards: Wildcards) -> Settings:
         "parameters": dict(model.parameters),
         "extractor": dict(config.extractors[model.extractor].settings),
         "tf32": config.written["tf32"],
-        "version": [methods.version(model.method), methods.SCHEMA_VERSION],
+        "version": [methods.method_class(model.method).version, methods.SCHEMA_VERSION],
     }
 
 
@@ -113,7 +113,10 @@ def _score(config: Config, wildcards: Wildcards) -> Settings:
     return {
         # Another fit is another input file, which may be older than the scores.
         "model": experiment.model,
-        "parameters": methods.score_parameters(experiment.method, experiment.parameters),
+        "parameters": {
+            name: experiment.parameters[name]
+            for name in methods.method_class(experiment.method).score_parameters
+        },
         "extractor": dict(config.extractors[experiment.extractor].settings),
         "tf32": config.written["tf32"],
         "version": [scores.SCHEMA_VERSION, calibration.SCHEMA_VERSION],
