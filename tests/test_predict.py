@@ -5,13 +5,21 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 import time
+from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
+import torch
 from PIL import Image
 from rich.console import Console
 
@@ -29,9 +37,9 @@ from indad.core.errors import ConfigError, DataError, StoreError, WeightsError
 from indad.data.images import Geometry
 from indad.evaluation import calibration, scores
 from indad.evaluation.calibration import Calibration, Known
+from indad.features.weights import weights_sha256_of
 from indad.inference import overlay, photos, tables
-from indad.inference.locate import choose_experiment
-from indad.inference.threshold import choose_threshold
+from indad.inference.loading import choose_experiment
 
 EXTRACTOR = {
     "backbone": "tf_efficientnet_lite0",
@@ -215,16 +223,11 @@ def test_anything_but_an_image_is_refused(padim, image, message):
 
 
 def test_importing_the_package_does_not_import_torch():
-    import subprocess
-    import sys
-
     code = "import sys, indad; assert 'torch' not in sys.modules; assert callable(indad.load_model)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(score.__file__).parent)
 
 
 def test_a_gpu_too_small_for_a_batch_gets_smaller_ones(made, monkeypatch):
-    import torch
-
     model = load_model(model_file(made, "padim"), device="cpu", batch_size=8)
     images = sorted((made / "data/widget/test/dent").iterdir())
     expected = [result.score for result in model.predict(images)]
@@ -400,11 +403,6 @@ def test_missing_and_wrong_weights_are_refused(made, tmp_path):
 
 
 def test_weights_that_lie_elsewhere_are_named(made, tmp_path):
-    import timm
-    import torch
-
-    from indad.features.weights import weights_sha256_of
-
     file = tmp_path / "w/lite0.pth"
     file.parent.mkdir()
     torch.save(timm.create_model(EXTRACTOR["backbone"]).state_dict(), file)
@@ -483,7 +481,7 @@ def test_predict_writes_tables_and_pictures(made, tmp_path):
         model_file(made, "padim"), images, "--csv", table, "--json", document, "--output", pictures
     )
     assert code == 1
-    assert re_search(r"threshold  \S+: at most 0.05 false alarms, from 19 good test images", text)
+    assert re.search(r"threshold  \S+: at most 0.05 false alarms, from 19 good test images", text)
     assert "25 images: 6 anomalous, 19 good" in text
     rows = list(csv.DictReader(table.open()))
     assert list(rows[0]) == list(tables.COLUMNS)
@@ -497,28 +495,22 @@ def test_predict_writes_tables_and_pictures(made, tmp_path):
     )
 
 
-def re_search(pattern: str, text: str) -> bool:
-    import re
-
-    return re.search(pattern, text) is not None
-
-
 @pytest.mark.parametrize(
     ("anomalous", "failed", "exit_zero", "code"),
     [(0, 0, False, 0), (1, 0, False, 1), (1, 0, True, 0), (0, 1, True, 2), (1, 1, False, 2)],
 )
 def test_exit_codes(anomalous, failed, exit_zero, code):
-    tally = command.Tally(good=3, anomalous=anomalous, failed=failed)
-    assert tally.exit_code(exit_zero) == code
+    counts = Counter(good=3, anomalous=anomalous, error=failed)
+    assert command.exit_code(counts, exit_zero) == code
 
 
 def test_the_threshold_asked_for_is_used(made):
     path, known = choose_experiment(model_file(made, "padim"))
-    assert choose_threshold(path, known, given="1e9").score == 1e9
-    assert choose_threshold(path, known, given="none") is None
-    assert choose_threshold(path, known, given="f1max") == known.at_f1_max()
-    assert choose_threshold(path, known, false_alarms=0.2) == known.at_false_alarms(0.2)
-    assert choose_threshold(path, None, given="3").source == "as given"
+    assert command.choose_threshold(path, known, given="1e9").score == 1e9
+    assert command.choose_threshold(path, known, given="none") is None
+    assert command.choose_threshold(path, known, given="f1max") == known.at_f1_max()
+    assert command.choose_threshold(path, known, false_alarms=0.2) == known.at_false_alarms(0.2)
+    assert command.choose_threshold(path, None, given="3").source == "as given"
 
 
 def test_an_image_that_cannot_be_read_is_an_error_of_its_own(made, tmp_path):
@@ -540,11 +532,12 @@ def test_an_image_that_goes_away_before_it_is_drawn_is_an_error_of_its_own(made,
     image = Path(shutil.copy(made / "data/widget/test/dent/000.png", tmp_path / "a.png"))
     result = padim.predict(str(image))
     image.unlink()
-    table, tally = tables.ResultTables(None, None, live=False), command.Tally(total=1)
-    heat_maps = overlay.HeatMaps(padim, tmp_path / "seen", tmp_path)
+    table = tables.ResultTables(None, None, live=False)
+    draw = partial(command.write_heat_map, padim, tmp_path, tmp_path / "seen")
     console = Console(file=io.StringIO(), width=200)
-    command.Reporter(console, tally, table, heat_maps, quiet=False).take([result])
-    assert tally.exit_code(exit_zero=True) == 2
+    reporter = command.Reporter(console, table, draw, total=1, quiet=False)
+    reporter.take([result])
+    assert reporter.counts == {"anomalous": 1, "error": 1}
     assert "no heat map" in console.file.getvalue()
     assert (table.rows[0]["score"], table.rows[0]["anomalous"]) == (result.score, True)
 
@@ -625,7 +618,7 @@ def test_watching_scores_each_image_once_and_goes_on_after_a_restart(made, padim
         """Watch until the table has as many rows, then interrupt as Ctrl-C does."""
         written = tables.ResultTables(str(table), str(lines), live=True)
         console = Console(file=io.StringIO(), width=200)
-        reporter = command.Reporter(console, command.Tally(), written, None, quiet=False)
+        reporter = command.Reporter(console, written, None, total=None, quiet=False)
         arrivals = photos.Arrivals(folder, done=written.done)
         polled, looks = arrivals.poll, []
 
@@ -647,9 +640,9 @@ def test_watching_scores_each_image_once_and_goes_on_after_a_restart(made, padim
         (folder / "broken.png").write_bytes(b"no picture")
 
     text = watch(3, arrive)
-    assert re_search(r"good +\S+ +\S+first.png", text)
-    assert re_search(r"anomalous +\S+ +\S+second.png", text)
-    assert re_search(r"error +\S+broken.png: cannot be decoded", text)
+    assert re.search(r"good +\S+ +\S+first.png", text)
+    assert re.search(r"anomalous +\S+ +\S+second.png", text)
+    assert re.search(r"error +\S+broken.png: cannot be decoded", text)
     watch(4, lambda: shutil.copy(test / "good/001.png", folder / "third.png"))
     rows = list(csv.DictReader(table.open()))
     names = [Path(row["image"]).name for row in rows]
@@ -669,9 +662,6 @@ def test_watching_does_not_write_into_a_foreign_table(tmp_path):
 @pytest.mark.slow
 def test_an_interrupted_watch_ends_cleanly(made, tmp_path):
     """The real command, with the signal that a service manager sends."""
-    import signal
-    import subprocess
-    import sys
 
     folder = tmp_path / "camera"
     folder.mkdir()

@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import signal
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from indad.core import atomic
 from indad.core.errors import ConfigError, DataError
 from indad.core.progress import duration
+from indad.evaluation.calibration import Calibration, Threshold
 from indad.inference import photos
-from indad.inference.loading import load_model
-from indad.inference.locate import choose_experiment
-from indad.inference.model import Model
-from indad.inference.result import Failure, Result
-from indad.inference.tables import COLUMNS, ResultTables, Row, as_row
-from indad.inference.threshold import choose_threshold
-
-if TYPE_CHECKING:
-    from indad.inference.overlay import HeatMaps
+from indad.inference.loading import choose_experiment, load_model
+from indad.inference.model import Failure, Model, Result
+from indad.inference.tables import COLUMNS, ResultTables, as_row
 
 #: Exit codes.
 GOOD, ANOMALOUS, ERROR, INTERRUPTED = 0, 1, 2, 130
@@ -72,40 +69,30 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         epilog=EPILOG,
     )
     parser.set_defaults(run=run)
-    add = parser.add_argument
+    add, limit = parser.add_argument, parser.add_mutually_exclusive_group()
     add("model", metavar="MODEL", help="a model file, or an experiment's scores folder")
     add("images", metavar="IMAGES", nargs="*", type=Path, help="images, and folders to search")
     add("--watch", type=Path, metavar="FOLDER", help="score what is and what arrives in a folder")
-    interval = "seconds between looks at the watched folder (default: %(default)g)"
-    add("--interval", type=float, default=1.0, metavar="S", help=interval)
+    text = "seconds between looks at the watched folder (default: %(default)g)"
+    add("--interval", type=float, default=1.0, metavar="S", help=text)
     add("--output", type=Path, metavar="DIR", help="write a heat map of each image")
     add("--csv", metavar="FILE", help=f"table: {', '.join(COLUMNS)}; - prints it")
-    lines = "the same as JSON: a line per image for *.jsonl, else one document; - prints it"
-    add("--json", metavar="FILE", help=lines)
-    _add_threshold(parser)
-    _add_model(parser)
-    add("--exit-zero", action="store_true", help="exit code 0 also if images are anomalous")
-    add("-q", "--quiet", action="store_true", help="print only anomalous images and errors")
-
-
-def _add_threshold(parser: argparse.ArgumentParser) -> None:
-    limit = parser.add_mutually_exclusive_group()
-    rate = "threshold by the share of good images that may exceed it (default: 0.05)"
-    value = "threshold: a number, f1max (best on the labelled test images), or none: scores alone"
-    good = "good images, none of them used to fit, to take the threshold from"
-    limit.add_argument("--false-alarms", type=float, metavar="RATE", help=rate)
-    limit.add_argument("--threshold", metavar="T", help=value)
-    parser.add_argument("--good", type=Path, metavar="DIR", help=good)
-
-
-def _add_model(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
+    text = "the same as JSON: a line per image for *.jsonl, else one document; - prints it"
+    add("--json", metavar="FILE", help=text)
+    text = "threshold by the share of good images that may exceed it (default: 0.05)"
+    limit.add_argument("--false-alarms", type=float, metavar="RATE", help=text)
+    text = "threshold: a number, f1max (best on the labelled test images), or none: scores alone"
+    limit.add_argument("--threshold", metavar="T", help=text)
+    text = "good images, none of them used to fit, to take the threshold from"
+    add("--good", type=Path, metavar="DIR", help=text)
     add("--experiment", metavar="NAME", help="which experiment's, if several share the model")
     add("--weights", type=Path, metavar="FILE", help="the backbone's weights")
     add("--features", type=Path, metavar="FILE", help="SPADE's feature store")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: %(default)s")
-    size = "images the backbone gets at once (default: 8 on a CPU, 64 on a GPU)"
-    add("--batch-size", type=_positive, metavar="N", help=size)
+    text = "images the backbone gets at once (default: 8 on a CPU, 64 on a GPU)"
+    add("--batch-size", type=_positive, metavar="N", help=text)
+    add("--exit-zero", action="store_true", help="exit code 0 also if images are anomalous")
+    add("-q", "--quiet", action="store_true", help="print only anomalous images and errors")
 
 
 def _positive(text: str) -> int:
@@ -115,179 +102,60 @@ def _positive(text: str) -> int:
     return value
 
 
-@dataclass
-class Tally:
-    """Counts of the results so far.
-
-    Attributes:
-        total: number of all images, or None while watching.
-        done: images with a result or an error.
-        good: images at or below the threshold.
-        anomalous: images above it.
-        scored: good and anomalous images, or all if there is no threshold.
-        failed: images that could not be scored or drawn.
-        worked: sum of the images' own seconds. Results come in batches, so that the time since the
-            start would give a poor estimate of the time left.
-    """
-
-    total: int | None = None
-    done: int = 0
-    good: int = 0
-    anomalous: int = 0
-    scored: int = 0
-    failed: int = 0
-    worked: float = 0.0
-    started: float = field(default_factory=time.perf_counter)
-
-    @property
-    def seconds(self) -> float:
-        """Time since the start."""
-        return time.perf_counter() - self.started
-
-    def add(self, result: Result | Failure) -> str:
-        """Count a result and return its verdict."""
-        self.done += 1
-        if isinstance(result, Failure):
-            self.failed += 1
-            return "error"
-        self.scored += 1
-        self.worked += result.seconds
-        if result.anomalous is None:
-            return "scored"
-        self.anomalous += result.anomalous
-        self.good += not result.anomalous
-        return "anomalous" if result.anomalous else "good"
-
-    def exit_code(self, exit_zero: bool) -> int:
-        """Return the exit code."""
-        if self.failed:
-            return ERROR
-        return ANOMALOUS if self.anomalous and not exit_zero else GOOD
-
-    def summary(self) -> str:
-        """Return the counts in words."""
-        counts = f"{self.anomalous} anomalous, {self.good} good"
-        if not self.anomalous + self.good:
-            counts = f"{self.scored} scored"
-        if self.failed:
-            counts += f", {self.failed} with errors"
-        return f"{self.done} images: {counts}"
-
-    def time_left(self, total: int) -> str:
-        """Return the estimated time left in words."""
-        each = self.worked / max(self.scored, 1)
-        return f"{duration(each * (total - self.done))} left"
-
-
-class Reporter:
-    """Prints results as they come, and passes them on to the tables and heat maps."""
-
-    def __init__(
-        self,
-        console: Console,
-        tally: Tally,
-        tables: ResultTables,
-        heat_maps: HeatMaps | None,
-        quiet: bool,
-    ) -> None:
-        self.console, self.tally, self.tables = console, tally, tables
-        self.heat_maps, self.quiet = heat_maps, quiet
-        self._last_line = time.monotonic()
-        self._bar: Progress | None = None
-        if console.is_terminal and tally.total is not None:
-            self._bar = Progress(
-                TextColumn("{task.percentage:3.0f} %"),
-                BarColumn(),
-                TimeElapsedColumn(),
-                TextColumn("{task.fields[left]}"),
-                console=console,
-                transient=True,
-            )
-            self._task = self._bar.add_task("", total=tally.total, left="")
-
-    def take(self, results: Iterable[Result | Failure]) -> None:
-        """Report results one by one, as they are scored."""
-        with self._bar or contextlib.nullcontext():
-            for result in results:
-                row = as_row(result)
-                verdict = self.tally.add(result)
-                if self.heat_maps and isinstance(result, Result):
-                    row["error"] = self._draw(self.heat_maps, result)
-                self.tables.add(row)
-                self._print_row(row, verdict)
-                self._show_progress()
-
-    def _draw(self, heat_maps: HeatMaps, result: Result) -> str | None:
-        """Write the heat map; return an error message if the file has gone since it was scored."""
-        started = time.perf_counter()
-        try:
-            heat_maps.write(result)
-        except DataError as error:
-            self.tally.failed += 1
-            return f"no heat map: {error}"
-        finally:
-            self.tally.worked += time.perf_counter() - started
-        return None
-
-    def _print_row(self, row: Row, verdict: str) -> None:
-        if verdict != "error" and not (self.quiet and verdict != "anomalous"):
-            style = {"anomalous": "bold red", "good": "green"}.get(verdict, "")
-            _print(self.console, f"{verdict:9}  {row['score']:<10.5g}  {row['image']}", style)
-        if row["error"]:
-            _print(self.console, f"error      {row['error']}", "red")
-
-    def _show_progress(self) -> None:
-        done, total = self.tally.done, self.tally.total
-        if total is None:
-            return
-        left = self.tally.time_left(total)
-        if self._bar:
-            self._bar.update(self._task, completed=done, left=left)
-        elif time.monotonic() - self._last_line >= LINE_EVERY and done < total:
-            self._last_line = time.monotonic()
-            _print(self.console, f"{done}/{total} images, {left}")
-
-
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Score images; return the exit code.
 
     Raises:
         IndadError: the images cannot be scored as asked.
     """
-    if bool(arguments.images) == (arguments.watch is not None):
+    folder, output = arguments.watch, arguments.output
+    if bool(arguments.images) == (folder is not None):
         raise ConfigError("give images and folders to score, or a folder to --watch: one of them")
-    if arguments.csv == "-" or arguments.json == "-":
+    if "-" in (arguments.csv, arguments.json):
         console = Console(stderr=True)
-    output = arguments.output
     found = photos.list_photos(arguments.images, output)
     if output is not None:
-        _check_output(output, [arguments.watch] if arguments.watch else found)
+        _check_output(output, [folder] if folder else found)
     # Errors in the tables or the threshold come before the backbone is loaded.
-    tables = ResultTables(arguments.csv, arguments.json, arguments.watch is not None)
+    tables = ResultTables(arguments.csv, arguments.json, live=folder is not None)
     model = _prepare_model(arguments, console)
-    heat_maps = None
+    draw = None
     if output is not None:
-        from indad.inference.overlay import HeatMaps
-
-        parents = [path.resolve().parent for path in found]
-        heat_maps = HeatMaps(model, output, arguments.watch or Path(os.path.commonpath(parents)))
-    tally = Tally(total=None if arguments.watch else len(found))
-    reporter = Reporter(console, tally, tables, heat_maps, arguments.quiet)
-    if arguments.watch:
-        arrivals = photos.Arrivals(arguments.watch, output, tables.done)
+        base = folder or Path(os.path.commonpath([path.resolve().parent for path in found]))
+        draw = partial(write_heat_map, model, base, output)
+    total = None if folder else len(found)
+    reporter = Reporter(console, tables, draw, total, arguments.quiet)
+    if folder:
+        arrivals = photos.Arrivals(folder, output, tables.done)
         watch(model, arrivals, reporter, arguments.interval)
-        _print(console, tally.summary())
-        return tally.exit_code(arguments.exit_zero)
+        console.out(reporter.summary(), highlight=False)
+        return exit_code(reporter.counts, arguments.exit_zero)
+    started = time.perf_counter()
     try:
         reporter.take(model.stream(map(str, found)))
     except KeyboardInterrupt:
-        _print(console, f"stopped after {tally.done} of {len(found)} images; no table was written")
+        stopped = f"stopped after {reporter.done} of {len(found)} images; no table was written"
+        console.out(stopped, highlight=False)
         return INTERRUPTED
-    seconds = tally.seconds
+    seconds = time.perf_counter() - started
     speed = len(found) / seconds
-    tables.finish(_facts(model) | {"images_per_second": round(speed, 2)})
-    _print(console, f"{tally.summary()}; {seconds:.1f} s, {speed:.1f} images/s")
-    return tally.exit_code(arguments.exit_zero)
+    facts = {
+        "model": str(model.path),
+        "experiment": _experiment(model),
+        "threshold": None if model.threshold is None else asdict(model.threshold),
+        "images_per_second": round(speed, 2),
+    }
+    tables.finish(facts)
+    spent = f"{seconds:.1f} s, {speed:.1f} images/s"
+    console.out(f"{reporter.summary()}; {spent}", highlight=False)
+    return exit_code(reporter.counts, arguments.exit_zero)
+
+
+def exit_code(counts: Counter[str], exit_zero: bool) -> int:
+    """Return the exit code for the ``counts`` of a `Reporter`."""
+    if counts["error"]:
+        return ERROR
+    return ANOMALOUS if counts["anomalous"] and not exit_zero else GOOD
 
 
 def _check_output(output: Path, inputs: Iterable[Path]) -> None:
@@ -303,16 +171,14 @@ def _check_output(output: Path, inputs: Iterable[Path]) -> None:
 def _prepare_model(arguments: argparse.Namespace, console: Console) -> Model:
     """Load the model and choose its threshold."""
     path, calibration = choose_experiment(arguments.model, arguments.experiment)
-    choose = partial(
-        choose_threshold, path, false_alarms=arguments.false_alarms, given=arguments.threshold
-    )
-    threshold = None if arguments.good else choose(calibration)
-    has_colours = arguments.good or (calibration and calibration.colour_range())
-    if arguments.output is not None and not has_colours:
-        raise ConfigError(
-            "--output: heat maps need the colour scale of good images, and no calibration.json of "
-            "the model's experiment is found; give good images with --good DIR"
-        )
+    wish = {"false_alarms": arguments.false_alarms, "given": arguments.threshold}
+    if not arguments.good:
+        choose_threshold(path, calibration, **wish)
+        if arguments.output is not None and not (calibration and calibration.colour_range()):
+            raise ConfigError(
+                "--output: heat maps need the colour scale of good images, and no calibration.json "
+                "of the model's experiment is found; give good images with --good DIR"
+            )
     started = time.perf_counter()
     model = load_model(
         arguments.model,
@@ -323,15 +189,56 @@ def _prepare_model(arguments: argparse.Namespace, console: Console) -> Model:
         batch_size=arguments.batch_size or "auto",
     )
     experiment = _experiment(model)
-    _print(console, f"model      {model.path}" + (f" ({experiment})" if experiment else ""))
-    _print(console, f"loaded     in {time.perf_counter() - started:.1f} s, on {model.device}")
+    name = f"{model.path} ({experiment})" if experiment else model.path
+    console.out(f"model      {name}", highlight=False)
+    spent = time.perf_counter() - started
+    console.out(f"loaded     in {spent:.1f} s, on {model.device}", highlight=False)
     if arguments.good:
         model.calibrate(_score_good(model, arguments.good), f"images of {arguments.good}")
-        threshold = choose(model.calibration)
-    model.threshold = threshold
-    if threshold is not None:
-        _print(console, f"threshold  {threshold.score:.5g}: {threshold.source}")
+    model.threshold = choose_threshold(path, model.calibration, **wish)
+    if model.threshold is not None:
+        chosen = f"threshold  {model.threshold.score:.5g}: {model.threshold.source}"
+        console.out(chosen, highlight=False)
     return model
+
+
+def choose_threshold(
+    model: Path,
+    calibration: Calibration | None,
+    *,
+    false_alarms: float | None = None,
+    given: str | None = None,
+) -> Threshold | None:
+    """Choose the threshold between good and anomalous images.
+
+    Args:
+        model: the model file, for messages.
+        calibration: scores of images whose labels are known, or None.
+        false_alarms: the rate of good images that may exceed the threshold; None for the default.
+        given: a number, ``f1max``, ``none`` or None.
+
+    Returns:
+        The threshold, or None for ``none``.
+
+    Raises:
+        ConfigError: ``given`` is none of these, or there are too few scores to choose from.
+    """
+    if given == "none":
+        return None
+    if given not in (None, "f1max"):
+        value = math.nan
+        with contextlib.suppress(ValueError):
+            value = float(given)
+        if not math.isfinite(value):
+            raise ConfigError(f"--threshold: must be a number, f1max or none, got {given!r}")
+        return calibration.at(value) if calibration else Threshold(value, None, "as given")
+    if calibration is None:
+        raise ConfigError(
+            f"{model}: no threshold is known: there is no calibration.json of an experiment of "
+            "this model in its folder or in its results folder. Run the workflow again, or give "
+            "--good DIR with good images, --threshold NUMBER, or --threshold none for scores alone"
+        )
+    return calibration.at_f1_max() if given else calibration.at_false_alarms(false_alarms)
 
 
 def _score_good(model: Model, folder: Path) -> Iterator[Result]:
@@ -350,13 +257,111 @@ def _experiment(model: Model) -> str | None:
     return (model.calibration.experiment or None) if model.calibration else None
 
 
-def _facts(model: Model) -> dict[str, object]:
-    """Return the entries of the JSON document besides the images."""
-    return {
-        "model": str(model.path),
-        "experiment": _experiment(model),
-        "threshold": None if model.threshold is None else asdict(model.threshold),
-    }
+def write_heat_map(model: Model, base: Path, folder: Path, result: Result) -> None:
+    """Write the heat map of a file below ``base`` to the same place below ``folder``.
+
+    Raises:
+        DataError: the image cannot be read again.
+    """
+    assert result.image is not None
+    picture = model.overlay(result.image, result)
+    inside = Path(os.path.relpath(Path(result.image).resolve(), base.resolve()))
+    # Other formats keep their ending before ".png", so that a.jpg and a.png stay apart.
+    name = inside.name if inside.suffix.lower() == ".png" else inside.name + ".png"
+    with atomic.replacing(folder / inside.with_name(name)) as temporary:
+        picture.save(temporary, compress_level=3)
+
+
+class Reporter:
+    """Counts and prints results as they come, and passes them on to the tables and heat maps.
+
+    Attributes:
+        done: images with a result or an error.
+        counts: images by verdict: ``anomalous`` or ``good``, ``scored`` without a threshold, and
+            ``error`` for images that could not be scored or drawn.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        tables: ResultTables,
+        draw: Callable[[Result], None] | None,
+        total: int | None,
+        quiet: bool,
+    ) -> None:
+        self.console, self.tables, self.draw = console, tables, draw
+        self.total, self.quiet = total, quiet
+        self.done, self.counts = 0, Counter[str]()
+        # Sum of the images' own seconds. Results come in batches, so that the time since the start
+        # would give a poor estimate of the time left.
+        self._worked = 0.0
+        self._last_line = time.monotonic()
+        self._bar: Progress | None = None
+        if console.is_terminal and total is not None:
+            self._bar = Progress(
+                TextColumn("{task.percentage:3.0f} %"),
+                BarColumn(),
+                TimeElapsedColumn(),
+                TextColumn("{task.fields[left]}"),
+                console=console,
+                transient=True,
+            )
+            self._task = self._bar.add_task("", total=total, left="")
+
+    def take(self, results: Iterable[Result | Failure]) -> None:
+        """Report results one by one, as they are scored."""
+        with self._bar or contextlib.nullcontext():
+            for result in results:
+                self._report(result)
+                if self.total is not None:
+                    self._show_progress(self.total)
+
+    def _report(self, result: Result | Failure) -> None:
+        row, verdict = as_row(result), "error"
+        if isinstance(result, Result):
+            verdict = {None: "scored", True: "anomalous", False: "good"}[result.anomalous]
+            self._worked += result.seconds
+            if self.draw:
+                row["error"] = self._draw(self.draw, result)
+        self.done += 1
+        self.counts[verdict] += 1
+        self.tables.add(row)
+        if verdict == "anomalous" or (verdict != "error" and not self.quiet):
+            style = {"anomalous": "bold red", "good": "green"}.get(verdict)
+            line = f"{verdict:9}  {row['score']:<10.5g}  {row['image']}"
+            self.console.out(line, style=style, highlight=False)
+        if row["error"]:
+            self.console.out(f"error      {row['error']}", style="red", highlight=False)
+
+    def _draw(self, draw: Callable[[Result], None], result: Result) -> str | None:
+        """Write the heat map; return an error message if the file has gone since it was scored."""
+        started = time.perf_counter()
+        try:
+            draw(result)
+        except DataError as error:
+            self.counts["error"] += 1
+            return f"no heat map: {error}"
+        finally:
+            self._worked += time.perf_counter() - started
+        return None
+
+    def _show_progress(self, total: int) -> None:
+        each = self._worked / max(self.counts.total() - self.counts["error"], 1)
+        left = f"{duration(each * (total - self.done))} left"
+        if self._bar:
+            self._bar.update(self._task, completed=self.done, left=left)
+        elif time.monotonic() - self._last_line >= LINE_EVERY and self.done < total:
+            self._last_line = time.monotonic()
+            self.console.out(f"{self.done}/{total} images, {left}", highlight=False)
+
+    def summary(self) -> str:
+        """Return the counts in words."""
+        counts = f"{self.counts['anomalous']} anomalous, {self.counts['good']} good"
+        if not self.counts["anomalous"] + self.counts["good"]:
+            counts = f"{self.counts['scored']} scored"
+        if self.counts["error"]:
+            counts += f", {self.counts['error']} with errors"
+        return f"{self.done} images: {counts}"
 
 
 def watch(model: Model, arrivals: photos.Arrivals, reporter: Reporter, interval: float) -> None:
@@ -367,7 +372,7 @@ def watch(model: Model, arrivals: photos.Arrivals, reporter: Reporter, interval:
 
     before = signal.signal(signal.SIGTERM, stop)
     try:
-        _print(reporter.console, f"watching   {arrivals.folder} (Ctrl-C ends)")
+        reporter.console.out(f"watching   {arrivals.folder} (Ctrl-C ends)", highlight=False)
         while True:
             polled = time.monotonic()
             new = arrivals.poll()
@@ -376,14 +381,10 @@ def watch(model: Model, arrivals: photos.Arrivals, reporter: Reporter, interval:
                 reporter.take(model.stream(map(str, new)))
                 if not reporter.quiet:
                     seconds = time.perf_counter() - started
-                    _print(reporter.console, f"{len(new)} images in {seconds:.2f} s")
+                    reporter.console.out(f"{len(new)} images in {seconds:.2f} s", highlight=False)
             # Between polls that are too close a file that is being written would not change.
             time.sleep(max(0.0, polled + interval - time.monotonic()))
     except KeyboardInterrupt:
         pass
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _print(console: Console, text: str, style: str = "") -> None:
-    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indad import methods
+from indad.core.device import use_device
 from indad.core.errors import ConfigError, StoreError, WeightsError
+from indad.evaluation import calibration
+from indad.evaluation.calibration import Calibration
 from indad.features.settings import AUTO_BATCH, EXTRACT_VERSION
 from indad.features.source import FeatureSource
 from indad.features.store import FeatureStore
 from indad.features.weights import PACKAGE, RANDOM, weights_sha256_of
-from indad.inference.extractor import Extractor
-from indad.inference.locate import choose_experiment
-from indad.inference.model import Model
+from indad.inference.model import Extractor, Model
 
 if TYPE_CHECKING:
     from indad.features.backbone import Backbone
@@ -59,24 +60,13 @@ def load_model(
         DeviceError: ``device`` is ``cuda`` and there is no GPU.
         ConfigError: the model has no such experiment.
     """
-    model, calibration = choose_experiment(path, experiment)
+    import torch
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"device: must be auto, cpu or cuda, got {device!r}")
+    model, known = choose_experiment(path, experiment)
     header = methods.read_header(model, verify=False)
     made_with = header["features"]
-    _check_features(model, made_with)
-    device = _use_device(device, made_with)
-    detector = methods.load(
-        model,
-        gallery=_open_gallery(model, header, features),
-        device=device,
-        parameters=None if calibration is None else calibration.parameters,
-    )
-    backbone = _load_backbone(model, made_with, weights, device)
-    size = AUTO_BATCH[device] if isinstance(batch_size, str) else batch_size
-    return Model(model, detector, Extractor(backbone, made_with, device, size), calibration)
-
-
-def _check_features(model: Path, made_with: Mapping[str, Any]) -> None:
-    """Check that this library can make the features that a model was fitted on."""
     if "backbone" not in made_with:
         raise StoreError(
             f"{model}: does not record how its features were made, so that no image can be scored "
@@ -87,17 +77,93 @@ def _check_features(model: Path, made_with: Mapping[str, Any]) -> None:
             f"{model}: fitted on features of version {made_with['extract_version']}, this library "
             f"makes version {EXTRACT_VERSION}; run the workflow again"
         )
-
-
-def _use_device(device: str, made_with: Mapping[str, Any]) -> str:
-    import torch
-
-    from indad.core.device import use_device
-
-    if device not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"device: must be auto, cpu or cuda, got {device!r}")
     settings = {"device": device, "tf32": bool(made_with.get("tf32"))}
-    return use_device(settings, torch.get_num_threads())
+    device = use_device(settings, torch.get_num_threads())
+    detector = methods.load(
+        model,
+        gallery=_open_gallery(model, header, features),
+        device=device,
+        parameters=None if known is None else known.parameters,
+    )
+    backbone = _load_backbone(model, made_with, weights, device)
+    size = AUTO_BATCH[device] if isinstance(batch_size, str) else batch_size
+    return Model(model, detector, Extractor(backbone, made_with, device, size), known)
+
+
+# -- the model file and its calibration -----------------------------------------------------------
+
+
+def choose_experiment(
+    path: str | os.PathLike[str], experiment: str | None = None
+) -> tuple[Path, Calibration | None]:
+    """Return the model file that ``path`` refers to, and the calibration of one experiment.
+
+    Args:
+        path: a model file; or the folder of an experiment's scores, or the calibration in it.
+        experiment: its name. By default the only one, or the one whose scoring parameters are the
+            model's own.
+
+    Raises:
+        StoreError: there is no such model, or a calibration is damaged.
+        ConfigError: the model has no such experiment, or several and none is named.
+    """
+    model, known = _find_model(Path(path).expanduser())
+    names = ", ".join(known) or "none is known"
+    if experiment is not None:
+        if experiment not in known:
+            raise ConfigError(f"experiment {experiment!r}: not among those of {model}: {names}")
+        return model, known[experiment]
+    if len(known) < 2:
+        return model, next(iter(known.values()), None)
+    own = methods.read_header(model, verify=False)["parameters"]
+    for each in known.values():
+        if each.parameters.items() <= own.items():
+            return model, each
+    raise ConfigError(f"{model}: several experiments share this model; choose one of {names}")
+
+
+def _find_model(path: Path) -> tuple[Path, dict[str, Calibration]]:
+    """Return the model file that ``path`` refers to, and its calibrations by experiment."""
+    if path.is_dir():
+        if not (path / calibration.NAME).is_file():
+            raise StoreError(
+                f"{path}: a folder without {calibration.NAME}; give a model file "
+                "(run.py list names them) or the folder of an experiment's scores"
+            )
+        path /= calibration.NAME
+    if path.suffix == ".json":
+        found = calibration.read(path)
+        model = Path(os.path.normpath(path.parent / found.model))
+        if found.model_identity != _identity(model):
+            raise StoreError(
+                f"{path}: {model} was fitted again after these scores were made; run the workflow "
+                "again"
+            )
+        return model, {found.experiment: found}
+    identity = _identity(path)
+    known: dict[str, Calibration] = {}
+    for file in _calibration_files(path.absolute()):
+        found = calibration.read(file)
+        if found.model_identity == identity:
+            known.setdefault(found.experiment, found)
+    return path, known
+
+
+def _identity(model: Path) -> str:
+    return calibration.identity(methods.read_header(model, verify=False))
+
+
+def _calibration_files(model: Path) -> list[Path]:
+    """List the calibration files in the model's folder and in its results folder."""
+    neighbours = sorted(model.parent.glob(f"*{calibration.NAME}"))
+    *_, models, dataset, category, _ = ["", "", "", *model.parent.parts]
+    if models != "models":
+        return neighbours
+    scores = model.parents[4] / "scores" / dataset / category
+    return neighbours + sorted(scores.glob(f"*/{model.stem}/{calibration.NAME}"))
+
+
+# -- the gallery and the backbone -----------------------------------------------------------------
 
 
 def _open_gallery(
@@ -134,13 +200,13 @@ def _load_backbone(
     """Load the backbone that the model's features were made with."""
     from indad.features.extract import open_backbone
 
-    expected = made_with["weights_sha256"]
     settings = ("backbone", "layers", "embedding", "precision")
     backbone = open_backbone(
         {name: made_with[name] for name in settings}
         | {"weights": _find_weights(model, made_with, weights)},
         device,
     )
+    expected = made_with["weights_sha256"]
     if backbone.weights_sha256 != expected:
         versions = made_with.get("versions", {})
         raise WeightsError(
@@ -159,9 +225,6 @@ def _find_weights(
 
     The hash of a file is compared here, before torch reads the file. Other weights have a hash of
     their tensors, which the caller compares.
-
-    Raises:
-        WeightsError: the file is missing, or not the one the model was fitted with.
     """
     original, source = made_with["weights"], made_with["weights_source"]
     is_file = original not in ("timm", RANDOM) and not original.startswith(PACKAGE)

@@ -1,4 +1,4 @@
-"""A fitted detector with its backbone, to score new images with.
+"""Score new images with a fitted detector and its backbone.
 
 The model file records how its features were made. Images are preprocessed, run through the
 backbone and scored as in the workflow, so that an image gets the score that ``scores.csv`` has.
@@ -8,28 +8,117 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from indad import methods
+from indad.core.device import smaller
 from indad.core.errors import ConfigError, DataError
-from indad.data.images import Geometry
+from indad.data.images import Geometry, prepare
 from indad.evaluation import calibration as calibrations
 from indad.evaluation.calibration import Calibration, Threshold
-from indad.inference.extractor import Extractor
-from indad.inference.reading import Photo, PhotoReader, open_photo, photo_name
-from indad.inference.result import Failure, Result
+from indad.features.source import ArrayFeatures
+from indad.inference.photos import Photo, open_photo, photo_name
 from indad.methods.base import SCORE_BATCH, Detector
+
+if TYPE_CHECKING:
+    from indad.features.backbone import Backbone
 
 #: Threads that decode images while the backbone runs.
 READERS = min(4, os.cpu_count() or 1)
-#: Images that are being decoded.
-Batch = Sequence[tuple[Photo, Future[np.ndarray]]]
+
+
+@dataclass(frozen=True)
+class Result:
+    """The scores of one image.
+
+    Attributes:
+        image: the path as it was given, or None for pixels in memory.
+        score: the image's anomaly score; higher is more anomalous.
+        map: float32 ``(H, W)`` at the model's input size: the anomaly map of the resized and
+            cropped image, as in the workflow's ``maps.h5``.
+        threshold: scores above it are anomalous; None if there is no threshold.
+        anomalous: whether ``score`` is above ``threshold``; None if there is no threshold.
+        seconds: this image's share of the time of its batch, from decoding to the score.
+    """
+
+    image: str | None
+    score: float
+    map: np.ndarray
+    threshold: float | None
+    anomalous: bool | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An image that could not be scored.
+
+    Attributes:
+        image: the path as it was given, or None for pixels in memory.
+        error: what is wrong with it.
+    """
+
+    image: str | None
+    error: DataError
+
+
+class Extractor:
+    """Makes features of images in memory in the same way as those a model was fitted on.
+
+    Args:
+        backbone: the backbone of the model's features, on ``device``.
+        made_with: the settings of the model's features.
+        device: ``cpu`` or ``cuda``.
+        batch_size: images that the backbone gets at once. It is halved when a GPU's memory is too
+            small for them.
+    """
+
+    def __init__(
+        self, backbone: Backbone, made_with: Mapping[str, Any], device: str, batch_size: int
+    ) -> None:
+        from indad.features.extract import Preprocessing
+
+        self.backbone, self.made_with, self.batch_size = backbone, made_with, batch_size
+        self._normalise = Preprocessing(made_with["mean"], made_with["std"], device)
+
+    def __call__(self, pixels: np.ndarray) -> ArrayFeatures:
+        """Return the features of images, uint8 ``(N, H, W, 3)``.
+
+        Raises:
+            DeviceError: the GPU's memory is too small for a single image.
+        """
+        import torch
+
+        from indad.features.extract import features_of
+
+        made, parts, start = self.made_with, [], 0
+        while start < len(pixels):
+            images = pixels[start : start + self.batch_size]
+            try:
+                maps, z = features_of(
+                    self.backbone, self._normalise(images), made["layers"], made["embedding"]
+                )
+            except torch.cuda.OutOfMemoryError:
+                self.batch_size = smaller(self.batch_size, "a batch of {} images")
+                continue
+            # Rounded to the type of the stored features, which may be float16.
+            arrays = [maps[name].cpu().numpy().astype(made["dtype"]) for name in made["layers"]]
+            parts.append((*arrays, z.cpu().numpy()))
+            start += len(images)
+        *layers, embedding = (np.concatenate(each) for each in zip(*parts, strict=True))
+        return ArrayFeatures(
+            dict(zip(made["layers"], layers, strict=True)),
+            input_size=pixels.shape[1:3],
+            embedding=embedding,
+        )
 
 
 class Model:
@@ -53,16 +142,14 @@ class Model:
     ) -> None:
         made_with = detector.made_with_
         crop = made_with["crop"]
-        height, width = made_with["input_size"]
         self.path, self.device = path, detector.device_
         self.geometry = Geometry.from_config(made_with["resize"], None if crop == "none" else crop)
-        self.input_size = (height, width)
+        self.input_size = tuple(made_with["input_size"])
         self.calibration = calibration
         self.threshold: Threshold | None = None
         if calibration is not None and calibration.good.scores:
             self.threshold = calibration.at_false_alarms()
         self._detector, self._extractor = detector, extractor
-        self._reader = PhotoReader(self.geometry, self.input_size)
 
     @property
     def batch_size(self) -> int:
@@ -106,41 +193,54 @@ class Model:
         photos = iter(images)
         with ThreadPoolExecutor(READERS) as pool:
 
-            def next_batch() -> Batch:
-                return [
-                    (photo, pool.submit(self._reader.read, photo))
-                    for photo in islice(photos, count)
-                ]
+            def next_batch() -> list[tuple[Photo, Future[np.ndarray | DataError]]]:
+                return [(photo, pool.submit(self._read, photo)) for photo in islice(photos, count)]
 
             started = time.perf_counter()
             ahead = next_batch()
             while batch := ahead:
                 ahead = next_batch()  # decoded while this batch is scored
-                yield from self._score(batch, started)
+                names = [photo_name(photo) for photo, _ in batch]
+                yield from self._score(names, [future.result() for _, future in batch], started)
                 started = time.perf_counter()
 
-    def _score(self, batch: Batch, started: float) -> Iterator[Result | Failure]:
-        decoded = [_pixels_or_error(future) for _, future in batch]
-        pixels = [each for each in decoded if isinstance(each, np.ndarray)]
+    def _read(self, photo: Photo) -> np.ndarray | DataError:
+        """Return a photo as the backbone gets it, uint8 ``(H, W, 3)``, or what is wrong with it."""
+        name = photo_name(photo) or "an image in memory"
+        try:
+            pixels = prepare(open_photo(photo), self.geometry)
+        except DataError as error:
+            return error
+        except ValueError as error:
+            return DataError(f"{name}: {error}")
+        if pixels.shape[:2] == self.input_size:
+            return pixels
+        (height, width), (rows, columns) = self.input_size, pixels.shape[:2]
+        return DataError(
+            f"{name}: {columns} x {rows} pixels after the resize, but the model was fitted on "
+            f"{width} x {height}, without a crop: only images of the same shape can be scored"
+        )
+
+    def _score(
+        self, names: list[str | None], photos: list[np.ndarray | DataError], started: float
+    ) -> Iterator[Result | Failure]:
+        pixels = [each for each in photos if isinstance(each, np.ndarray)]
         scored = iter(())
         if pixels:
             scores = self._detector.score(self._extractor(np.stack(pixels)))
             scored = zip(scores.image.tolist(), scores.maps, strict=True)
-        seconds = (time.perf_counter() - started) / len(batch)
-        for (photo, _), each in zip(batch, decoded, strict=True):
-            name = photo_name(photo)
-            if isinstance(each, DataError):
-                yield Failure(name, each)
-            else:
-                yield self._result(name, *next(scored), seconds)
-
-    def _result(
-        self, name: str | None, score: float, values: np.ndarray, seconds: float
-    ) -> Result | Failure:
-        if not (np.isfinite(score) and np.isfinite(values).all()):
-            return Failure(name, DataError(f"{name}: its score is not finite"))
+        seconds = (time.perf_counter() - started) / len(names)
         limit = None if self.threshold is None else self.threshold.score
-        return Result(name, score, values, limit, None if limit is None else score > limit, seconds)
+        for name, photo in zip(names, photos, strict=True):
+            if isinstance(photo, DataError):
+                yield Failure(name, photo)
+                continue
+            score, values = next(scored)
+            if np.isfinite(score) and np.isfinite(values).all():
+                anomalous = None if limit is None else score > limit
+                yield Result(name, score, values, limit, anomalous, seconds)
+            else:
+                yield Failure(name, DataError(f"{name}: its score is not finite"))
 
     def calibrate(self, results: Iterable[Result], images: str = "images given") -> None:
         """Use the scores of other good images, results of this model, to choose thresholds from.
@@ -195,10 +295,3 @@ class Model:
             )
         peak = None if self.threshold is None else self.threshold.peak
         return overlay(open_photo(photo), result.map, self.geometry, scale, peak)
-
-
-def _pixels_or_error(future: Future[np.ndarray]) -> np.ndarray | DataError:
-    try:
-        return future.result()
-    except DataError as error:
-        return error

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 import matplotlib as mpl
 import numpy as np
 from PIL import Image
 from scipy.ndimage import binary_erosion
 
-from indad.core import atomic
 from indad.data.images import Geometry, to_rgb
-
-if TYPE_CHECKING:
-    from indad.inference.model import Model
-    from indad.inference.result import Result
 
 #: Opacity of the map where it is normal and where it is highest, low enough to show the defect.
 COVER = (0.25, 0.6)
@@ -80,34 +71,3 @@ def overlay(
         # border_value=0: the outline is closed along the image's edge.
         drawn[above & ~binary_erosion(above, iterations=lines, border_value=0)] = LINE
     return Image.fromarray(np.rint(drawn).astype(np.uint8))
-
-
-class HeatMaps:
-    """Writes the heat maps of files, with the files' names and folders.
-
-    Args:
-        model: the model that scores the images.
-        folder: where to write.
-        base: the images' common folder.
-    """
-
-    def __init__(self, model: Model, folder: Path, base: Path) -> None:
-        self.model, self.folder, self.base = model, folder, base.resolve()
-
-    def target(self, image: Path) -> Path:
-        """Return the path of the heat map of an image."""
-        inside = Path(os.path.relpath(image.resolve(), self.base))
-        # Other formats keep their ending before ".png", so that a.jpg and a.png stay apart.
-        name = inside.name if inside.suffix.lower() == ".png" else inside.name + ".png"
-        return self.folder / inside.with_name(name)
-
-    def write(self, result: Result) -> None:
-        """Write the heat map of a file's result.
-
-        Raises:
-            DataError: the image cannot be read again.
-        """
-        assert result.image is not None
-        picture = self.model.overlay(result.image, result)
-        with atomic.replacing(self.target(Path(result.image))) as temporary:
-            picture.save(temporary, compress_level=3)

@@ -1,4 +1,4 @@
-"""Find the photos to score: files, the images in folders, and images that arrive in a folder."""
+"""Photos to score: opening one, finding those in folders, and those that arrive in a folder."""
 
 from __future__ import annotations
 
@@ -7,18 +7,48 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from indad.core.errors import DataError
-from indad.data.images import SUFFIXES, UNREADABLE_SUFFIXES
+import numpy as np
+from PIL import Image
 
-#: Endings of image files in a folder. Formats that cannot be read are included, so that such a file
-#: is an error and not skipped.
-KINDS = (*SUFFIXES, *UNREADABLE_SUFFIXES)
+from indad.core.errors import DataError
+from indad.data.images import SUFFIXES, UNREADABLE_SUFFIXES, decode
+
+#: What can be scored: a path, a uint8 array ``(H, W, 3)`` or ``(H, W)``, a PIL image.
+Photo = str | os.PathLike[str] | np.ndarray | Image.Image
 #: Seconds after which an empty file is an image like others; until then it may still be written.
 EMPTY_FOR = 30.0
 
 
+def photo_name(photo: Photo) -> str | None:
+    """Return the path of a photo, or None for pixels in memory."""
+    return os.fspath(photo) if isinstance(photo, (str, os.PathLike)) else None
+
+
+def open_photo(photo: Photo) -> Image.Image:
+    """Return a photo as a PIL image, upright.
+
+    Raises:
+        DataError: the file is missing or damaged, or the array is not an image.
+    """
+    if isinstance(photo, Image.Image):
+        return photo
+    if not isinstance(photo, np.ndarray):
+        return decode(Path(photo))
+    shape = photo.shape
+    if photo.dtype != np.uint8 or not (len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)):
+        raise DataError(
+            f"an array of type {photo.dtype} and shape {shape} is not an image; give uint8 of "
+            "shape (H, W, 3), in the order red, green, blue, or (H, W)"
+        )
+    if 0 in shape:
+        raise DataError(f"an array of shape {shape} has no pixels")
+    return Image.fromarray(photo)
+
+
 def find_photos(folder: Path, exclude: Path | None = None) -> Iterator[Path]:
     """List the image files in a folder and its sub-folders, sorted, without hidden ones.
+
+    Formats that cannot be read are included, so that such a file is an error and not skipped.
 
     Args:
         folder: where to search. Links to folders are not followed.
@@ -32,7 +62,8 @@ def find_photos(folder: Path, exclude: Path | None = None) -> Iterator[Path]:
             if not name.startswith(".") and (Path(root) / name).resolve() != excluded
         )
         for name in sorted(names):
-            if not name.startswith(".") and Path(name).suffix.lower() in KINDS:
+            suffix = Path(name).suffix.lower()
+            if not name.startswith(".") and suffix in (*SUFFIXES, *UNREADABLE_SUFFIXES):
                 yield Path(root) / name
 
 
@@ -44,14 +75,11 @@ def list_photos(images: Sequence[Path], exclude: Path | None = None) -> list[Pat
     """
     found: dict[Path, Path] = {}
     for each in images:
-        if each.is_dir():
-            inside = list(find_photos(each, exclude))
-            if not inside:
-                raise DataError(f"{each}: no images in this folder ({', '.join(SUFFIXES)})")
-        elif each.exists():
-            inside = [each]
-        else:
+        if not each.exists():
             raise DataError(f"{each}: no such image file or folder")
+        inside = list(find_photos(each, exclude)) if each.is_dir() else [each]
+        if not inside:
+            raise DataError(f"{each}: no images in this folder ({', '.join(SUFFIXES)})")
         for path in inside:
             found.setdefault(path.resolve(), path)
     return list(found.values())
@@ -73,13 +101,9 @@ class Arrivals:
         self, folder: Path, exclude: Path | None = None, done: Iterable[Path] = ()
     ) -> None:
         self.folder, self.exclude = folder, exclude
-        self._before: dict[Path, tuple[int, int]] = {}
-        self._reported: dict[Path, tuple[int, int]] = {}
         known = {path.resolve() for path in done}
-        if known:
-            self._reported = {
-                path: state for path, state in self._states().items() if path.resolve() in known
-            }
+        self._before: dict[Path, tuple[int, int]] = {}
+        self._reported = {p: state for p, state in self._states().items() if p.resolve() in known}
 
     def _states(self) -> dict[Path, tuple[int, int]]:
         """Return size and modification time of each image."""

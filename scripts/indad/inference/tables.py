@@ -11,7 +11,7 @@ from typing import Any
 
 from indad.core import atomic
 from indad.core.errors import ConfigError, DataError
-from indad.inference.result import Failure, Result
+from indad.inference.model import Failure, Result
 
 #: Columns of the CSV file, and fields of an image in the JSON file.
 COLUMNS = ("image", "score", "threshold", "anomalous", "seconds", "error")
@@ -21,9 +21,8 @@ Row = dict[str, Any]
 
 def as_row(result: Result | Failure) -> Row:
     """Return a result as a row of ``COLUMNS``."""
-    if isinstance(result, Failure):
-        return dict.fromkeys(COLUMNS) | {"image": result.image, "error": str(result.error)}
-    return {name: getattr(result, name, None) for name in COLUMNS}
+    row = {name: getattr(result, name, None) for name in COLUMNS}
+    return row | {"error": str(result.error)} if isinstance(result, Failure) else row
 
 
 class ResultTables:
@@ -55,35 +54,22 @@ class ResultTables:
             raise ConfigError(
                 "--watch: a JSON file that grows has one line per image: name it *.jsonl"
             )
-        if live:
-            self._continue_csv()
-            self._continue_json()
-
-    def _continue_csv(self) -> None:
-        """Read which images are in the CSV file, or write the header of a new one."""
-        if not self.csv_file:
-            return
-        path = Path(self.csv_file)
-        if self.csv_file == "-" or not path.exists() or not path.stat().st_size:
-            _append(self.csv_file, ",".join(COLUMNS) + "\n")
-            return
-        with path.open(encoding="utf-8", newline="") as text:
-            reader = csv.DictReader(text)
-            if tuple(reader.fieldnames or ()) != COLUMNS:
-                raise DataError(f"{path}: exists and is not a table of this command")
-            self.done += [Path(row["image"]) for row in reader]
-
-    def _continue_json(self) -> None:
-        """Read which images are in the JSON file."""
-        if not self.json_file or self.json_file == "-" or not Path(self.json_file).exists():
-            return
-        try:
-            with Path(self.json_file).open(encoding="utf-8") as text:
-                self.done += [Path(json.loads(line)["image"]) for line in text]
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(
-                f"{self.json_file}: exists and is not a table of this command ({error})"
-            ) from None
+        if live and csv_file:
+            if earlier := _earlier(csv_file):
+                reader = csv.DictReader(io.StringIO(earlier, newline=""))
+                if tuple(reader.fieldnames or ()) != COLUMNS:
+                    raise DataError(f"{csv_file}: exists and is not a table of this command")
+                self.done += [Path(row["image"]) for row in reader]
+            else:
+                _write(csv_file, _csv_line(COLUMNS), append=True)
+        if live and json_file:
+            try:
+                lines = map(json.loads, io.StringIO(_earlier(json_file)))
+                self.done += [Path(row["image"]) for row in lines]
+            except (ValueError, KeyError, TypeError) as error:
+                raise DataError(
+                    f"{json_file}: exists and is not a table of this command ({error})"
+                ) from None
 
     def add(self, row: Row) -> None:
         """Add a row."""
@@ -91,9 +77,9 @@ class ResultTables:
             self.rows.append(row)
             return
         if self.csv_file:
-            _append(self.csv_file, _csv([row], header=False))
+            _write(self.csv_file, _csv_line(row.values()), append=True)
         if self.json_file:
-            _append(self.json_file, _json_line(row))
+            _write(self.json_file, _json_line(row), append=True)
 
     def finish(self, facts: Mapping[str, Any]) -> None:
         """Write the files, unless they were written line by line.
@@ -104,7 +90,8 @@ class ResultTables:
         if self.live:
             return
         if self.csv_file:
-            _write(self.csv_file, _csv(self.rows))
+            lines = [_csv_line(COLUMNS), *(_csv_line(row.values()) for row in self.rows)]
+            _write(self.csv_file, "".join(lines))
         if self.json_file and self._json_lines:
             _write(self.json_file, "".join(map(_json_line, self.rows)))
         elif self.json_file:
@@ -112,12 +99,9 @@ class ResultTables:
             _write(self.json_file, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
-def _csv(rows: Iterable[Row], header: bool = True) -> str:
+def _csv_line(values: Iterable[Any]) -> str:
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    if header:
-        writer.writerow(COLUMNS)
-    writer.writerows([_cell(row[name]) for name in COLUMNS] for row in rows)
+    csv.writer(text, lineterminator="\n").writerow(map(_cell, values))
     return text.getvalue()
 
 
@@ -131,17 +115,18 @@ def _json_line(row: Row) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
-def _append(file: str, text: str) -> None:
-    if file == "-":
-        print(text, end="", flush=True)
-        return
-    Path(file).parent.mkdir(parents=True, exist_ok=True)
-    with Path(file).open("a", encoding="utf-8", newline="") as stream:
-        stream.write(text)
+def _earlier(file: str) -> str:
+    """Return what earlier runs wrote to a file."""
+    path = Path(file)
+    return path.read_text(encoding="utf-8") if file != "-" and path.exists() else ""
 
 
-def _write(file: str, text: str) -> None:
+def _write(file: str, text: str, append: bool = False) -> None:
     if file == "-":
         print(text, end="", flush=True)
+    elif append:
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        with Path(file).open("a", encoding="utf-8", newline="") as stream:
+            stream.write(text)
     else:
         atomic.write_text(file, text)
