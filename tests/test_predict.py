@@ -506,11 +506,12 @@ def test_exit_codes(anomalous, failed, exit_zero, code):
 
 def test_the_threshold_asked_for_is_used(made):
     path, known = choose_experiment(model_file(made, "padim"))
-    assert command.choose_threshold(path, known, given="1e9").score == 1e9
-    assert command.choose_threshold(path, known, given="none") is None
-    assert command.choose_threshold(path, known, given="f1max") == known.at_f1_max()
-    assert command.choose_threshold(path, known, false_alarms=0.2) == known.at_false_alarms(0.2)
-    assert command.choose_threshold(path, None, given="3").source == "as given"
+    choose = command.choose_threshold
+    assert choose(path, known, None, "1e9").score == 1e9
+    assert choose(path, known, None, "none") is None
+    assert choose(path, known, None, "f1max") == known.at_f1_max()
+    assert choose(path, known, 0.2, None) == known.at_false_alarms(0.2)
+    assert choose(path, None, None, "3").source == "as given"
 
 
 def test_an_image_that_cannot_be_read_is_an_error_of_its_own(made, tmp_path):

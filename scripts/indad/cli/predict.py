@@ -9,7 +9,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from indad.evaluation.calibration import Calibration, Threshold
 from indad.inference import photos
 from indad.inference.loading import choose_experiment, load_model
 from indad.inference.model import Failure, Model, Result
-from indad.inference.tables import COLUMNS, ResultTables, as_row
+from indad.inference.tables import COLUMNS, ResultTables, Row, as_row
 
 #: Exit codes.
 GOOD, ANOMALOUS, ERROR, INTERRUPTED = 0, 1, 2, 130
@@ -171,9 +171,9 @@ def _check_output(output: Path, inputs: Iterable[Path]) -> None:
 def _prepare_model(arguments: argparse.Namespace, console: Console) -> Model:
     """Load the model and choose its threshold."""
     path, calibration = choose_experiment(arguments.model, arguments.experiment)
-    wish = {"false_alarms": arguments.false_alarms, "given": arguments.threshold}
+    wish = arguments.false_alarms, arguments.threshold
     if not arguments.good:
-        choose_threshold(path, calibration, **wish)
+        choose_threshold(path, calibration, *wish)
         if arguments.output is not None and not (calibration and calibration.colour_range()):
             raise ConfigError(
                 "--output: heat maps need the colour scale of good images, and no calibration.json "
@@ -194,8 +194,9 @@ def _prepare_model(arguments: argparse.Namespace, console: Console) -> Model:
     spent = time.perf_counter() - started
     console.out(f"loaded     in {spent:.1f} s, on {model.device}", highlight=False)
     if arguments.good:
-        model.calibrate(_score_good(model, arguments.good), f"images of {arguments.good}")
-    model.threshold = choose_threshold(path, model.calibration, **wish)
+        good = model.predict(photos.list_photos([arguments.good]))
+        model.calibrate(good, f"images of {arguments.good}")
+    model.threshold = choose_threshold(path, model.calibration, *wish)
     if model.threshold is not None:
         chosen = f"threshold  {model.threshold.score:.5g}: {model.threshold.source}"
         console.out(chosen, highlight=False)
@@ -203,25 +204,12 @@ def _prepare_model(arguments: argparse.Namespace, console: Console) -> Model:
 
 
 def choose_threshold(
-    model: Path,
-    calibration: Calibration | None,
-    *,
-    false_alarms: float | None = None,
-    given: str | None = None,
+    model: Path, calibration: Calibration | None, false_alarms: float | None, given: str | None
 ) -> Threshold | None:
-    """Choose the threshold between good and anomalous images.
-
-    Args:
-        model: the model file, for messages.
-        calibration: scores of images whose labels are known, or None.
-        false_alarms: the rate of good images that may exceed the threshold; None for the default.
-        given: a number, ``f1max``, ``none`` or None.
-
-    Returns:
-        The threshold, or None for ``none``.
+    """Choose the threshold of ``--false-alarms`` and ``--threshold``; None for ``none``.
 
     Raises:
-        ConfigError: ``given`` is none of these, or there are too few scores to choose from.
+        ConfigError: ``given`` has no such value, or there are too few scores to choose from.
     """
     if given == "none":
         return None
@@ -239,18 +227,6 @@ def choose_threshold(
             "--good DIR with good images, --threshold NUMBER, or --threshold none for scores alone"
         )
     return calibration.at_f1_max() if given else calibration.at_false_alarms(false_alarms)
-
-
-def _score_good(model: Model, folder: Path) -> Iterator[Result]:
-    """Score the good images of a folder.
-
-    Raises:
-        DataError: one of them cannot be scored.
-    """
-    for result in model.stream(map(str, photos.list_photos([folder]))):
-        if isinstance(result, Failure):
-            raise result.error
-        yield result
 
 
 def _experiment(model: Model) -> str | None:
@@ -296,36 +272,35 @@ class Reporter:
         # would give a poor estimate of the time left.
         self._worked = 0.0
         self._last_line = time.monotonic()
-        self._bar: Progress | None = None
-        if console.is_terminal and total is not None:
-            self._bar = Progress(
-                TextColumn("{task.percentage:3.0f} %"),
-                BarColumn(),
-                TimeElapsedColumn(),
-                TextColumn("{task.fields[left]}"),
-                console=console,
-                transient=True,
-            )
-            self._task = self._bar.add_task("", total=total, left="")
+        self._bar = Progress(
+            TextColumn("{task.percentage:3.0f} %"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=console,
+            transient=True,
+            disable=total is None or not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=total, left="")
 
     def take(self, results: Iterable[Result | Failure]) -> None:
         """Report results one by one, as they are scored."""
-        with self._bar or contextlib.nullcontext():
+        with self._bar:
             for result in results:
-                self._report(result)
+                row, verdict = as_row(result), "error"
+                if isinstance(result, Result):
+                    verdict = {None: "scored", True: "anomalous", False: "good"}[result.anomalous]
+                    self._worked += result.seconds
+                    if self.draw:
+                        row["error"] = self._draw(self.draw, result)
+                self.done += 1
+                self.counts[verdict] += 1
+                self.tables.add(row)
+                self._print_row(row, verdict)
                 if self.total is not None:
                     self._show_progress(self.total)
 
-    def _report(self, result: Result | Failure) -> None:
-        row, verdict = as_row(result), "error"
-        if isinstance(result, Result):
-            verdict = {None: "scored", True: "anomalous", False: "good"}[result.anomalous]
-            self._worked += result.seconds
-            if self.draw:
-                row["error"] = self._draw(self.draw, result)
-        self.done += 1
-        self.counts[verdict] += 1
-        self.tables.add(row)
+    def _print_row(self, row: Row, verdict: str) -> None:
         if verdict == "anomalous" or (verdict != "error" and not self.quiet):
             style = {"anomalous": "bold red", "good": "green"}.get(verdict)
             line = f"{verdict:9}  {row['score']:<10.5g}  {row['image']}"
@@ -348,9 +323,12 @@ class Reporter:
     def _show_progress(self, total: int) -> None:
         each = self._worked / max(self.counts.total() - self.counts["error"], 1)
         left = f"{duration(each * (total - self.done))} left"
-        if self._bar:
-            self._bar.update(self._task, completed=self.done, left=left)
-        elif time.monotonic() - self._last_line >= LINE_EVERY and self.done < total:
+        self._bar.update(self._task, completed=self.done, left=left)
+        if (
+            self._bar.disable
+            and time.monotonic() - self._last_line >= LINE_EVERY
+            and self.done < total
+        ):
             self._last_line = time.monotonic()
             self.console.out(f"{self.done}/{total} images, {left}", highlight=False)
 

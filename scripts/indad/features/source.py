@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
@@ -93,19 +93,3 @@ class ArrayFeatures:
 def chunks(count: int, size: int) -> list[slice]:
     """Cut ``range(count)`` into slices of at most ``size``."""
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
-
-
-def select_layers(source: FeatureSource, names: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the layers to use: ``names``, or all layers of the source.
-
-    Raises:
-        ValueError: a layer is not in the source.
-    """
-    layers = tuple(names or source.layers)
-    missing = [layer for layer in layers if layer not in source.layers]
-    if missing:
-        raise ValueError(
-            f"layers {', '.join(missing)} are not among the extracted ones "
-            f"({', '.join(source.layers)})"
-        )
-    return layers

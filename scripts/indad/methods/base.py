@@ -15,7 +15,7 @@ from indad import __version__
 from indad.core.device import smaller
 from indad.core.errors import ConfigError, StoreError
 from indad.core.progress import Progress, ignore
-from indad.features.source import FeatureSource, select_layers
+from indad.features.source import FeatureSource
 from indad.methods import model_file
 
 # torch is imported where it is used: planning a workflow reads the parameters of methods, and
@@ -130,10 +130,13 @@ class Detector(ABC):
         """
         import torch
 
-        try:
-            self.layers_ = select_layers(train, self.layers)
-        except ValueError as error:
-            raise ConfigError(f"layers: {error}") from None
+        self.layers_ = tuple(self.layers or train.layers)
+        missing = [layer for layer in self.layers_ if layer not in train.layers]
+        if missing:
+            raise ConfigError(
+                f"layers: layers {', '.join(missing)} are not among the extracted ones "
+                f"({', '.join(train.layers)})"
+            )
         self.input_size_ = tuple(train.input_size)
         self.made_with_ = dict(made_with or {})
         self.device_, self.memory_ = device, memory
@@ -275,22 +278,14 @@ class Detector(ABC):
 
 
 def whole_number(name: str, value: int, least: int) -> int:
-    """Return the value of a parameter.
-
-    Raises:
-        ConfigError: it is not an integer of at least ``least``.
-    """
+    """Return a parameter's value; a ConfigError unless it is an integer of at least ``least``."""
     if type(value) is not int or value < least:
         raise ConfigError(f"{name}: must be a whole number of at least {least}, got {value!r}")
     return value
 
 
 def positive(name: str, value: float, most: float = math.inf) -> float:
-    """Return the value of a parameter.
-
-    Raises:
-        ConfigError: it is not a finite number above 0, up to ``most``.
-    """
+    """Return a parameter's value; a ConfigError unless it is finite, above 0, at most ``most``."""
     if type(value) not in (int, float) or not 0 < value <= most or math.isinf(value):
         limit = "" if math.isinf(most) else f", at most {most:g}"
         raise ConfigError(f"{name}: must be a number above 0{limit}, got {value!r}")

@@ -122,8 +122,8 @@ class Bank:
             ``(M,)`` Euclidean distances and ``(M,)`` int64 indices into the bank.
 
         Raises:
-            ValueError: the queries' shape, type or device does not fit the bank, or their values
-                are not finite.
+            ValueError: the queries' shape or type does not fit the bank, or their values are not
+                finite.
         """
         self._check_queries(queries)
         best = queries.new_full((len(queries),), torch.inf)
@@ -241,8 +241,8 @@ class Gallery:
 
     @torch.no_grad()
     def __init__(self, read: Callable[[int], Tensor], *, keep: bool, memory: int = 1 << 30) -> None:
-        self._read = read
-        self._kept: dict[int, Tensor] | None = {} if keep else None
+        self._read, self._keep = read, keep
+        self._kept: dict[int, Tensor] = {}
         first = read(0)
         check_vectors(first, "image 0")
         # Any centre would do. This one does not depend on the queries, so that the distances of a
@@ -251,12 +251,12 @@ class Gallery:
         self._rows, self._columns = block_shape(first.device, memory, first.shape[1])
 
     def _factor(self, image: int) -> Tensor:
-        if self._kept is not None and image in self._kept:
+        if image in self._kept:
             return self._kept[image]
         vectors = self._read(image)
         check_vectors(vectors, f"image {image}")
         factor = augmented_bank(vectors, self._mean, GROUP)
-        if self._kept is not None:
+        if self._keep:
             self._kept[image] = factor
         return factor
 
@@ -283,10 +283,10 @@ class Gallery:
         buffer = queries.new_empty(self._rows * self._columns)
         for image in sorted(set().union(*among)):
             bank = self._factor(image)
-            asking = [i for i, images in enumerate(among) if image in images]
             parts = [
                 slice(start, min(start + self._rows, (i + 1) * each))
-                for i in asking
+                for i, images in enumerate(among)
+                if image in images
                 for start in range(i * each, (i + 1) * each, self._rows)
             ]
             for columns in bank.split(self._columns):

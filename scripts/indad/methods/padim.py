@@ -140,19 +140,16 @@ class PaDiM(Detector):
         self.grid_ = (height, width)
         self.low_rank_ = 2 * len(train) <= self.dimensions
         fit = self._fit_low_rank if self.low_rank_ else self._fit_covariance
-        self.mean_ = torch.empty(height * width, self.dimensions, device=self.device_)
-        factor: torch.Tensor | None = None
-
-        row_bytes = 8 * width * self.dimensions * min(len(train), self.dimensions)
+        d = self.dimensions
+        shape = (len(train), d) if self.low_rank_ else (d + 1, (d + 1) // 2)
+        self.mean_ = torch.empty(height * width, d, device=self.device_)
+        self.factor_ = torch.empty(height * width, *shape, device=self.device_)
+        row_bytes = 8 * width * d * min(len(train), d)
         for rows in chunks(height, max(1, BLOCK_BYTES // row_bytes)):
             at = slice(rows.start * width, rows.stop * width)
-            mean, part = fit(train, rows)
-            if factor is None:
-                factor = torch.empty(height * width, *part.shape[1:], device=self.device_)
-            self.mean_[at], factor[at] = mean.float(), part.float()
+            mean, factor = fit(train, rows)
+            self.mean_[at], self.factor_[at] = mean.float(), factor.float()
             progress(rows.stop, height)
-        assert factor is not None
-        self.factor_ = factor
 
     def _fit_low_rank(self, train: FeatureSource, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the means ``(positions, d)`` and W ``(positions, n, d)`` of some rows."""

@@ -283,9 +283,4 @@ def _to_first_grid(layers: list[torch.Tensor]) -> list[torch.Tensor]:
     from torch.nn.functional import interpolate
 
     size = layers[0].shape[-2:]
-    return [
-        layer
-        if layer.shape[-2:] == size
-        else interpolate(layer, size=size, mode="bilinear", align_corners=False)
-        for layer in layers
-    ]
+    return [interpolate(layer, size=size, mode="bilinear", align_corners=False) for layer in layers]
