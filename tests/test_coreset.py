@@ -115,36 +115,29 @@ def test_every_pick_is_a_farthest_point(size, dimensions, share, candidates, mem
         assert to_chosen[order[i]] == pytest.approx(to_chosen.max(), abs=1e-2)
 
 
-def test_progress_is_reported_to_the_end():
-    calls = []
-    greedy_k_center(
-        DATA["gaussian"], 200, start=0, candidates=20, progress=lambda *call: calls.append(call)
-    )
+def test_progress_is_reported_to_the_end_and_the_points_are_not_changed():
+    points, calls = DATA["clustered"].clone(), []
+    greedy_k_center(points, 200, start=0, candidates=20, progress=lambda *at: calls.append(at))
+    assert torch.equal(points, DATA["clustered"])
     assert len(calls) > 1
     assert calls == sorted(calls)
     assert calls[-1] == (200, 200)
 
 
-def test_the_points_are_not_changed():
-    points = DATA["clustered"].clone()
-    greedy_k_center(points, 50, start=0)
-    assert torch.equal(points, DATA["clustered"])
-
-
-def test_arguments_out_of_range_are_refused():
-    points = gaussian(10, 3, 0)
-    with pytest.raises(ValueError, match="count: 11 asked for, but there are 10 points"):
-        greedy_k_center(points, 11, start=0)
-    with pytest.raises(ValueError, match="count: 0"):
-        greedy_k_center(points, 0, start=0)
-    with pytest.raises(ValueError, match="start: 10 "):
-        greedy_k_center(points, 2, start=10)
-    with pytest.raises(ValueError, match="start: -1 "):
-        greedy_k_center(points, 2, start=-1)
-    with pytest.raises(ValueError, match="float32 matrix"):
-        greedy_k_center(points.double(), 2, start=0)
-    with pytest.raises(ValueError, match="NaN"):
-        greedy_k_center(points / 0, 2, start=0)
+@pytest.mark.parametrize(
+    ("points", "count", "start", "message"),
+    [
+        (gaussian(10, 3, 0), 11, 0, "count: 11 asked for, but there are 10 points"),
+        (gaussian(10, 3, 0), 0, 0, "count: 0"),
+        (gaussian(10, 3, 0), 2, 10, "start: 10 "),
+        (gaussian(10, 3, 0), 2, -1, "start: -1 "),
+        (gaussian(10, 3, 0).double(), 2, 0, "float32 matrix"),
+        (gaussian(10, 3, 0) / 0, 2, 0, "NaN"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(points, count, start, message):
+    with pytest.raises(ValueError, match=message):
+        greedy_k_center(points, count, start=start)
 
 
 def test_the_projection_is_the_same_everywhere():
