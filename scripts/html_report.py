@@ -44,6 +44,7 @@ def main(job: Job) -> None:
         ranks=Path(job.input.ranks),
         diagrams=sorted(Path(job.input.diagrams).glob("*.png")),
         runtime=Path(job.input.runtime),
+        tradeoff=Path(job.input.tradeoff),
         provenance=Path(job.input.provenance),
         level=settings["level"],
     )

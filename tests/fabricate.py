@@ -231,6 +231,7 @@ def fabricate(
         ranks=folder / "ranks.csv",
         diagrams=diagrams,
         runtime=folder / "runtime.csv",
+        tradeoff=picture(folder / "figures/tradeoff.png", (1200, 600), rng),
         provenance=folder / "provenance.json",
     )
 

@@ -6,21 +6,18 @@ import base64
 import hashlib
 import re
 from html.parser import HTMLParser
-from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from fabricate import CATEGORIES, EXPERIMENTS, ODD, fabricate, picture
 from indad.core.errors import StoreError
 from indad.evaluation import comparison
 from indad.reporting import report
-from indad.reporting.page import axes, comparisons, embed, findings
+from indad.reporting.page import comparisons, embed
 from indad.reporting.page.metric_tables import Row, Table
 
 VOID = {"meta", "link", "img", "input", "br"}
@@ -144,7 +141,7 @@ def test_every_category_has_its_panel_and_pictures(large):
     panels = [a["id"] for tag, a in tags if tag == "article"]
     assert panels == [f"category-{i}" for i in range(15)]
     pictures = [a for tag, a in tags if tag == "img" and "src" in a]
-    assert len(pictures) == 15 * 4 + len(sources.diagrams)
+    assert len(pictures) == 15 * 4 + len(sources.diagrams) + 1
     assert all(a["src"].startswith("data:image/webp;base64,") and a["alt"] for a in pictures)
 
 
@@ -236,9 +233,9 @@ def pairs(*rows) -> pd.DataFrame:
     )  # fmt: skip
 
 
-def finding(table: Table, *tested) -> findings.Finding:
+def finding(table: Table, *tested) -> comparisons.Finding:
     names = ["A", "B", "C"][: len(table.overall)]
-    (found,) = findings.findings([table], names, pairs(*tested), 0.95)
+    (found,) = comparisons.findings([table], names, pairs(*tested), 0.95)
     return found
 
 
@@ -301,36 +298,3 @@ def test_damaged_products_are_named(tmp_path, damage):
     with pytest.raises(StoreError, match=re.escape(str(path))):
         report.write(sources, tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
-
-
-# -- drawings ---------------------------------------------------------------------------------
-
-
-@given(st.floats(-1e3, 1e3), st.floats(1e-3, 1e3))
-def test_linear_ticks_are_few_round_and_inside(low, span):
-    ticks = axes.linear_ticks(low, low + span)
-    assert 1 <= len(ticks) <= 7
-    assert all(low - 1e-6 <= tick <= low + span + 1e-6 for tick in ticks)
-    assert all(b > a for a, b in pairwise(ticks))
-
-
-@given(st.lists(st.floats(0, 300), min_size=1, max_size=12))
-def test_labels_are_moved_apart_in_order(places):
-    moved = axes.apart(places, 15, 0, 300)
-    order = sorted(range(len(places)), key=lambda i: (places[i], i))
-    for a, b in pairwise(order):
-        assert moved[b] - moved[a] >= 15 - 0.11
-    assert all(-0.1 <= place <= 300.1 for place in moved)
-
-
-def test_labels_that_have_room_stay():
-    assert axes.apart([10, 50, 90], 15, 0, 100) == [10, 50, 90]
-
-
-def test_axes_place_their_ends():
-    axis = axes.seconds_axis([0.1, 0.1], 0, 100)
-    assert axis(0.1) == 50
-    assert axes.percent_axis([99.9], 0, 100).high == 100
-    assert [label for _, label in axes.Axis(0.01, 1, 0, 1, logarithmic=True).ticks] == [
-        "0.01", "0.02", "0.05", "0.1", "0.2", "0.5", "1",
-    ]  # fmt: skip

@@ -7,6 +7,7 @@ rule html_report:
         ranks=f"{RESULTS}/ranks.csv",
         diagrams=f"{RESULTS}/figures/critical_difference",
         runtime=f"{RESULTS}/runtime.csv",
+        tradeoff=f"{RESULTS}/figures/tradeoff.png",
         provenance=f"{RESULTS}/provenance.json",
         typical=per_category(f"{RESULTS}/pictures/{CATEGORY}.png"),
         cases=per_category(f"{RESULTS}/pictures/{CATEGORY}_cases.png"),

@@ -21,10 +21,10 @@ from indad.reporting.colours import PALETTE
 from indad.reporting.page import embed
 from indad.reporting.page.sources import Category, Sources
 
-__all__ = ["BUDGET", "VERSION", "Category", "Sources", "render", "write"]
+__all__ = ["VERSION", "Category", "Sources", "write"]
 
 #: Increased when the same products would give another page.
-VERSION = 2
+VERSION = 3
 #: Maximum number of characters of the page; pictures are reduced to stay below.
 BUDGET = 25_000_000
 #: Replacements for colours that are hard to see on a dark page.
@@ -50,24 +50,15 @@ def write(sources: Sources, output: Path, *, budget: int = BUDGET, threads: int 
 
     content = gather(sources)
     pictures = [path for each in sources.categories for path in each.pictures.values()]
-    pictures += [
-        compared["diagram"]
-        for dataset in content["datasets"]
-        for compared in dataset["comparisons"]
-        if compared["diagram"]
-    ]
+    pictures += [each["diagram"] for of in content["datasets"] for each in of["comparisons"]]
+    pictures = [path for path in (*pictures, sources.tradeoff) if path]
     # The pictures share what the page without them leaves of the budget.
-    embedded = embed.embed(pictures, budget - len(render(content, None)), threads)
-    atomic.write_text(output, render(content, embedded))
+    embedded = embed.embed(pictures, budget - len(_render(content, None)), threads)
+    atomic.write_text(output, _render(content, embedded))
 
 
-def render(content: Mapping[str, Any], embedded: embed.Embedded | None) -> str:
-    """Return the page.
-
-    Args:
-        content: as ``content.gather``.
-        embedded: the pictures; None for a page without them, to measure the rest.
-    """
+def _render(content: Mapping[str, Any], embedded: embed.Embedded | None) -> str:
+    """Return the page; without ``embedded`` it has no pictures, to measure the rest."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     colours = [PALETTE[i % len(PALETTE)] for i in range(len(content["experiments"]))]

@@ -1,7 +1,8 @@
-"""The comparisons of experiments on the report page."""
+"""The comparisons of experiments on the report page, and the best experiments."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import pandas as pd
 
 from indad.evaluation.comparison import OVER_CATEGORIES
 from indad.reporting import tables
+from indad.reporting.page.metric_tables import Table
 
 
 @dataclass(frozen=True)
@@ -31,47 +33,25 @@ class Pair:
     significant: bool
     method: str
 
-
-class Pairs:
-    """All pairs of experiments by one metric, in both orders.
-
-    Args:
-        compared: rows of one data set and metric.
-        level: confidence level.
-
-    Attributes:
-        level: confidence level.
-        over: whether there are tests over categories.
-        within: the categories with tests.
-    """
-
-    def __init__(self, compared: pd.DataFrame, level: float) -> None:
-        self.level = level
-        self._pairs: dict[tuple[str, str, str], Pair] = {}
-        for row in compared.dropna(subset="difference").itertuples():
-            a, b, category = row.experiment_a, row.experiment_b, row.category
-            difference, low, high = (100 * x for x in (row.difference, row.ci_low, row.ci_high))
-            test = (row.p_holm, row.p_holm < 1 - level, row.method)
-            self._pairs[a, b, category] = Pair(difference, low, high, *test)
-            self._pairs[b, a, category] = Pair(-difference, -high, -low, *test)
-        categories = {category for _, _, category in self._pairs}
-        self.over = OVER_CATEGORIES in categories
-        self.within = categories - {OVER_CATEGORIES}
-
-    def get(self, a: str, b: str, category: str) -> Pair | None:
-        """Return a pair, or None if it was not compared."""
-        return self._pairs.get((a, b, category))
-
-    def sign(self, a: str, b: str, category: str) -> int:
-        """Return 1 if A is significantly better, -1 if it is significantly worse, else 0."""
-        pair = self.get(a, b, category)
-        if pair is None or not pair.significant:
+    @property
+    def sign(self) -> int:
+        """1 if A is significantly better, -1 if it is significantly worse, else 0."""
+        if not self.significant:
             return 0
-        return 1 if pair.difference > 0 else -1
+        return 1 if self.difference > 0 else -1
 
-    def methods(self) -> list[str]:
-        """Return the names of the tests."""
-        return sorted({pair.method for pair in self._pairs.values()})
+
+def _pairs(compared: pd.DataFrame, metric: str, level: float) -> dict[tuple[str, str, str], Pair]:
+    """Return all pairs by one metric, in both orders, by A, B and category."""
+    found = {}
+    chosen = tables.select(compared, metric=metric)
+    for row in chosen.dropna(subset="difference").itertuples():
+        a, b, category = row.experiment_a, row.experiment_b, row.category
+        difference, low, high = (100 * x for x in (row.difference, row.ci_low, row.ci_high))
+        test = (row.p_holm, row.p_holm < 1 - level, row.method)
+        found[a, b, category] = Pair(difference, low, high, *test)
+        found[b, a, category] = Pair(-difference, -high, -low, *test)
+    return found
 
 
 def matrices(
@@ -91,30 +71,27 @@ def matrices(
     """
     result = []
     for metric in tables.SUMMARY if len(experiments) > 1 else ():
-        pairs = Pairs(tables.select(compared, metric=metric), level)
-        shown = sorted(pairs.within) if category is None else [category]
-        if not pairs.within & set(shown):
+        pairs = _pairs(compared, metric, level)
+        tested = {each for *_, each in pairs}
+        shown = tested - {OVER_CATEGORIES} if category is None else tested & {category}
+        if not shown:
             continue
-        single = shown[0] if len(shown) == 1 else OVER_CATEGORIES
-        rows = []
-        for a in experiments:
-            signs = [[pairs.sign(a, b, each) for each in shown] for b in experiments]
-            rows.append(
-                [
-                    (pairs.get(a, b, single), each.count(1), each.count(-1))
-                    for b, each in zip(experiments, signs, strict=True)
-                ]
-            )
+        single = min(shown) if len(shown) == 1 else OVER_CATEGORIES
+        signs = Counter((a, b, pair.sign) for (a, b, at), pair in pairs.items() if at in shown)
         result.append(
             {
                 "metric": metric,
                 "title": tables.SHORT_TITLES[metric],
-                "rows": rows,
-                "methods": pairs.methods(),
+                "rows": [
+                    [(pairs.get((a, b, single)), signs[a, b, 1], signs[a, b, -1])
+                     for b in experiments]
+                    for a in experiments
+                ],
+                "methods": sorted({pair.method for pair in pairs.values()}),
                 "categories": len(shown),
-                "over": len(shown) > 1 and pairs.over,
+                "over": len(shown) > 1 and OVER_CATEGORIES in tested,
             }
-        )
+        )  # fmt: skip
     return result
 
 
@@ -139,3 +116,86 @@ def rank_tables(ranks: pd.DataFrame) -> list[dict[str, Any]]:
                 }
             )
     return result
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The best experiments by one metric.
+
+    Attributes:
+        title: the metric's name within a sentence.
+        best: experiments with the best value; several if they tie.
+        value: in percent.
+        others: number of other experiments.
+        rivals: other experiments that are not significantly worse; None if nothing was tested.
+        why: the test.
+    """
+
+    title: str
+    best: list[str]
+    value: float
+    others: int
+    rivals: list[str] | None
+    why: str
+
+    @property
+    def open(self) -> bool:
+        """Whether no other experiment is significantly worse."""
+        return self.rivals is not None and 0 < self.others == len(self.rivals)
+
+
+def findings(
+    found: Sequence[Table], experiments: Sequence[str], compared: pd.DataFrame, level: float
+) -> list[Finding]:
+    """Return for each main metric the best experiments, and those not significantly worse.
+
+    With enough categories, the paired test over categories decides. Otherwise the tests within the
+    categories do: the best must be better in at least one and worse in none. Without tests, the
+    intervals must not overlap.
+
+    Args:
+        found: tables of one data set.
+        experiments: their columns.
+        compared: pairs of experiments on it.
+        level: confidence level.
+    """
+    result = []
+    for table in found:
+        cells = dict(zip(experiments, table.overall, strict=True))
+        best = [name for name, cell in cells.items() if cell.best]
+        if not best or not table.first:
+            continue
+        others = [n for n, cell in cells.items() if n not in best and pd.notna(cell.percent)]
+        signs, why = _signs(table, experiments, best[0], compared, level)
+        rivals = None
+        if why:
+            rivals = [name for name in others if not signs[name, 1] or signs[name, -1]]
+        short = tables.SHORT_TITLES[table.metric]
+        title = short if short.isupper() else short[0].lower() + short[1:]
+        result.append(Finding(title, best, cells[best[0]].percent, len(others), rivals, why))
+    return result
+
+
+def _signs(
+    table: Table, experiments: Sequence[str], best: str, compared: pd.DataFrame, level: float
+) -> tuple[Counter[tuple[str, int]], str]:
+    """Return how often the best is significantly better (1) and worse (-1), and the test."""
+    alpha = f"{100 * (1 - level):.2g}\N{NO-BREAK SPACE}%"
+    pairs = _pairs(compared, table.metric, level)
+    tested = {category for *_, category in pairs}
+    if tested:
+        over = OVER_CATEGORIES in tested
+        shown = {OVER_CATEGORIES} if over else tested
+        why = "Wilcoxon's test over the categories" if over else "paired tests on the same images"
+        signs = Counter(
+            (b, pair.sign) for (a, b, at), pair in pairs.items() if a == best and at in shown
+        )
+        return signs, f"{why} at {alpha}"
+    signs, bounded = Counter(), False
+    for row in table.categories:
+        mine = row.cells[experiments.index(best)]
+        bounded |= pd.notna(mine.ci_low)
+        for name, other in zip(experiments, row.cells, strict=True):
+            signs[name, 1] += mine.ci_low > other.ci_high
+            signs[name, -1] += mine.ci_high < other.ci_low
+    return signs, f"their {100 * level:g}\N{NO-BREAK SPACE}% intervals overlap" if bounded else ""

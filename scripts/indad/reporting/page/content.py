@@ -12,10 +12,8 @@ from indad.core import provenance
 from indad.core.csv_files import read_csv
 from indad.evaluation import cases, comparison, counts
 from indad.reporting import runtime, tables
-from indad.reporting.page.comparisons import matrices, rank_tables
-from indad.reporting.page.drawings import spread, tradeoffs
-from indad.reporting.page.findings import findings, leaders
-from indad.reporting.page.metric_tables import metric_tables
+from indad.reporting.page.comparisons import Finding, findings, matrices, rank_tables
+from indad.reporting.page.metric_tables import chart, metric_tables
 from indad.reporting.page.sources import Category, Sources
 from indad.reporting.tables import select
 
@@ -68,6 +66,7 @@ def gather(sources: Sources) -> dict[str, Any]:
         "alpha": f"{100 * (1 - sources.level):.2g}",
         "seeds": int(frames["measured"]["seeds"].max()),
         "config": sources.config,
+        "tradeoff": sources.tradeoff,
         "provenance": _origins(sources.provenance),
     }
 
@@ -81,14 +80,13 @@ def _dataset(name: str, sources: Sources, frames: Mapping[str, pd.DataFrame]) ->
     diagrams = {path.stem: path for path in sources.diagrams}
     found = metric_tables(mine["measured"], names, numbers)
     best = findings(found, names, mine["comparisons"], sources.level)
-    times = costs(mine["runtime"], sources.experiments)
     return {
         "name": name,
         "tables": found,
         "masks": any(table.metric.startswith("pixel") for table in found),
         "findings": best,
-        "leaders": leaders(best),
-        "spreads": [spread(table, names) for table in found if table.first],
+        "leaders": _leaders(best),
+        "charts": [chart(table, names) for table in found if table.first],
         "images": [
             each
             | {
@@ -103,8 +101,7 @@ def _dataset(name: str, sources: Sources, frames: Mapping[str, pd.DataFrame]) ->
             for each in matrices(mine["comparisons"], names, sources.level)
         ],
         "ranks": rank_tables(mine["ranks"]),
-        "costs": times,
-        "tradeoffs": tradeoffs(found, times),
+        "costs": _costs(mine["runtime"], sources.experiments),
     }
 
 
@@ -136,16 +133,16 @@ def _category(
     }
 
 
-def costs(jobs: pd.DataFrame, experiments: Mapping[str, Mapping[str, Any]]) -> dict[int, Any]:
-    """Return time and memory of each measured experiment, by its number.
+def _leaders(found: Sequence[Finding]) -> list[tuple[list[str], list[Finding]]]:
+    """Group findings by their best experiments."""
+    grouped: dict[tuple[str, ...], list[Finding]] = {}
+    for each in found:
+        grouped.setdefault(tuple(each.best), []).append(each)
+    return [(list(best), by) for best, by in grouped.items()]
 
-    Args:
-        jobs: rows of one data set, as ``runtime.collect``.
-        experiments: experiment to its settings, with the ``extractor`` and the ``model`` it uses.
 
-    Returns:
-        Rows of ``runtime.experiments``.
-    """
+def _costs(jobs: pd.DataFrame, experiments: Mapping[str, Mapping[str, Any]]) -> dict[int, Any]:
+    """Return the rows of ``runtime.experiments`` of measured experiments, by their number."""
     models = {name: (each["model"], each["extractor"]) for name, each in experiments.items()}
     if jobs.empty:
         return {}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
@@ -16,7 +16,6 @@ from indad.core.errors import StoreError
 
 #: Widths in pixels to try, from the largest useful one to the smallest legible one.
 WIDTHS = (1600, 1200, 960, 720, 540)
-_QUALITY = 82
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def embed(paths: Sequence[Path], budget: int, threads: int = 1) -> Embedded:
     Compression is lossy or lossless, whichever is smaller: photos are lossy, line art is lossless.
 
     Args:
-        paths: the pictures, in any format that Pillow reads.
+        paths: the pictures, in any format that Pillow reads; repeated if shown several times.
         budget: maximum number of characters of all URIs. If the smallest width exceeds it, that
             width is used: no picture is left out.
         threads: number of pictures compressed at a time.
@@ -62,22 +61,14 @@ def embed(paths: Sequence[Path], budget: int, threads: int = 1) -> Embedded:
     Raises:
         StoreError: a file is not a picture.
     """
-    shown = Counter(paths)
-    found: dict[Path, Picture] = {}
-    spent = 0
-    for width in WIDTHS:
-        found, spent = {}, 0
-        with ThreadPoolExecutor(max(1, threads)) as pool:
-            jobs = {path: pool.submit(_encode, path, width) for path in shown}
-            for path, times in shown.items():
-                found[path] = jobs[path].result()
-                spent += times * len(found[path].uri)
-                if spent > budget and width != WIDTHS[-1]:
-                    pool.shutdown(cancel_futures=True)
-                    break
-            else:
+    different = list(dict.fromkeys(paths))
+    with ThreadPoolExecutor(threads) as pool:
+        for width in WIDTHS:
+            encoded = pool.map(partial(_encode, width=width), different)
+            pictures = dict(zip(different, encoded, strict=True))
+            if sum(len(pictures[path].uri) for path in paths) <= budget:
                 break
-    return Embedded(found, width, width != WIDTHS[0])
+    return Embedded(pictures, width, width != WIDTHS[0])
 
 
 def _encode(path: Path, width: int) -> Picture:
@@ -91,10 +82,10 @@ def _encode(path: Path, width: int) -> Picture:
             (width, round(image.height * width / image.width)), Image.Resampling.LANCZOS
         )
     lossy, exact = io.BytesIO(), io.BytesIO()
-    image.save(lossy, "WEBP", quality=_QUALITY, method=4)
+    image.save(lossy, "WEBP", quality=82, method=4)
     # Few colours mean line art, which is often smaller and sharper without loss.
     if image.getcolors(4096) is not None:
         image.save(exact, "WEBP", lossless=True, quality=60, method=3)
-    smaller = min((each for each in (lossy, exact) if each.tell()), key=lambda each: each.tell())
-    text = base64.b64encode(smaller.getvalue()).decode("ascii")
+    smaller = min(filter(None, (lossy.getvalue(), exact.getvalue())), key=len)
+    text = base64.b64encode(smaller).decode("ascii")
     return Picture(f"data:image/webp;base64,{text}", image.width, image.height)

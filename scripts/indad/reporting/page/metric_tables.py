@@ -1,4 +1,4 @@
-"""The tables of metrics on the report page."""
+"""The tables of metrics on the report page, and the chart of each main metric."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from matplotlib.ticker import MaxNLocator
 
 from indad.reporting import tables
 
@@ -83,3 +85,52 @@ def metric_tables(
             rows.append(Row(title, scope, number, [cells[each] for each in experiments]))
         found.append(Table(metric, rows))
     return found
+
+
+def chart(table: Table, experiments: Sequence[str]) -> dict[str, Any]:
+    """Return a chart of a metric with one line per experiment, as positions in its SVG.
+
+    It has a dot for each category and one for the average, or the interval of a single category.
+    SVG follows the page's light and dark colours and is accessible to screen readers.
+    """
+    width, step, top, margin = 340, 38, 8, 6
+    single = len(table.categories) == 1
+    shown = ("percent", "ci_low", "ci_high") if single else ("percent",)
+    cells = [cell for row in table.categories for cell in row.cells]
+    values = np.array([[getattr(cell, name) for name in shown] for cell in cells], float)
+    low, high = np.nanmin(values), np.nanmax(values)
+    room = max(0.06 * (high - low), 0.4)
+    low, high = max(0.0, low - room), min(100.0, high + room)
+
+    def place(value: float) -> float:
+        return round(margin + (value - low) / (high - low) * (width - 2 * margin), 1)
+
+    lines = []
+    for i, (name, total) in enumerate(zip(experiments, table.overall, strict=True)):
+        dots = [] if single else [(row.name, row.cells[i].percent) for row in table.categories]
+        bounded = single and pd.notna(total.ci_low)
+        lines.append(
+            {
+                "name": name,
+                "number": i,
+                "y": top + i * step + 22,
+                "total": total,
+                "x": None if pd.isna(total.percent) else place(total.percent),
+                "interval": (place(total.ci_low), place(total.ci_high)) if bounded else None,
+                "dots": [
+                    (place(value), f"{category}: {value:.1f}")
+                    for category, value in dots
+                    if pd.notna(value)
+                ],
+            }
+        )
+    ticks = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(low, high)
+    return {
+        "title": tables.SHORT_TITLES[table.metric],
+        "width": width,
+        "top": top,
+        "bottom": top + len(experiments) * step,
+        "ticks": [(place(tick), f"{tick:g}") for tick in ticks if low <= tick <= high],
+        "lines": lines,
+        "single": single,
+    }

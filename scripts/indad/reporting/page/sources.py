@@ -40,6 +40,7 @@ class Sources:
         ranks: of experiments over categories.
         diagrams: critical-difference diagrams, named ``<dataset>_<metric>``.
         runtime: time and memory of each job, as ``runtime.collect``.
+        tradeoff: figure of accuracy against time and size.
         provenance: record of how everything was made.
         level: confidence level of intervals and tests.
     """
@@ -55,5 +56,6 @@ class Sources:
     ranks: Path | None = None
     diagrams: Sequence[Path] = ()
     runtime: Path | None = None
+    tradeoff: Path | None = None
     provenance: Path | None = None
     level: float = 0.95
