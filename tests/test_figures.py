@@ -24,7 +24,7 @@ from indad.core.errors import DataError, StoreError
 from indad.data import decode, manifest
 from indad.data.ground_truth import GroundTruth
 from indad.data.images import Geometry
-from indad.evaluation import cases, curves, scores
+from indad.evaluation import cases, scores
 from indad.evaluation.metrics import ScoreCurve, regions
 from indad.evaluation.scores import ScoreFiles
 from indad.methods.base import Scores
@@ -142,12 +142,12 @@ def test_cases_are_ranked_by_all_experiments():
 def test_curves_are_the_plain_ones(rows):
     labels, values = (np.array(each) for each in zip(*rows, strict=True))
     curve = ScoreCurve.from_scores(values.astype(np.float32), labels.astype(np.uint32))
-    x, y = curves.roc(curve)
+    x, y = curve.roc()
     assert auc(x, y) == pytest.approx(curve.auroc())
     fpr, tpr, _ = roc_curve(labels, values, drop_intermediate=False)
     # scikit-learn also has the points between, on straight lines.
     assert set(np.round(x + 10 * y, 9)) <= set(np.round(fpr + 10 * tpr, 9))
-    recall, precision = curves.precision_recall(curve)
+    recall, precision = curve.precision_recall()
     area = np.sum(np.diff(recall) * precision[1:])
     assert area == pytest.approx(curve.average_precision())
     expected, at, _ = precision_recall_curve(labels, values)
@@ -161,16 +161,16 @@ def test_thinned_curves_look_the_same(rng):
     masks[:3, 10:60, 5:100] = masks[3:, 80:84, 10:12] = True
     maps = rng.normal(size=masks.shape).astype(np.float32) + 1.5 * masks
     curve = ScoreCurve.from_scores(maps, regions(masks))
-    x, y = curves.region_overlap(curve)
+    x, y = curve.region_overlap()
     inside = x <= 0.3
     assert auc(x[inside], y[inside]) / 0.3 == pytest.approx(curve.aupro(), abs=1e-2)
-    for points in (curves.roc(curve), (x, y), curves.precision_recall(curve)):
-        thinned = curves.thin(*points)
+    for points in (curve.roc(), (x, y), curve.precision_recall()):
+        thinned = curve_figures.thin(*points)
         assert len(thinned[0]) < len(points[0]) / 2
         # Every point left out is within the tolerance of one that stayed.
         kept = np.stack(thinned, axis=1)
         for point in np.stack(points, axis=1)[:: len(points[0]) // 300]:
-            assert np.abs(kept - point).max(axis=1).min() <= curves.TOLERANCE
+            assert np.abs(kept - point).max(axis=1).min() <= curve_figures.TOLERANCE
         assert [each[-1] for each in thinned] == [each[-1] for each in points]
 
 
@@ -413,7 +413,7 @@ def test_time_and_size_of_an_experiment(tmp_path, problems):
     jobs["stage"] = ["extract", "extract", "score", "score", "score"]
     jobs["name"] = ["r18", "r18", "SPADE", "SPADE", "PaDiM"]
     jobs["category"] = ["a", "b", "a", "b", "a"]
-    jobs["images"] = [40, 60, 10, 20, 10]
+    jobs["images"] = [40, 60, 10, 20, np.nan]
     jobs["compute_seconds"] = [4.0, 4.0, 3.0, 6.0, np.nan]
     jobs["model_mb"] = [np.nan, np.nan, 6.0, 8.0, 1.0]
     jobs["dataset"], jobs["cached"] = "d", False

@@ -304,10 +304,7 @@ def test_a_calibration_is_read_back_and_a_damaged_one_refused(tmp_path):
     written.write(path)
     assert calibration.read(path) == written
     whole = checksum.read_json(path)
-    for change in (
-        {"schema_version": 9}, {"good": {"scores": [1], "peaks": []}}, {"good": [1]},
-        {"good": {"scores": ["x"], "peaks": [1]}}, {"seed": "0"}, {"model": None}, {"more": 1},
-    ):  # fmt: skip
+    for change in ({"schema_version": 9}, {"good": [1]}, {"good": {"scores": []}}, {"more": 1}):
         checksum.write_json(path, whole | change)
         with pytest.raises(StoreError, match=r"calibration\.json: (not a cal|schema version 9)"):
             calibration.read(path)

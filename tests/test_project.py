@@ -233,7 +233,7 @@ def test_published_results_are_sourced_and_consistent():
 
 
 def test_published_timings_are_sourced_and_of_known_results():
-    for each in published.timings():
+    for each in published.timings().itertuples():
         assert each.result in published.results()
         assert each.quantity in ("fit", "inference", "memory")
         assert each.value > 0

@@ -109,26 +109,6 @@ def test_draws_are_stratified_and_reproducible():
     assert (weights != bootstrap.draws(labels, 400, 4)).any()
 
 
-def test_the_bootstrap_is_scipys(rng):
-    good, bad = rng.normal(size=25), rng.normal(1.2, 1.5, size=40)
-    labels = np.repeat([0, 1], [25, 40])
-    counts = bootstrap.ImageCounts.from_scores(np.r_[good, bad], labels.astype(np.int32))
-    ours = counts.metrics(bootstrap.draws(labels, 4000, 0))[0]
-
-    def auroc(a, b, axis=-1):
-        a, b = np.moveaxis(a, axis, -1), np.moveaxis(b, axis, -1)
-        return (a[..., :, None] < b[..., None, :]).mean(axis=(-2, -1))
-
-    theirs = stats.bootstrap(
-        (good, bad), auroc, n_resamples=4000, vectorized=True, method="percentile", batch=200,
-        rng=np.random.default_rng(1),
-    )  # fmt: skip
-    assert ours.std(ddof=1) == pytest.approx(theirs.standard_error, rel=0.06)
-    low, high = np.quantile(ours, [0.025, 0.975])
-    assert low == pytest.approx(theirs.confidence_interval.low, abs=0.01)
-    assert high == pytest.approx(theirs.confidence_interval.high, abs=0.01)
-
-
 # -- intervals ------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import numpy as np
 
 from indad.core import checksum
 from indad.core.errors import ConfigError, StoreError
+from indad.evaluation.metrics import ScoreCurve
 
 #: Layout version of the file. A reader refuses any other.
 SCHEMA_VERSION = 2
@@ -48,15 +49,10 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Known:
-    """Scores of images whose label is known.
+    """Image scores of images whose label is known, and the highest value of each one's map."""
 
-    Attributes:
-        scores: image scores.
-        peaks: highest value of each image's map, in the same order.
-    """
-
-    scores: list[float] = field(default_factory=list)
-    peaks: list[float] = field(default_factory=list)
+    scores: list[float]
+    peaks: list[float]
 
 
 @dataclass(frozen=True)
@@ -91,8 +87,6 @@ class Calibration:
         """Write the calibration as JSON with a checksum, atomically."""
         checksum.write_json(path, {"schema_version": SCHEMA_VERSION, **asdict(self)})
 
-    # -- thresholds -------------------------------------------------------------------------
-
     def at_false_alarms(self, rate: float | None = None) -> Threshold:
         """Choose a threshold that a new good image exceeds with a probability of at most ``rate``.
 
@@ -107,21 +101,18 @@ class Calibration:
         if not count:
             raise ConfigError("there are no scores of good images to choose a threshold from")
         lowest = 1 / (count + 1)
-        asked = FALSE_ALARMS if rate is None else rate
         if rate is None and lowest > FALSE_ALARMS:
-            asked = lowest
+            rate = lowest
             source = (
                 f"the highest score of {count} good {self.images}: a new good image exceeds it "
                 f"with a probability of at most {lowest:.3g}; {FALSE_ALARMS:g} needs "
                 f"{images_needed(FALSE_ALARMS)} good images"
             )
         else:
-            source = f"at most {asked:g} false alarms, from {count} good {self.images}"
-        return Threshold(
-            conformal_quantile(self.good.scores, asked),
-            conformal_quantile(self.good.peaks, asked),
-            source,
-        )
+            rate = FALSE_ALARMS if rate is None else rate
+            source = f"at most {rate:g} false alarms, from {count} good {self.images}"
+        score, peak = (conformal_quantile(x, rate) for x in (self.good.scores, self.good.peaks))
+        return Threshold(score, peak, source)
 
     def at_f1_max(self) -> Threshold:
         """Choose the threshold of the best F1 score on the images whose labels are known.
@@ -142,13 +133,12 @@ class Calibration:
 
     def at(self, score: float) -> Threshold:
         """Use a given threshold; that of pixels is exceeded by as many good images."""
-        scores, peaks = np.sort(self.good.scores), np.sort(self.good.peaks)
-        if not len(peaks):
+        if not self.good.peaks:
             return Threshold(score, None, "as given")
         if self.good.scores == self.good.peaks:  # the image score is the peak
             return Threshold(score, score, "as given")
-        below = int(np.searchsorted(scores, score, side="right"))
-        return Threshold(score, float(peaks[max(below - 1, 0)]), "as given")
+        below = sum(each <= score for each in self.good.scores)
+        return Threshold(score, sorted(self.good.peaks)[max(below - 1, 0)], "as given")
 
     def colour_range(self) -> tuple[float, float] | None:
         """Return the colour scale of maps, from good images alone; None if none is known.
@@ -218,8 +208,6 @@ def conformal_quantile(scores: list[float], rate: float) -> float:
 
 def _f1_max(good: list[float], defective: list[float]) -> tuple[float, float]:
     """Return the threshold of the best F1, halfway to the next lower score, and that F1."""
-    from indad.evaluation.metrics import ScoreCurve
-
     scores = np.array([*good, *defective])
     labels = np.array([0] * len(good) + [1] * len(defective), np.uint32)
     f1, lowest = ScoreCurve.from_scores(scores, labels).f1_max()
@@ -243,27 +231,9 @@ def read(path: Path) -> Calibration:
                 f"{path}: schema version {version}, this library reads {SCHEMA_VERSION}; delete "
                 "the file and run again"
             )
-        parts = {name: _checked(Known(**content.pop(name))) for name in ("good", "defective")}
-        made = Calibration(**content, **parts)
-        texts = (made.experiment, made.dataset, made.category, made.model, made.model_identity)
-        if not all(isinstance(text, str) for text in (*texts, made.images)):
-            raise ValueError("a name is not text")
-        if not (isinstance(made.seed, int) and isinstance(made.parameters, dict)):
-            raise ValueError("the seed is not a number, or the parameters are not a mapping")
-        if made.normal is not None and not math.isfinite(made.normal):
-            raise ValueError("a value is not finite")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        parts = {name: Known(**content.pop(name)) for name in ("good", "defective")}
+        return Calibration(**content, **parts)
+    except (OSError, KeyError, TypeError) as error:
         raise StoreError(
-            f"{path}: not a calibration of this project, or damaged ({error}); delete it and run "
-            "again"
+            f"{path}: not a calibration of this project ({error}); delete it and run again"
         ) from None
-    return made
-
-
-def _checked(values: Known) -> Known:
-    numbers = [*values.scores, *values.peaks]
-    if len(values.scores) != len(values.peaks) or not all(
-        isinstance(number, (int, float)) and math.isfinite(number) for number in numbers
-    ):
-        raise ValueError("the scores are not lists of finite numbers of equal length")
-    return values

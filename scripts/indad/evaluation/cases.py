@@ -7,7 +7,7 @@ images themselves. It serves to compare experiments; it is not known before test
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,19 +24,20 @@ DEFECT_COLUMNS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Case:
-    """A test image to show.
-
-    Attributes:
-        image: its name.
-        why: reason, such as ``hardest defect`` or ``missed``; empty for a typical image.
-        defect: its kind of defect, or good.
-    """
+class Case(NamedTuple):
+    """A test image to show, its kind of defect or good, and the reason, such as ``missed``."""
 
     image: str
-    why: str
     defect: str
+    why: str = ""
+
+
+def image_curve(table: pd.DataFrame) -> ScoreCurve | None:
+    """Return the curve of image scores; None if all images are good or all are defective."""
+    labels = table["label"].to_numpy().astype(np.uint32)
+    if len(set(labels)) < 2:
+        return None
+    return ScoreCurve.from_scores(table["score"].to_numpy(), labels)
 
 
 def threshold(table: pd.DataFrame) -> float:
@@ -44,10 +45,8 @@ def threshold(table: pd.DataFrame) -> float:
 
     NaN if all images are good or all are defective: then no image is classified.
     """
-    labels = table["label"].to_numpy().astype(np.uint32)
-    if len(set(labels)) < 2:
-        return float("nan")
-    return ScoreCurve.from_scores(table["score"].to_numpy(), labels).f1_max()[1]
+    curve = image_curve(table)
+    return float("nan") if curve is None else curve.f1_max()[1]
 
 
 def verdicts(table: pd.DataFrame, at: float) -> np.ndarray:
@@ -69,17 +68,13 @@ def by_defect(experiment: str, table: pd.DataFrame) -> pd.DataFrame:
         threshold over all kinds. The last two are NaN without good images.
     """
     missed = verdicts(table, threshold(table)) == MISSED
-    good = table["label"].to_numpy() == 0
-    scores = table["score"].to_numpy()
+    good = table["label"] == 0
     rows = []
     for defect in defects(table):
-        chosen = (table["defect"] == defect).to_numpy()
-        auroc = count = np.nan
-        if good.any():
-            shown = chosen | good
-            auroc = ScoreCurve.from_scores(scores[shown], chosen[shown].astype(np.uint32)).auroc()
-            count = int(missed[chosen].sum())
-        rows.append((experiment, defect, int(chosen.sum()), auroc, count))
+        chosen = (table["defect"] == defect) & ~good
+        curve = image_curve(table[chosen | good])
+        auroc, count = (curve.auroc(), missed[chosen].sum()) if curve else (np.nan, np.nan)
+        rows.append((experiment, defect, chosen.sum(), auroc, count))
     return pd.DataFrame(rows, columns=list(DEFECT_COLUMNS))
 
 
@@ -125,6 +120,10 @@ def median(ranked: pd.DataFrame, why: str = "") -> Case:
     return _case(ranked.iloc[len(ranked) // 2], why)
 
 
+def _case(row: pd.Series, why: str) -> Case:
+    return Case(str(row["image"]), GOOD if row["label"] == 0 else str(row["defect"]), why)
+
+
 def typical(classified: pd.DataFrame, most: int) -> list[Case]:
     """Choose the median good image and the median image of each kind of defect, ``most`` in all.
 
@@ -133,11 +132,9 @@ def typical(classified: pd.DataFrame, most: int) -> list[Case]:
     """
     counts = classified[classified["label"] == 1].groupby("defect").size()
     kept = counts.sort_values(ascending=False, kind="stable").index[: most - 1]
-    groups = [classified[classified["label"] == 0]]
-    groups += [
-        classified[(classified["defect"] == defect) & (classified["label"] == 1)]
-        for defect in sorted(kept)
-    ]
+    defective = classified["label"] == 1
+    groups = [classified[~defective]]
+    groups += [classified[(classified["defect"] == kind) & defective] for kind in sorted(kept)]
     return [median(group) for group in groups if len(group)]
 
 
@@ -147,16 +144,14 @@ def notable(classified: pd.DataFrame, most: int) -> list[Case]:
     Errors of the most experiments come first; among them, those with the most extreme rank.
     """
     defective = classified[classified["label"] == 1]
-    cases = (
-        [
-            _case(defective.iloc[-1], "clearest defect"),
-            median(defective, "median defect"),
-            _case(defective.iloc[0], "hardest defect"),
-        ]
-        if len(defective)
-        else []
-    )
-    cases = list({case.image: case for case in reversed(cases)}.values())[::-1]
+    cases = []
+    if len(defective):
+        hardest = _case(defective.iloc[0], "hardest defect")
+        middle = median(defective, "median defect")
+        clearest = _case(defective.iloc[-1], "clearest defect")
+        # Of few defects one image may be several of these.
+        by_image = {case.image: case for case in (hardest, middle, clearest)}
+        cases = [*by_image.values()][::-1]
     shown = {case.image for case in cases}
     for column, why, worst_first in (
         ("missed", MISSED, True),
@@ -169,7 +164,3 @@ def notable(classified: pd.DataFrame, most: int) -> list[Case]:
     if len(good) and not (classified["false_alarms"] > 0).any():
         cases.append(_case(good.iloc[-1], "top-scoring good"))
     return cases
-
-
-def _case(row: pd.Series, why: str) -> Case:
-    return Case(str(row["image"]), why, GOOD if row["label"] == 0 else str(row["defect"]))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from itertools import combinations
 from typing import Any
 
@@ -26,6 +26,7 @@ from scipy.stats import friedmanchisquare, rankdata, studentized_range, wilcoxon
 
 from indad.core.errors import StoreError
 from indad.evaluation.intervals import delong_covariance, placements
+from indad.evaluation.metrics import IMAGE_METRICS
 from indad.evaluation.resamples import Resamples
 
 #: Columns of the table of pairs and their types.
@@ -75,7 +76,6 @@ def within(
     """
     _check_same_images(runs)
     grouped = {name: [run for run in runs if run.experiment == name] for name in experiments}
-    grouped = {name: group for name, group in grouped.items() if group}
     first = runs[0]
     defective = int(first.label.sum())
     keys = {
@@ -87,17 +87,17 @@ def within(
     means = values.groupby(["metric", "experiment"], sort=False)["value"].mean()
     rows = []
     for metric in dict.fromkeys(values["metric"]):
-        have = [name for name in grouped if (metric, name) in means.index]
+        have = [name for name in experiments if (metric, name) in means.index]
         if metric == "image_auroc":
-            spread, method = _delong(have, grouped), "DeLong"
-            freedom = math.inf
+            error_of, method, freedom = _delong, "DeLong", math.inf
         else:
-            spread, method = _bootstrap(have, grouped, metric), "paired bootstrap"
-            freedom = (first.n_masks if metric.startswith(("pixel", "aupro")) else defective) - 1
+            error_of, method = partial(_bootstrap, metric=metric), "paired bootstrap"
+            freedom = (defective if metric in IMAGE_METRICS else first.n_masks) - 1
         family = []
         for a, b in combinations(have, 2):
             difference = means[metric, a] - means[metric, b]
-            low, high, p = _test(difference, spread[a, b], freedom, level)
+            error = error_of(grouped[a], grouped[b])
+            low, high, p = _test(difference, error, freedom, level)
             family.append((a, b, difference, low, high, p, math.nan))
         rows += _corrected(family, keys | {"metric": metric, "method": method})
     return pd.DataFrame(rows).reindex(columns=list(COMPARISON_COLUMNS))
@@ -107,7 +107,8 @@ def _check_same_images(runs: Sequence[Resamples]) -> None:
     first = runs[0]
     for run in runs[1:]:
         same = list(run.image) == list(first.image) and (run.label == first.label).all()
-        if not same or run.draw_seed != first.draw_seed or _sizes(run) - _sizes(first):
+        sizes = [{len(values) for values in each.values.values()} for each in (run, first)]
+        if not same or run.draw_seed != first.draw_seed or sizes[0] - sizes[1]:
             what = "resamples" if same else "test images"
             raise StoreError(
                 f"{run.dataset}/{run.category}: {run.experiment} seed {run.seed} has other {what} "
@@ -115,46 +116,27 @@ def _check_same_images(runs: Sequence[Resamples]) -> None:
             )
 
 
-def _sizes(run: Resamples) -> set[int]:
-    return {len(values) for values in run.values.values()}
-
-
-def _delong(
-    have: Sequence[str], runs: Mapping[str, Sequence[Resamples]]
-) -> dict[tuple[str, str], float]:
-    """Return the standard error of every pair's difference of image AUROCs."""
+def _delong(ours: Sequence[Resamples], theirs: Sequence[Resamples]) -> float:
+    """Return the standard error of the difference of two experiments' image AUROCs."""
     # The components of a U-statistic averaged over seeds are the averages of its components.
     parts = [
-        [each.mean(axis=0) for each in placements(group[0].label, np.stack(scores))]
-        for group, scores in ((runs[name], [run.score for run in runs[name]]) for name in have)
+        [each.mean(axis=0) for each in placements(runs[0].label, np.stack([r.score for r in runs]))]
+        for runs in (ours, theirs)
     ]
     covariance = delong_covariance(*(np.stack(each) for each in zip(*parts, strict=True)))
-    variance = np.diag(covariance)[:, None] + np.diag(covariance) - 2 * covariance
+    variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
     # Remove rounding errors: the variance of two equal experiments is 0, not 1e-19.
-    variance = np.where(variance < 1e-14, 0, variance)
-    return {
-        (a, b): float(np.sqrt(variance[i, j]))
-        for (i, a), (j, b) in combinations(enumerate(have), 2)
-    }
+    return 0.0 if variance < 1e-14 else math.sqrt(variance)
 
 
-def _bootstrap(
-    have: Sequence[str], runs: Mapping[str, Sequence[Resamples]], metric: str
-) -> dict[tuple[str, str], float]:
-    """Return the standard error of every pair's difference over the same resamples."""
-    means = {
-        name: np.mean([run.values[metric] for run in runs[name]], axis=0)
-        for name in have
-        if all(metric in run.values for run in runs[name])
-    }
-    errors = {}
-    for a, b in combinations(have, 2):
-        known = np.empty(0)
-        if a in means and b in means:
-            known = means[a] - means[b]
-            known = known[np.isfinite(known)]
-        errors[a, b] = float(known.std()) if len(known) > 1 else math.nan
-    return errors
+def _bootstrap(ours: Sequence[Resamples], theirs: Sequence[Resamples], metric: str) -> float:
+    """Return the standard error of the difference over the same resamples; NaN if unknown."""
+    if any(metric not in run.values for run in (*ours, *theirs)):
+        return math.nan
+    means = [np.mean([run.values[metric] for run in runs], axis=0) for runs in (ours, theirs)]
+    known = means[0] - means[1]
+    known = known[np.isfinite(known)]
+    return float(known.std()) if len(known) > 1 else math.nan
 
 
 def _test(
@@ -191,12 +173,10 @@ def holm(p: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
-_TESTED = ("experiment_a", "experiment_b", "difference", "ci_low", "ci_high", "p", "effect_size")
-
-
 def _corrected(family: Sequence[tuple], keys: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the tests of a family, values of ``_TESTED``, with ``keys`` and corrected p."""
-    rows = [{**keys, **dict(zip(_TESTED, tested, strict=True))} for tested in family]
+    """Return the tests of a family with ``keys`` and corrected p."""
+    names = ("experiment_a", "experiment_b", "difference", "ci_low", "ci_high", "p", "effect_size")
+    rows = [{**keys, **dict(zip(names, tested, strict=True))} for tested in family]
     adjusted = holm([row["p"] for row in rows])
     return [row | {"p_holm": value} for row, value in zip(rows, adjusted, strict=True)]
 
@@ -235,13 +215,12 @@ def ranks(metrics: pd.DataFrame, experiments: Sequence[str], *, level: float) ->
         if table.empty:
             continue
         ranked = rankdata(-table.round(_DIGITS).to_numpy(), axis=1)
-        enough = min(table.shape) >= FEWEST
-        p = math.nan
-        if enough and (ranked != ranked.mean()).any():
-            p = float(friedmanchisquare(*table.round(_DIGITS).to_numpy().T).pvalue)
-        elif enough:
+        p = size = math.nan
+        if min(table.shape) >= FEWEST:
+            size = critical_difference(table.shape[1], len(table), level)
             p = 1.0  # all values are tied
-        size = critical_difference(table.shape[1], len(table), level) if enough else math.nan
+            if (ranked != ranked.mean()).any():
+                p = float(friedmanchisquare(*table.round(_DIGITS).to_numpy().T).pvalue)
         rows += [
             (dataset, metric, name, mean, len(table), p, size)
             for name, mean in zip(table, ranked.mean(axis=0), strict=True)

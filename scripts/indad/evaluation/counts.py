@@ -27,10 +27,15 @@ def row(run: Resamples, manifest: pd.DataFrame) -> dict[str, str | int]:
 
     ``n_masks`` and ``n_regions`` count what is inside the crop.
     """
-    train = int((manifest["split"] == "train").sum())
-    good, defective = int((run.label == 0).sum()), int(run.label.sum())
-    values = (run.dataset, run.category, train, good, defective, run.n_masks, run.n_regions)
-    return dict(zip(COLUMNS, values, strict=True))
+    return {
+        "dataset": run.dataset,
+        "category": run.category,
+        "n_train": int((manifest["split"] == "train").sum()),
+        "n_good": int((run.label == 0).sum()),
+        "n_defective": int(run.label.sum()),
+        "n_masks": run.n_masks,
+        "n_regions": run.n_regions,
+    }
 
 
 def images(manifests: Mapping[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:

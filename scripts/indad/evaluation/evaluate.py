@@ -93,26 +93,17 @@ def resample(
     labels = truth.label
     found = {}
     if _both_kinds(truth):
-        drawn = labels.astype(np.int32)
-        found = _resample(scores["score"].to_numpy(), drawn, labels, IMAGE_METRICS, resamples, seed)
+        counts = bootstrap.ImageCounts.from_scores(
+            scores["score"].to_numpy(), labels.astype(np.int32)
+        )
+        values = counts.metrics(bootstrap.draws(labels, resamples, seed))
+        found = dict(zip(IMAGE_METRICS, values[:3], strict=True))  # AUPRO exists for pixels only
     if _has_masks(truth):
         known = truth.has_mask
-        numbered = regions(truth.mask[known])
-        found |= _resample(maps[known], numbered, labels[known], PIXEL_METRICS, resamples, seed)
+        counts = bootstrap.ImageCounts.from_scores(maps[known], regions(truth.mask[known]))
+        values = counts.metrics(bootstrap.draws(labels[known], resamples, seed))
+        found |= dict(zip(PIXEL_METRICS, values, strict=True))
     return found
-
-
-def _resample(
-    scores: np.ndarray,
-    numbered: np.ndarray,
-    labels: np.ndarray,
-    names: Iterable[str],
-    resamples: int,
-    seed: int,
-) -> dict[str, np.ndarray]:
-    counts = bootstrap.ImageCounts.from_scores(scores, numbered)
-    values = counts.metrics(bootstrap.draws(labels, resamples, seed))
-    return dict(zip(names, values, strict=False))  # the fourth, AUPRO, exists for pixels only
 
 
 def intervals(
@@ -137,31 +128,28 @@ def intervals(
         level: confidence level.
     """
     defective = int(truth.label.sum())
-    found = {}
+    masks = int(truth.mask[truth.has_mask].any(axis=(1, 2)).sum())
+    most = {"image_ap": defective, "image_f1max": 2 * defective}
+    found = dict.fromkeys(values, UNKNOWN)
     for metric, value in values.items():
         if np.isnan(value):
-            found[metric] = UNKNOWN
             continue
         if metric == "image_auroc":
-            covariance = delong_covariance(*placements(truth.label, scores[None]))
+            variance = float(delong_covariance(*placements(truth.label, scores[None]))[0, 0])
+            good = len(truth.label) - defective
             found[metric] = auroc_interval(
-                value,
-                float(covariance[0, 0]),
-                level=level,
-                good=len(truth.label) - defective,
-                defective=defective,
+                value, variance, level=level, good=good, defective=defective
             )
             continue
         known = resampled[metric][np.isfinite(resampled[metric])]
-        if metric in IMAGE_METRICS:
-            images, most = defective, float(defective if metric == "image_ap" else 2 * defective)
-        else:
-            images, most = int(truth.mask[truth.has_mask].any(axis=(1, 2)).sum()), np.inf
-        found[metric] = (
-            score_interval(value, float(known.var()), level=level, images=images, most=most)
-            if len(known) > 1
-            else UNKNOWN
-        )
+        if len(known) > 1:
+            found[metric] = score_interval(
+                value,
+                float(known.var()),
+                level=level,
+                images=defective if metric in IMAGE_METRICS else masks,
+                most=most.get(metric, np.inf),
+            )
     return found
 
 

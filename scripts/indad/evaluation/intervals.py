@@ -13,6 +13,7 @@ import math
 import numpy as np
 from scipy.optimize import brentq
 from scipy.special import ndtri, stdtrit
+from scipy.stats import rankdata
 
 Interval = tuple[float, float]
 UNKNOWN: Interval = (math.nan, math.nan)
@@ -103,10 +104,10 @@ def placements(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.n
         half. The mean of either is the AUROC.
     """
     bad, good = scores[..., labels == 1], scores[..., labels == 0]
-    both = _midranks(np.concatenate([bad, good], axis=-1))
+    both = rankdata(np.concatenate([bad, good], axis=-1), axis=-1)
     count = bad.shape[-1]
-    below = (both[..., :count] - _midranks(bad)) / good.shape[-1]
-    above = 1 - (both[..., count:] - _midranks(good)) / count
+    below = (both[..., :count] - rankdata(bad, axis=-1)) / good.shape[-1]
+    above = 1 - (both[..., count:] - rankdata(good, axis=-1)) / count
     return below, above
 
 
@@ -124,13 +125,3 @@ def delong_covariance(below: np.ndarray, above: np.ndarray) -> np.ndarray:
         return np.full((len(below), len(below)), np.nan)
     parts = (np.atleast_2d(np.cov(each)) / each.shape[1] for each in (below, above))
     return sum(parts)
-
-
-def _midranks(values: np.ndarray) -> np.ndarray:
-    """Rank along the last axis, from 1; tied values get the mean of their ranks."""
-    flat = values.reshape(-1, values.shape[-1])
-    ranks = np.empty(flat.shape)
-    for row, out in zip(flat, ranks, strict=True):
-        _, place, times = np.unique(row, return_inverse=True, return_counts=True)
-        out[:] = (np.cumsum(times) - (times - 1) / 2)[place]
-    return ranks.reshape(values.shape)

@@ -116,13 +116,34 @@ class ScoreCurve:
         """Area under the per-region overlap curve up to ``fpr_limit``, divided by it."""
         return self._area(self.overlap, fpr_limit)
 
-    def _area(self, y: np.ndarray, limit: float) -> float:
-        """Integrate ``y`` over the false positive rate from 0 to ``limit``, over ``limit``."""
+    def roc(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return false and true positive rates from (0, 0) to (1, 1), each ``(P,)``."""
+        return self._against_false_positives(self.tp / self.positives)
+
+    def region_overlap(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return false positive rates and mean per-region overlaps, each ``(P,)``."""
+        return self._against_false_positives(self.overlap)
+
+    def precision_recall(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return recalls, ascending, and the precision at each, ``(S + 1,)``.
+
+        Drawn as steps at the height of their right end, the area below them is
+        ``average_precision``. The first point repeats the first precision at recall 0.
+        """
+        precision = self.tp / (self.tp + self.fp)
+        return np.r_[0.0, self.tp / self.positives], np.r_[precision[0], precision]
+
+    def _against_false_positives(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the points of a curve: straight lines join them."""
         before = np.r_[0.0, y[:-1]]
         # Before a step the curve is flat; the step is a slope if negatives tie with it.
         x = np.r_[0, np.stack([self.fp_before, self.fp], axis=1).ravel(), self.negatives]
         heights = np.r_[0.0, np.stack([before, y], axis=1).ravel(), y[-1]]
-        rate = x / self.negatives
+        return x / self.negatives, heights
+
+    def _area(self, y: np.ndarray, limit: float) -> float:
+        """Integrate ``y`` over the false positive rate from 0 to ``limit``, over ``limit``."""
+        rate, heights = self._against_false_positives(y)
         inside = int(np.searchsorted(rate, limit, side="right"))
         if inside < len(rate):
             left, right = inside - 1, inside

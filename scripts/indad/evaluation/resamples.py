@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -15,7 +15,6 @@ from indad.core.errors import StoreError
 #: The layout of the file. A reader refuses any other.
 SCHEMA_VERSION = 2
 KIND = "resamples"
-_TEXT = h5py.string_dtype("utf-8")
 
 
 @dataclass(frozen=True)
@@ -46,18 +45,16 @@ class Resamples:
     n_regions: int
 
 
-_ARRAYS = ("image", "label", "score")
-_ATTRIBUTES = tuple(
-    each.name for each in fields(Resamples) if each.name not in (*_ARRAYS, "values")
-)
+_TEXTS = ("dataset", "category", "experiment")
+_NUMBERS = ("seed", "draw_seed", "n_masks", "n_regions")
 
 
 def write(resamples: Resamples, path: Path) -> None:
     """Write as HDF5 with a checksum, atomically."""
     with checksum.create_hdf5(path, KIND, SCHEMA_VERSION) as file:
-        for name in _ATTRIBUTES:
+        for name in (*_TEXTS, *_NUMBERS):
             file.attrs[name] = getattr(resamples, name)
-        file.create_dataset("image", data=list(resamples.image), dtype=_TEXT)
+        file.create_dataset("image", data=list(resamples.image), dtype=h5py.string_dtype("utf-8"))
         file["label"] = resamples.label.astype(np.uint8)
         file["score"] = resamples.score.astype(float)
         group = file.create_group("values", track_order=True)
@@ -73,13 +70,9 @@ def read(path: Path) -> Resamples:
     """
     try:
         with checksum.open_hdf5(path, KIND, SCHEMA_VERSION, "file of resamples") as file:
-            kinds = {each.name: each.type for each in fields(Resamples)}
-            attributes = {
-                name: int(file.attrs[name]) if kinds[name] == "int" else str(file.attrs[name])
-                for name in _ATTRIBUTES
-            }
             return Resamples(
-                **attributes,
+                **{name: str(file.attrs[name]) for name in _TEXTS},
+                **{name: int(file.attrs[name]) for name in _NUMBERS},
                 image=file["image"].asstr()[()],
                 label=file["label"][()].astype(int),
                 score=file["score"][()],

@@ -6,16 +6,15 @@ files, and holds the hash of the table, so that the two cannot be mixed up with 
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
+import pandas as pd
 
 from indad.core import atomic, checksum
 from indad.core.errors import StoreError
@@ -23,9 +22,6 @@ from indad.data.decode import Pixels
 from indad.data.ground_truth import GroundTruth
 from indad.data.manifest import content_hash
 from indad.methods.base import Scores
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 COLUMNS = ("image", "label", "defect", "score")
 #: Layout version of the file of maps. A reader refuses any other.
@@ -77,13 +73,11 @@ def write(
         finite = np.isfinite(scores.image) & np.isfinite(scores.maps).all(axis=(1, 2))
         bad = truth.image[~finite]
         raise StoreError(f"the scores of {len(bad)} images are not finite, the first is {bad[0]}")
-    lines = io.StringIO(newline="")
-    writer = csv.writer(lines, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    rows = zip(truth.image, truth.label, truth.defect, scores.image, strict=True)
+    values = (truth.image, truth.label, truth.defect, scores.image)
     # Nine digits restore a float32 exactly.
-    writer.writerows((name, label, defect, f"{score:.9g}") for name, label, defect, score in rows)
-    text = lines.getvalue()
+    text = pd.DataFrame(dict(zip(COLUMNS, values, strict=True))).to_csv(
+        index=False, float_format="%.9g", lineterminator="\n"
+    )
     with checksum.create_hdf5(maps, KIND, SCHEMA_VERSION, room=scores.maps.nbytes) as file:
         file.create_dataset("image", data=list(truth.image), dtype=h5py.string_dtype("utf-8"))
         file.create_dataset("map", data=scores.maps, chunks=(1, *scores.maps.shape[1:]))
@@ -102,7 +96,7 @@ def read(table: Path, maps: Path) -> Scored:
         found = hashlib.sha256(table.read_bytes()).hexdigest()
     except OSError as error:
         raise StoreError(f"{table}: no readable score table ({error.strerror})") from None
-    with _opened(maps) as file:
+    with checksum.open_hdf5(maps, KIND, SCHEMA_VERSION, "file of anomaly maps") as file:
         if found != file.attrs["table_sha256"]:
             raise StoreError(
                 f"{table}: not the scores that were written with {maps} (damaged, edited, or from "
@@ -135,8 +129,6 @@ def read_table(path: Path) -> pd.DataFrame:
     Raises:
         StoreError: the file is missing or not a table of scores.
     """
-    import pandas as pd
-
     try:
         frame = pd.read_csv(
             path,
@@ -151,10 +143,6 @@ def read_table(path: Path) -> pd.DataFrame:
     if list(frame) != list(COLUMNS) or not np.isfinite(frame["score"]).all():
         raise StoreError(f"{path}: not a score table, or damaged; delete it and run again")
     return frame
-
-
-def _opened(path: Path) -> h5py.File:
-    return checksum.open_hdf5(path, KIND, SCHEMA_VERSION, "file of anomaly maps")
 
 
 def check_images(made_with: Mapping[str, Any], manifest: pd.DataFrame, path: Path) -> None:

@@ -69,7 +69,8 @@ def _over_categories(
     """Return the ranks and the tests over categories."""
     if ranked.empty:
         return []
-    count, size = int(ranked["n_categories"].iloc[0]), ranked["critical_difference"].iloc[0]
+    first = ranked.iloc[0]
+    count, size = first["n_categories"], first["critical_difference"]
     if count < FEWEST:
         categories = "1 category" if count == 1 else f"{count} categories"
         return [
@@ -84,7 +85,7 @@ def _over_categories(
         )
         parts += [
             f"Mean rank over {count} categories: {listed}. "
-            f"Friedman {p_value(ranked['friedman_p'].iloc[0])}, critical difference {size:.2f}.",
+            f"Friedman {p_value(first['friedman_p'])}, critical difference {size:.2f}.",
             f"![critical difference]({figure})",
         ]
     if 2.0 ** (1 - count) >= alpha:

@@ -5,7 +5,7 @@ An experiment has the same colour in all figures, given by its place in ``run.ex
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from indad.data.ground_truth import GroundTruth
-from indad.evaluation import curves
+from indad.evaluation import cases
 from indad.evaluation.metrics import FPR_LIMIT, ScoreCurve, regions
 from indad.reporting import colours, style
 
-
-def image_curve(table: pd.DataFrame) -> ScoreCurve | None:
-    """Return the curve of image scores; None if all images are good or all are defective."""
-    labels = table["label"].to_numpy().astype(np.uint32)
-    if len(set(labels)) < 2:
-        return None
-    return ScoreCurve.from_scores(table["score"].to_numpy(), labels)
+#: Maximum distance of a thinned curve from the exact one, in x and y: a third of a pixel.
+TOLERANCE = 1e-3
 
 
 def pixel_curve(maps: np.ndarray, truth: GroundTruth) -> ScoreCurve | None:
@@ -52,7 +47,7 @@ def draw_curves(
         output: the PNG file.
         title: heading.
     """
-    by_image = [image_curve(table) for table in tables]
+    by_image = [cases.image_curve(table) for table in tables]
     labels = tables[0]["label"]
     counts = f"{(labels == 0).sum()} good and {labels.sum()} defective images"
     rows = 1 + any(curve is not None for curve in by_pixel)
@@ -67,11 +62,60 @@ def draw_curves(
             _overlap(axes[1, 2], by_pixel)
 
 
-def _frame(axis: Axes, title: str, x: str, y: str, right: float = 1.0) -> None:
-    axis.set(xlim=(-0.01 * right, 1.01 * right), ylim=(-0.01, 1.01), xlabel=x, ylabel=y)
+def thin(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Remove points of a curve without a visible change.
+
+    The curve is divided where ``x`` or ``y`` has changed by ``TOLERANCE``, and the ends of each
+    piece are kept. A million points become a few thousand.
+    """
+    if len(x) < 1 / TOLERANCE:
+        return x, y
+    piece = np.floor(x / TOLERANCE) + 2 / TOLERANCE * np.floor(y / TOLERANCE)
+    start = np.flatnonzero(np.r_[True, piece[1:] != piece[:-1]])
+    end = np.r_[start[1:] - 1, len(x) - 1]
+    keep = np.unique(np.concatenate([start, end]))
+    return x[keep], y[keep]
+
+
+def _roc(axis: Axes, found: Sequence[ScoreCurve | None], title: str) -> None:
+    _draw(axis, found, ScoreCurve.roc, title, "false positive rate", "true positive rate")
+    axis.plot([0, 1], [0, 1], color=colours.GREY, linewidth=0.8, linestyle=":")
+    _values(axis, "AUROC", [curve and curve.auroc() for curve in found])
+
+
+def _precision_recall(axis: Axes, found: Sequence[ScoreCurve | None], title: str) -> None:
+    points = ScoreCurve.precision_recall
+    _draw(axis, found, points, title, "recall", "precision", drawstyle="steps-pre")
+    for curve in [each for each in found if each][:1]:
+        share = curve.positives / (curve.positives + curve.negatives)
+        axis.axhline(share, color=colours.GREY, linewidth=0.8, linestyle=":")
+    _values(axis, "AP", [curve and curve.average_precision() for curve in found], falls=True)
+
+
+def _overlap(axis: Axes, found: Sequence[ScoreCurve | None]) -> None:
+    title, x, y = "Regions: overlap (PRO)", "false positive rate", "mean overlap"
+    _draw(axis, found, ScoreCurve.region_overlap, title, x, y)
+    axis.set(xlim=(-0.01 * FPR_LIMIT, 1.01 * FPR_LIMIT), xticks=np.linspace(0, FPR_LIMIT, 4))
+    _values(axis, "AUPRO", [curve and curve.aupro() for curve in found])
+
+
+def _draw(
+    axis: Axes,
+    found: Sequence[ScoreCurve | None],
+    points: Callable[[ScoreCurve], tuple[np.ndarray, np.ndarray]],
+    title: str,
+    x: str,
+    y: str,
+    **options: Any,
+) -> None:
+    """Draw the ``points`` of each curve; the first is the thickest, so that it stays visible."""
+    for i, curve in enumerate(found):
+        width = 2.8 - 1.6 * i / max(len(found) - 1, 1)
+        shown = thin(*points(curve)) if curve else ([], [])
+        axis.plot(*shown, **style.line(i), linewidth=width, **options)
+    limits, ticks = (-0.01, 1.01), np.linspace(0, 1, 6)
+    axis.set(xlim=limits, ylim=limits, xticks=ticks, yticks=ticks, xlabel=x, ylabel=y)
     axis.set_title(title, loc="left")
-    axis.set_xticks(np.linspace(0, right, 6 if right == 1 else 4))
-    axis.set_yticks(np.linspace(0, 1, 6))
     axis.grid(True)
 
 
@@ -87,13 +131,12 @@ def _values(axis: Axes, name: str, values: Sequence[float | None], *, falls: boo
         )
         return
     high = np.mean(known) > 0.5
-    place = f"{'lower' if high else 'upper'} {'left' if high == falls else 'right'}"
     axis.legend(
         axis.get_lines()[: len(values)],
         ["-" if value is None else f"{100 * value:.1f}" for value in values],
         title=f"{name}, %",
         title_fontsize=style.SMALL,
-        loc=place,
+        loc=f"{'lower' if high else 'upper'} {'left' if high == falls else 'right'}",
         frameon=True,
         framealpha=0.85,
         edgecolor="none",
@@ -104,36 +147,6 @@ def _values(axis: Axes, name: str, values: Sequence[float | None], *, falls: boo
     )
 
 
-def _plot(axis: Axes, found: Sequence[ScoreCurve | None], points: Any, **options: Any) -> None:
-    """Draw the ``points`` of each curve; the first is the thickest, so that it stays visible."""
-    for i, curve in enumerate(found):
-        width = 2.8 - 1.6 * i / max(len(found) - 1, 1)
-        x, y = curves.thin(*points(curve)) if curve else ([], [])
-        axis.plot(x, y, **style.line(i), linewidth=width, **options)
-
-
-def _roc(axis: Axes, found: Sequence[ScoreCurve | None], title: str) -> None:
-    _plot(axis, found, curves.roc)
-    axis.plot([0, 1], [0, 1], color=colours.GREY, linewidth=0.8, linestyle=":")
-    _frame(axis, title, "false positive rate", "true positive rate")
-    _values(axis, "AUROC", [curve and curve.auroc() for curve in found])
-
-
-def _precision_recall(axis: Axes, found: Sequence[ScoreCurve | None], title: str) -> None:
-    _plot(axis, found, curves.precision_recall, drawstyle="steps-pre")
-    for curve in [each for each in found if each][:1]:
-        share = curve.positives / (curve.positives + curve.negatives)
-        axis.axhline(share, color=colours.GREY, linewidth=0.8, linestyle=":")
-    _frame(axis, title, "recall", "precision")
-    _values(axis, "AP", [curve and curve.average_precision() for curve in found], falls=True)
-
-
-def _overlap(axis: Axes, found: Sequence[ScoreCurve | None]) -> None:
-    _plot(axis, found, curves.region_overlap)
-    _frame(axis, "Regions: overlap (PRO)", "false positive rate", "mean overlap", FPR_LIMIT)
-    _values(axis, "AUPRO", [curve and curve.aupro() for curve in found])
-
-
 def _key(axis: Axes, names: Sequence[str], counts: str) -> None:
     """Draw the legend of all panels."""
     axis.axis("off")
@@ -142,7 +155,7 @@ def _key(axis: Axes, names: Sequence[str], counts: str) -> None:
     axis.legend(
         loc="upper left", frameon=False, borderpad=0, labelspacing=0.55, bbox_to_anchor=(-0.05, 1)
     )
-    text = f"{counts}\ndotted: by chance"
     axis.text(
-        -0.02, 0.0, text, transform=axis.transAxes, color=colours.GREY, va="bottom", linespacing=1.3
-    )
+        -0.02, 0, f"{counts}\ndotted: by chance", transform=axis.transAxes, color=colours.GREY,
+        va="bottom", linespacing=1.3,
+    )  # fmt: skip

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
 
@@ -27,17 +28,11 @@ _MARKS = {
 }
 
 
-def _most_frequent(counts: pd.Series) -> list[str]:
-    """Return the kinds of defects with the most images, sorted by name."""
+def _most_frequent(counts: pd.Series) -> tuple[list[str], str]:
+    """Return the kinds with the most images, sorted by name, and a remark on the others."""
     most = counts.sort_values(ascending=False, kind="stable").index[:MOST_DEFECTS]
-    return sorted(map(str, most))
-
-
-def _left_out(count: int) -> str:
-    return f" (without the {count} rarest kinds)" if count else ""
-
-
-# -- scores ----------------------------------------------------------------------------------------
+    left_out = len(counts) - len(most)
+    return sorted(map(str, most)), f" (without the {left_out} rarest kinds)" if left_out else ""
 
 
 def draw_scores(
@@ -52,12 +47,12 @@ def draw_scores(
         title: heading.
     """
     counts = tables[0][tables[0]["label"] == 1].groupby("defect").size()
-    kinds = _most_frequent(counts)
+    kinds, remark = _most_frequent(counts)
     columns = min(3, len(tables))
     rows = -(-len(tables) // columns)
     with style.panels(
         output,
-        title + _left_out(len(counts) - len(kinds)),
+        title + remark,
         rows,
         columns,
         width=max(5.6, style.WIDTH * columns / 3),
@@ -94,7 +89,9 @@ def _strip(axis: Axes, table: pd.DataFrame, kinds: Sequence[str]) -> None:
     logarithmic = score.min() > 0 and score.max() > 10 * score.min()
     row = np.full(len(table), np.nan)
     for place, chosen in enumerate(groups.values()):
-        row[chosen] = place + _spread(np.log(score[chosen]) if logarithmic else score[chosen])
+        row[chosen] = place
+    # Random offsets separate the marks of similar scores.
+    row += np.random.default_rng(0).uniform(-0.3, 0.3, len(row))
     at = cases.threshold(table)
     verdict = cases.verdicts(table, at)
     marks = np.where(verdict == "", np.where(labels == 0, "good", "defective"), verdict)
@@ -128,28 +125,6 @@ def _swatch(axis: Axes, number: int) -> Line2D:
     )  # fmt: skip
 
 
-def _spread(values: np.ndarray, height: float = 0.32, bins: int = 60) -> np.ndarray:
-    """Return reproducible vertical offsets that separate marks of similar values.
-
-    The values of a narrow bin are spread evenly around the middle; fuller bins are wider.
-    """
-    if len(values) < 2:
-        return np.zeros(len(values))
-    if np.ptp(values) == 0:
-        return np.linspace(-height, height, len(values))
-    offsets = np.zeros(len(values))
-    which = ((values - values.min()) / np.ptp(values) * bins).astype(int)
-    fullest = max(np.bincount(which).max(), 6)
-    for each in np.unique(which):
-        inside = np.flatnonzero(which == each)
-        inside = inside[np.argsort(values[inside], kind="stable")]
-        offsets[inside] = (np.arange(len(inside)) - (len(inside) - 1) / 2) * 2 * height / fullest
-    return offsets
-
-
-# -- image AUROC -----------------------------------------------------------------------------------
-
-
 def defect_table(names: Sequence[str], tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Return ``cases.by_defect`` of all experiments."""
     return pd.concat(map(cases.by_defect, names, tables), ignore_index=True)
@@ -164,12 +139,18 @@ def draw_defects(table: pd.DataFrame, output: Path, *, title: str) -> None:
         title: heading.
     """
     if table["image_auroc"].isna().all():
-        _draw_undefined(output, title)
+        with style.drawing(output, height=0.7) as figure:
+            _heads(
+                figure,
+                title,
+                "Image AUROC by kind of defect is not defined: all test images are of one kind",
+            )
         return
-    names = list(dict.fromkeys(table["experiment"]))
+    names = list(table["experiment"].unique())
     counts = table.drop_duplicates("defect").set_index("defect")["images"]
     values = table.pivot_table(index="defect", columns="experiment", values="image_auroc")
-    values = values.loc[_most_frequent(counts), names]
+    shown, remark = _most_frequent(counts)
+    values = values.loc[shown, names]
     values = values.loc[values.mean(axis=1).sort_values(kind="stable").index]  # the hardest first
     kinds = [f"{style.shorten(style.readable(k), 24)} ({counts[k]})" for k in values.index]
     # Sizes in inches.
@@ -180,7 +161,6 @@ def draw_defects(table: pd.DataFrame, output: Path, *, title: str) -> None:
     row, foot = 0.32, 0.1
     height = head + row * len(kinds) + foot
     width = max(left + cell * len(names) + 0.15, 4.4)
-    heading = style.heading(title + _left_out(len(counts) - len(kinds)), width)
     subtitle = "Image AUROC in percent, each kind of defect against all good images"
     with style.drawing(output, width=width, height=height) as figure:
         axis = figure.add_axes(
@@ -191,12 +171,8 @@ def draw_defects(table: pd.DataFrame, output: Path, *, title: str) -> None:
         axis.set_xticks(np.arange(len(names)) + 0.5, heads)
         axis.invert_yaxis()
         axis.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
-        for spine in axis.spines.values():
-            spine.set_visible(False)
-        figure.text(
-            0.1 / width, 1 - 0.08 / height, heading, fontsize=11, fontweight="bold", va="top"
-        )
-        figure.text(0.1 / width, 1 - 0.3 / height, subtitle, color=colours.GREY, va="top")
+        axis.spines[:].set_visible(False)
+        _heads(figure, title + remark, subtitle)
 
 
 def _heat_map(axis: Axes, values: np.ndarray) -> None:
@@ -212,9 +188,8 @@ def _heat_map(axis: Axes, values: np.ndarray) -> None:
         )  # fmt: skip
 
 
-def _draw_undefined(output: Path, title: str) -> None:
-    why = "Image AUROC by kind of defect is not defined: all test images are of one kind"
-    with style.drawing(output, height=0.7) as figure:
-        heading = style.heading(title, style.WIDTH)
-        figure.text(0.012, 0.72, heading, fontsize=11, fontweight="bold", va="center")
-        figure.text(0.012, 0.28, why, color=colours.GREY, va="center")
+def _heads(figure: Figure, title: str, subtitle: str) -> None:
+    """Write a heading and a line below it."""
+    heading = style.heading(title, figure.get_figwidth())
+    style.text(figure, 0.1, 0.08, heading, fontsize=11, fontweight="bold")
+    style.text(figure, 0.1, 0.3, subtitle, color=colours.GREY)

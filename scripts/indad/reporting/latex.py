@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from indad.reporting.results_document import CellStyle, grid
+from indad.reporting.results_document import grid
 from indad.reporting.tables import TITLES, Layout, select
 
 _ESCAPED = str.maketrans({
@@ -12,7 +12,7 @@ _ESCAPED = str.maketrans({
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}",
 })  # fmt: skip
 # Characters that occur in no name mark the best value until names are escaped.
-_STYLE = CellStyle(bold="\0{}\1", differences=True)
+_BOLD = "\0{}\1"
 _MARKS = {"\0": r"\textbf{", "\1": "}", "±": r"$\pm$", "(-": "($-$"}
 
 
@@ -31,8 +31,9 @@ def latex(measured: pd.DataFrame, metric: str, layout: Layout) -> str:
         cells = select(measured, dataset=dataset, metric=metric)
         if cells.empty:
             continue
-        rows = [["category", *layout.experiments], *grid(cells, layout.experiments, _STYLE)]
-        lines = [" & ".join(map(escape, row)) + r" \\" for row in rows]
+        names = layout.experiments
+        rows = [["category", *names], *grid(cells, names, bold=_BOLD, differences=True)]
+        lines = [" & ".join(text.translate(_ESCAPED) for text in row) + r" \\" for row in rows]
         lines.insert(1, r"\midrule")
         averages = 2 + (cells["scope"] == "category").sum() // len(layout.experiments)
         if averages < len(lines):
@@ -45,8 +46,3 @@ def latex(measured: pd.DataFrame, metric: str, layout: Layout) -> str:
             f"{body}\n\\bottomrule\n\\end{{tabular}}"
         )
     return "\n\n".join(parts) + "\n"
-
-
-def escape(text: str) -> str:
-    """Return ``text`` with LaTeX's special characters escaped."""
-    return text.translate(_ESCAPED)

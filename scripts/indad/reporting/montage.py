@@ -16,7 +16,7 @@ from indad.core.errors import DataError
 from indad.evaluation import cases, scores
 from indad.evaluation.scores import ScoreFiles
 from indad.reporting import colours, style
-from indad.reporting.pictures import Grid, column, draw_map, read_photos
+from indad.reporting.pictures import column, draw_map, read_photos
 
 
 @dataclass(frozen=True)
@@ -55,16 +55,19 @@ def montage(
     caption = textwrap.fill(caption, most, break_on_hyphens=False)
     foot = 0.15 + 0.155 * (caption.count("\n") + 1)
     height = head + len(labels) * (cell + gap) + foot
-    grid = Grid(style.WIDTH, height, left, head, (cell, cell), (gap, gap))
     with style.drawing(output, height=height) as figure:
-        for across, example in enumerate(examples):
-            axes = [grid.image(figure, across, down) for down in range(len(labels))]
-            if not across:
-                for axis, label in zip(axes, labels, strict=True):
-                    axis.set_ylabel(label, fontweight="bold", labelpad=4)
-            axes[0].set_title(example.name, fontsize=style.SMALL, pad=4, linespacing=1.2)
-            _draw_example(axes, example)
-        grid.text(figure, left, height - 0.08, caption, color=colours.GREY, linespacing=1.25)
+        axes = style.image_grid(
+            figure, len(labels), len(examples), (left, head), (cell, cell), (gap, gap)
+        )
+        for axis, label in zip(axes[:, 0], labels, strict=True):
+            axis.set_ylabel(label, fontweight="bold", labelpad=4)
+        for example, column_axes in zip(examples, axes.T, strict=True):
+            column_axes[0].set_title(example.name, fontsize=style.SMALL, pad=4, linespacing=1.2)
+            _draw_example(column_axes, example)
+        style.text(
+            figure, left, height - 0.08, caption, va="baseline", color=colours.GREY,
+            linespacing=1.25,
+        )  # fmt: skip
 
 
 def _draw_example(axes: Sequence[Axes], example: Example) -> None:
@@ -75,17 +78,17 @@ def _draw_example(axes: Sequence[Axes], example: Example) -> None:
             f"{example.name}: there is no defect {example.defect!r}, but {', '.join(known)}"
         )
     image = cases.median(classified[classified["defect"] == example.defect]).image
-    columns = [column("", each, example.rows, [image]) for each in example.experiments]
+    shown = [column("", each, example.rows, [image]) for each in example.experiments]
     photo, truth, *maps = axes
     photo.imshow(read_photos(example.experiments[0].pixels, example.rows, [image])[image])
-    mask = columns[0].images[image].mask
+    mask = shown[0].images[image].mask
     if mask is None:
         truth.set_facecolor(colours.PALE)
         truth.text(0.5, 0.5, "no mask", transform=truth.transAxes, ha="center", va="center")
     else:
         truth.imshow(mask, cmap="gray", vmin=0, vmax=1)
-    for axis, shown in zip(maps, columns, strict=True):
-        draw_map(axis, shown, image)
+    for axis, each in zip(maps, shown, strict=True):
+        draw_map(axis, each, image)
         axis.set_xlabel("")
 
 

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from matplotlib import patheffects
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from indad.data.decode import Pixels
 from indad.evaluation import cases, scores
@@ -169,54 +168,6 @@ def _error_remark(classified: pd.DataFrame) -> str:
     return "No experiment classifies an image wrongly."
 
 
-@dataclass(frozen=True)
-class Grid:
-    """Positions of images in a figure, in inches from its upper left corner.
-
-    Attributes:
-        width, height: of the figure.
-        left, top: of the first image.
-        cell: width and height of an image.
-        gap: horizontal and vertical space between images.
-    """
-
-    width: float
-    height: float
-    left: float
-    top: float
-    cell: tuple[float, float]
-    gap: tuple[float, float]
-
-    def left_of(self, across: int) -> float:
-        """Return the left edge of a column."""
-        return self.left + across * (self.cell[0] + self.gap[0])
-
-    def top_of(self, down: int) -> float:
-        """Return the top edge of a row."""
-        return self.top + down * (self.cell[1] + self.gap[1])
-
-    def text(self, figure: Figure, x: float, y: float, text: str, **options) -> None:
-        """Write a text at a place in inches."""
-        figure.text(x / self.width, 1 - y / self.height, text, **options)
-
-    def axes(self, figure: Figure, x: float, y: float, width: float, height: float) -> Axes:
-        """Add axes without ticks and frame; ``x`` and ``y`` are their upper left corner."""
-        axis = figure.add_axes(
-            (
-                x / self.width,
-                1 - (y + height) / self.height,
-                width / self.width,
-                height / self.height,
-            )
-        )
-        style.bare(axis)
-        return axis
-
-    def image(self, figure: Figure, across: int, down: int) -> Axes:
-        """Add the axes of an image."""
-        return self.axes(figure, self.left_of(across), self.top_of(down), *self.cell)
-
-
 def _sheet(
     shown: Sequence[Case],
     columns: Sequence[Column],
@@ -238,41 +189,40 @@ def _sheet(
     )
     names = [style.wrap(each.name, cell) for each in columns]
     head = 1.0 + 0.15 * (remark.count("\n") + max(name.count("\n") for name in names))
-    foot = 0.45 + 0.155 * (notes.count("\n") + 1)
-    total_height = head + len(shown) * (tall + _SCORE_LINE) + foot
-    grid = Grid(total_width, total_height, _LEFT, head, (cell, tall), (_GAP, _SCORE_LINE))
+    bottom = head + len(shown) * (tall + _SCORE_LINE)
+    total_height = bottom + 0.45 + 0.155 * (notes.count("\n") + 1)
     with style.drawing(output, width=total_width, height=total_height) as figure:
         heading = style.heading(title, total_width - _LEFT)
-        grid.text(figure, _LEFT, 0.1, heading, fontsize=11, fontweight="bold", va="top")
-        grid.text(figure, _LEFT, 0.31, remark, color=colours.GREY, va="top", linespacing=1.25)
-        _column_heads(figure, grid, columns, names)
-        for down, case in enumerate(shown):
-            axis = grid.image(figure, 0, down)
-            axis.imshow(photos[case.image], interpolation="antialiased")
-            _outline(axis, columns[0].images[case.image].mask)
-            _label_photo(axis, case, cell, tall)
-            for across, each in enumerate(columns, 1):
-                draw_map(grid.image(figure, across, down), each, case.image)
-        bottom = grid.top_of(len(shown)) + 0.06
-        for across, each in enumerate(columns, 1):
-            _scale(grid.axes(figure, grid.left_of(across) + 0.07, bottom, cell - 0.14, 0.09), each)
-        grid.text(
-            figure, _LEFT, bottom + 0.32, notes, va="top", color=colours.GREY, linespacing=1.25
+        grey = {"color": colours.GREY, "linespacing": 1.25}
+        style.text(figure, _LEFT, 0.1, heading, fontsize=11, fontweight="bold")
+        style.text(figure, _LEFT, 0.31, remark, **grey)
+        style.text(figure, _LEFT, bottom + 0.38, notes, **grey)
+        axes = style.image_grid(
+            figure, len(shown), count, (_LEFT, head), (cell, tall), (_GAP, _SCORE_LINE)
         )
+        _head(axes[0, 0], "test image")
+        for name, axis, each in zip(names, axes[0, 1:], columns, strict=True):
+            _head(axis, name, _summary(each))
+        for case, (photo, *maps) in zip(shown, axes, strict=True):
+            photo.imshow(photos[case.image], interpolation="antialiased")
+            _outline(photo, columns[0].images[case.image].mask)
+            _label_photo(photo, case, cell, tall)
+            for axis, each in zip(maps, columns, strict=True):
+                draw_map(axis, each, case.image)
+        for axis, each in zip(axes[-1, 1:], columns, strict=True):
+            _scale(axis, each, -(_SCORE_LINE + 0.15) / tall, 0.09 / tall)
 
 
-def _column_heads(
-    figure: Figure, grid: Grid, columns: Sequence[Column], names: Sequence[str]
-) -> None:
-    half, bottom = grid.cell[0] / 2, grid.top - 0.07
-    bold = {"ha": "center", "fontweight": "bold"}
-    grid.text(figure, grid.left + half, bottom, "test image", **bold)
-    for across, (name, each) in enumerate(zip(names, columns, strict=True), 1):
-        middle = grid.left_of(across) + half
-        grid.text(
-            figure, middle, bottom, _summary(each), ha="center", color=colours.GREY, linespacing=1.2
-        )
-        grid.text(figure, middle, bottom - 0.3, name, linespacing=1.1, **bold)
+def _head(axis: Axes, name: str, summary: str = "") -> None:
+    """Write the name of a column above its first image, and a summary between them."""
+    for text, above, look in (
+        (summary, 5, {"color": colours.GREY, "linespacing": 1.2}),
+        (name, 27 if summary else 5, {"fontweight": "bold", "linespacing": 1.1}),
+    ):
+        axis.annotate(
+            text, (0.5, 1), (0, above), xycoords="axes fraction", textcoords="offset points",
+            ha="center", va="baseline", annotation_clip=False, **look,
+        )  # fmt: skip
 
 
 def _summary(shown: Column) -> str:
@@ -310,23 +260,18 @@ def draw_map(axis: Axes, column: Column, image: str) -> None:
         return
     missed = shown.verdict == cases.MISSED
     colour = colours.MISSED if missed else colours.FALSE_ALARM
-    for spine in axis.spines.values():
-        spine.set(visible=True, color=colour, linewidth=2.5)
+    axis.spines[:].set(visible=True, color=colour, linewidth=2.5)
     axis.text(
-        0.5,
-        0.965,
-        shown.verdict,
-        transform=axis.transAxes,
-        ha="center",
-        va="top",
-        fontweight="bold",
-        color="black" if missed else "white",
+        0.5, 0.965, shown.verdict, transform=axis.transAxes, ha="center", va="top",
+        fontweight="bold", color="black" if missed else "white",
         bbox={"facecolor": colour, "edgecolor": "none", "pad": 2},
-    )
+    )  # fmt: skip
 
 
-def _scale(axis: Axes, shown: Column) -> None:
-    """Draw a colour scale with the values of its ends."""
-    axis.imshow(np.linspace(0, 1, 128)[None], cmap=_CMAP, aspect="auto")
+def _scale(axis: Axes, shown: Column, bottom: float, height: float) -> None:
+    """Draw a colour scale with the values of its ends, in parts of the height of an image."""
+    scale = axis.inset_axes((0.06, bottom, 0.88, height))
+    style.bare(scale)
+    scale.imshow(np.linspace(0, 1, 128)[None], cmap=_CMAP, aspect="auto")
     for at, value, side in ((0, shown.low, "left"), (1, shown.high, "right")):
-        axis.text(at, -0.35, f"{value:.3g}", transform=axis.transAxes, ha=side, va="top")
+        scale.text(at, -0.35, f"{value:.3g}", transform=scale.transAxes, ha=side, va="top")

@@ -2,97 +2,63 @@
 
 They are in ``resources/published.csv`` and ``resources/published_timings.csv``. The name of a
 *result*, such as ``PaDiM`` or ``PatchCore-10``, stands for a method with its paper's settings;
-experiments refer to it by ``published``. The files are read without pandas, because planning a
-workflow needs the names.
+experiments refer to it by ``published``.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from statistics import fmean
-from typing import NamedTuple
+
+import pandas as pd
 
 from indad.core.paths import project_root
 
-RESOURCES = project_root() / "resources"
+_ACCURACIES = project_root() / "resources" / "published.csv"
+_TIMINGS = project_root() / "resources" / "published_timings.csv"
 #: The category of an average as it was printed.
 AVERAGE = "average"
 PAPER = "paper"
 
 
-class Value(NamedTuple):
-    """One published value, in percent; ``kind`` is ``paper`` or ``reproduction``.
+@cache
+def values() -> pd.DataFrame:
+    """Return the published accuracies in percent, one per row.
 
-    ``backbone`` is timm's name without a tag.
+    The ``kind`` is ``paper`` or ``reproduction``; ``backbone`` is timm's name without a tag.
     """
-
-    dataset: str
-    result: str
-    backbone: str
-    name: str
-    kind: str
-    metric: str
-    category: str
-    percent: float
-    source: str
-
-
-class Timing(NamedTuple):
-    """One published run time or size: ``quantity`` is ``fit``, ``inference`` or ``memory``."""
-
-    result: str
-    quantity: str
-    value: float
-    unit: str
-    by: str
-    hardware: str
-    settings: str
-    source: str
+    return pd.read_csv(_ACCURACIES, keep_default_na=False, float_precision="round_trip")
 
 
 @cache
-def values() -> tuple[Value, ...]:
-    """Read the published accuracies."""
-    rows = _rows("published.csv")
-    return tuple(Value(**row | {"percent": float(row["percent"])}) for row in rows)
-
-
-@cache
-def timings() -> tuple[Timing, ...]:
-    """Read the published run times."""
-    rows = _rows("published_timings.csv")
-    return tuple(Timing(**row | {"value": float(row["value"])}) for row in rows)
-
-
-def _rows(name: str) -> list[dict[str, str]]:
-    with (RESOURCES / name).open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+def timings() -> pd.DataFrame:
+    """Return the published run times and sizes; a ``quantity`` is fit, inference or memory."""
+    return pd.read_csv(_TIMINGS, keep_default_na=False, float_precision="round_trip")
 
 
 def results() -> list[str]:
     """Return the names of the published results."""
-    return list(dict.fromkeys(value.result for value in values()))
+    return list(values()["result"].unique())
 
 
 def backbone(result: str) -> str:
     """Return the backbone that a result was published with, timm's name without a tag."""
-    return next(value.backbone for value in values() if value.result == result)
+    return values().set_index("result").loc[[result], "backbone"].iloc[0]
 
 
 def datasets() -> list[str]:
     """Return the names of the data sets with published results."""
-    return list(dict.fromkeys(value.dataset for value in values()))
+    return list(values()["dataset"].unique())
 
 
 @cache
 def fingerprint() -> str:
     """Return a hash of both files; tables are written again when it changes."""
-    files = (RESOURCES / "published.csv", RESOURCES / "published_timings.csv")
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+    content = _ACCURACIES.read_bytes() + _TIMINGS.read_bytes()
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -141,15 +107,15 @@ class Publication:
 
 def publications(dataset: str, result: str, metric: str) -> Sequence[Publication]:
     """Return who published a metric of a result on a data set, the paper first."""
-    of_dataset = [each for each in values() if each.dataset == dataset]
-    everything = frozenset(each.category for each in of_dataset) - {AVERAGE}
-    by_name: dict[str, list[Value]] = {}
-    for each in of_dataset:
-        if (each.result, each.metric) == (result, metric):
-            by_name.setdefault(each.name, []).append(each)
+    of_dataset = values()[values()["dataset"] == dataset]
+    everything = frozenset(of_dataset["category"]) - {AVERAGE}
+    chosen = of_dataset[(of_dataset["result"] == result) & (of_dataset["metric"] == metric)]
     found = []
-    for name, rows in by_name.items():
-        percent = {each.category: each.percent for each in rows}
+    for name, rows in chosen.groupby("name", sort=False):
+        first = rows.iloc[0]
+        percent = rows.set_index("category")["percent"].to_dict()
         printed = percent.pop(AVERAGE, None)
-        found.append(Publication(name, rows[0].kind, rows[0].source, percent, printed, everything))
+        found.append(
+            Publication(name, first["kind"], first["source"], percent, printed, everything)
+        )
     return sorted(found, key=lambda each: each.kind != PAPER)

@@ -10,27 +10,6 @@ from indad.core import atomic
 from indad.core.errors import DataError
 
 
-def _block(name: str) -> re.Pattern[str]:
-    marker = re.escape(name)
-    return re.compile(rf"(<!-- begin {marker} -->\n).*?(<!-- end {marker} -->)", re.DOTALL)
-
-
-def replace_block(text: str, name: str, content: str) -> str:
-    """Return ``text`` with the text between the markers of ``name`` replaced.
-
-    Raises:
-        ValueError: the markers are missing, or there are several pairs.
-    """
-    pattern = _block(name)
-    count = len(pattern.findall(text))
-    if count != 1:
-        raise ValueError(
-            f"needs the markers '<!-- begin {name} -->' and '<!-- end {name} -->', each on its own "
-            f"line and exactly once; found {count} such blocks"
-        )
-    return pattern.sub(lambda match: f"{match[1]}{content.strip()}\n{match[2]}", text)
-
-
 def update(path: Path, name: str, content: str) -> bool:
     """Replace a block of the document at ``path``; return whether it changed.
 
@@ -56,8 +35,16 @@ def difference(path: Path, name: str, content: str) -> str:
 
 def _versions(path: Path, name: str, content: str) -> tuple[str, str]:
     """Return the current and the updated document."""
+    begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
+    pattern = re.compile(f"({re.escape(begin)}\n).*?({re.escape(end)})", re.DOTALL)
     try:
         before = path.read_text(encoding="utf-8")
-        return before, replace_block(before, name, content)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: {error}") from None
+    after, count = pattern.subn(lambda match: f"{match[1]}{content.strip()}\n{match[2]}", before)
+    if count != 1:
+        raise DataError(
+            f"{path}: needs the markers '{begin}' and '{end}', each on its own line and exactly "
+            f"once; found {count} such blocks"
+        )
+    return before, after

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
@@ -16,48 +15,43 @@ from indad.reporting.numbers import NOT_MEASURED, percent, signed
 from indad.reporting.tables import AVERAGE, SHORT_TITLES, TITLES, Layout, beside, select
 
 
-@dataclass(frozen=True)
-class CellStyle:
-    """How the cells of a table are written.
-
-    Attributes:
-        bold: format of the best value of a row.
-        intervals: whether to show confidence intervals.
-        differences: whether to show the difference to the paper.
-    """
-
-    bold: str = "{}"
-    intervals: bool = False
-    differences: bool = False
-
-
-def grid(cells: pd.DataFrame, experiments: Sequence[str], style: CellStyle) -> list[list[str]]:
+def grid(
+    cells: pd.DataFrame,
+    experiments: Sequence[str],
+    *,
+    bold: str = "{}",
+    intervals: bool = False,
+    differences: bool = False,
+) -> list[list[str]]:
     """Return the rows of a table: name of the row, then the experiments' values.
 
     Args:
         cells: rows of ``tables.summarise`` of one data set and metric.
         experiments: the columns.
-        style: how to write the values.
+        bold: format of the best value of a row.
+        intervals: whether to show confidence intervals.
+        differences: whether to show the difference to the paper.
     """
     lines = []
     for (scope, name), row in cells.groupby(["scope", "category"], sort=False):
         by_experiment = {cell.experiment: cell for cell in row.itertuples()}
         title = f"average of {row['of'].iloc[0]} {name}" if scope == "group" else name
-        lines.append([title, *(_cell(by_experiment[each], style) for each in experiments)])
+        shown = [by_experiment[each] for each in experiments]
+        lines.append([title, *(_cell(cell, bold, intervals, differences) for cell in shown)])
     return lines
 
 
-def _cell(cell: Any, style: CellStyle) -> str:
+def _cell(cell: Any, bold: str, intervals: bool, differences: bool) -> str:
     """Write a value with its deviation, interval, difference and number of categories."""
     if pd.isna(cell.percent):
         return NOT_MEASURED
     text = percent(cell.percent)
-    text = style.bold.format(text) if cell.best else text
+    text = bold.format(text) if cell.best else text
     if not pd.isna(cell.sd):
         text += f" ± {percent(cell.sd)}"
-    if style.intervals and not pd.isna(cell.ci_low):
+    if intervals and not pd.isna(cell.ci_low):
         text += f" [{percent(cell.ci_low)}, {percent(cell.ci_high)}]"
-    if style.differences and not pd.isna(cell.difference):
+    if differences and not pd.isna(cell.difference):
         text += f" ({signed(cell.difference)})"
     return text + _incomplete(cell.averaged, cell.of)
 
@@ -92,8 +86,9 @@ def table(
     cells = select(measured, dataset=dataset, metric=metric)
     if cells.empty:
         return ""
-    style = CellStyle("**{}**", intervals, differences)
-    return markdown_table(["category", *layout.experiments], grid(cells, layout.experiments, style))
+    names = layout.experiments
+    lines = grid(cells, names, bold="**{}**", intervals=intervals, differences=differences)
+    return markdown_table(["category", *names], lines)
 
 
 def overview(
@@ -107,11 +102,15 @@ def overview(
     shown = [metric for metric in metrics if (others["metric"] == metric).any()]
     last = select(measured, dataset=dataset)
     last = select(last, scope="average" if "average" in set(last["scope"]) else "category")
-    style = CellStyle(differences=True)
     lines = []
     for experiment, of_experiment in others.groupby("experiment", sort=False):
         mine = {each.metric: each for each in select(last, experiment=experiment).itertuples()}
-        cells = [_cell(mine[each], style) if each in mine else NOT_MEASURED for each in shown]
+        cells = [
+            _cell(mine[each], "{}", intervals=False, differences=True)
+            if each in mine
+            else NOT_MEASURED
+            for each in shown
+        ]
         lines.append([str(experiment), "**ours**", *cells])
         theirs = of_experiment[of_experiment["category"].isin(last["category"])]
         for (name, kind), rows in theirs.groupby(["name", "kind"], sort=False):
@@ -147,7 +146,7 @@ def comparison(
         if kind == published.PAPER:
             header.append("difference")
             columns.append([signed(each) for each in theirs["difference"]])
-    ours = grid(cells, [experiment], CellStyle())
+    ours = grid(cells, [experiment])
     return markdown_table(
         header, [[*row, *rest] for row, *rest in zip(ours, *columns, strict=True)]
     )
@@ -187,8 +186,18 @@ def document(
     """
     others = beside(measured, layout)
     parts, notes = [], []
-    for dataset in dict.fromkeys(measured["dataset"]):
-        parts += _dataset_tables(measured, dataset, layout, selected, full, heading)
+    for dataset in measured["dataset"].unique():
+        shown = {
+            metric: table(measured, dataset, metric, layout, intervals=full, differences=not full)
+            for metric in selected
+        }
+        parts += [
+            f"{heading} {TITLES[metric]}: {dataset}\n\n{text}"
+            for metric, text in shown.items()
+            if text
+        ]
+        if not all(shown.values()):
+            parts.append(f"{dataset} has no ground truth masks: image-level metrics only.")
         if text := overview(measured, others, dataset, selected):
             categories = measured.loc[measured["dataset"] == dataset, "category"].unique()
             what = "averages" if AVERAGE in categories else categories[0]
@@ -201,10 +210,9 @@ def document(
                 if text := comparison(measured, others, dataset, metric, experiment):
                     title = f"{heading}# {experiment} and published results"
                     parts.append(f"{title}: {TITLES[metric]}, {dataset}\n\n{text}")
-    for dataset in () if counts is None else dict.fromkeys(counts["dataset"]):
+    for dataset in () if counts is None else counts["dataset"].unique():
         parts.append(f"{heading} Images: {dataset}\n\n{image_counts(counts, dataset)}")
-    explained = ["Percent; the best value of each row is bold."]
-    explained += _explanations(measured, selected, full)
+    explained = [*_explanations(measured, selected, full)]
     if len(others):
         explained.append("Published values: `resources/published.csv`, each with its source.")
     explained += [f"{name}: {note}." for name, note in layout.notes.items()]
@@ -213,28 +221,10 @@ def document(
     return "\n\n".join([*parts, *filter(None, closing)]) + "\n"
 
 
-def _dataset_tables(
-    measured: pd.DataFrame,
-    dataset: str,
-    layout: Layout,
-    selected: Sequence[str],
-    full: bool,
-    heading: str,
-) -> Iterator[str]:
-    """Return the table of each metric, each with its heading."""
-    missing = False
-    for metric in selected:
-        text = table(measured, dataset, metric, layout, intervals=full, differences=not full)
-        if text:
-            yield f"{heading} {TITLES[metric]}: {dataset}\n\n{text}"
-        missing |= not text
-    if missing:
-        yield f"{dataset} has no ground truth masks: image-level metrics only."
-
-
 def _explanations(measured: pd.DataFrame, selected: Sequence[str], full: bool) -> Iterator[str]:
     """Explain the parts of a cell."""
     shown = measured[measured["metric"].isin(selected)]
+    yield "Percent; the best value of each row is bold."
     if (seeds := shown["seeds"].max()) > 1:
         yield f"Means ± sample standard deviations over {seeds} seeds."
     if full and shown["ci_low"].notna().any():

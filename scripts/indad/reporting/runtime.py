@@ -252,7 +252,8 @@ def _papers(costs: pd.DataFrame, layout: Layout) -> str:
             "inference": _text(mine["with_backbone"], 3),
             "memory": _text(mine["model_mb"] / 1000, 2),
         }
-        for each in (timing for timing in published.timings() if timing.result == result):
+        timings = published.timings()
+        for each in timings[timings["result"] == result].itertuples():
             hardware = "" if each.hardware == "none" else f"{each.hardware}; "
             where = f"{hardware}{each.settings}"
             figures = [ours[each.quantity], f"{each.value:g}", each.unit]

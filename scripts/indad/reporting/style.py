@@ -112,11 +112,50 @@ def panels(
         yield figure, axes
 
 
+def text(figure: Figure, x: float, y: float, content: str, **options: Any) -> None:
+    """Write a text whose upper left corner is at a place in inches, measured from the top."""
+    width, height = figure.get_size_inches()
+    figure.text(x / width, 1 - y / height, content, **{"va": "top"} | options)
+
+
+def image_grid(
+    figure: Figure,
+    rows: int,
+    columns: int,
+    corner: tuple[float, float],
+    cell: tuple[float, float],
+    gap: tuple[float, float],
+) -> np.ndarray:
+    """Add axes without ticks and frame for images of one size, ``(rows, columns)``.
+
+    Args:
+        figure: the figure.
+        rows, columns: numbers of images.
+        corner: upper left corner of the first image, in inches from the left and from the top.
+        cell: width and height of an image in inches.
+        gap: horizontal and vertical space between images in inches.
+    """
+    width, height = figure.get_size_inches()
+    right = corner[0] + columns * (cell[0] + gap[0]) - gap[0]
+    bottom = corner[1] + rows * (cell[1] + gap[1]) - gap[1]
+    places = {
+        "left": corner[0] / width,
+        "right": right / width,
+        "top": 1 - corner[1] / height,
+        "bottom": 1 - bottom / height,
+        "wspace": gap[0] / cell[0],
+        "hspace": gap[1] / cell[1],
+    }
+    axes = figure.subplots(rows, columns, squeeze=False, gridspec_kw=places)
+    for axis in axes.flat:
+        bare(axis)
+    return axes
+
+
 def bare(axis: Axes) -> None:
     """Remove the ticks and the frame of an axis."""
     axis.set(xticks=[], yticks=[])
-    for spine in axis.spines.values():
-        spine.set_visible(False)
+    axis.spines[:].set_visible(False)
 
 
 def line(number: int) -> dict[str, Any]:

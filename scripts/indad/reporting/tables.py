@@ -162,20 +162,18 @@ def beside(measured: pd.DataFrame, layout: Layout) -> pd.DataFrame:
         ``printed`` is whether the average is a printed one.
     """
     found = []
-    for (dataset, metric, experiment), ours in measured.groupby(
-        ["dataset", "metric", "experiment"], sort=False
-    ):
+    keys = ["dataset", "metric", "experiment"]
+    for (dataset, metric, experiment), ours in measured.groupby(keys, sort=False):
         if dataset not in layout.compared or experiment not in layout.published:
             continue
         categories = list(select(ours, scope="category")["category"])
         listed = rows(categories, layout.groups.get(dataset, {}))
-        for other in published.publications(
-            layout.compared[dataset], layout.published[experiment], metric
-        ):
+        result = layout.published[experiment]
+        for other in published.publications(layout.compared[dataset], result, metric):
             for row, mine in zip(listed, ours.itertuples(), strict=True):
                 theirs, averaged, printed = other.average(row.categories)
                 same = mine.averaged == averaged == len(row.categories)
                 difference = mine.percent - theirs if same else np.nan
-                keys = (dataset, metric, row.scope, row.name, experiment, other.name, other.kind)
-                found.append((*keys, theirs, averaged, difference, printed, other.source))
+                at = (dataset, metric, row.scope, row.name, experiment, other.name, other.kind)
+                found.append((*at, theirs, averaged, difference, printed, other.source))
     return pd.DataFrame(found, columns=_PUBLISHED).astype({"theirs": float})

@@ -32,20 +32,12 @@ def gather(
     """
     keys = ["dataset", "experiment"]
     quality = metrics.pivot_table(index=keys, columns="metric", values="value", aggfunc="mean")
-    parts = []
-    for dataset in dict.fromkeys(times["dataset"]):
-        costs = runtime.experiments(times[times["dataset"] == dataset], models)
-        parts.append(
-            pd.DataFrame(
-                {
-                    "dataset": dataset,
-                    "experiment": costs["experiment"],
-                    "seconds_per_image": costs["with_backbone"],
-                    "model_mb": costs["model_mb"],
-                }
-            )
-        )
-    found = pd.concat(parts).set_index(keys)
+    costs = [
+        runtime.experiments(jobs, models).assign(dataset=dataset)
+        for dataset, jobs in times.groupby("dataset", sort=False)
+    ]
+    found = pd.concat(costs)[[*keys, "with_backbone", "model_mb"]].set_index(keys)
+    found = found.rename(columns={"with_backbone": "seconds_per_image"})
     return found.join(quality.reindex(columns=list(QUALITIES))).reset_index()[list(COLUMNS)]
 
 
