@@ -14,7 +14,7 @@ images would change the result, not whether other seeds would.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from itertools import combinations
 from typing import Any
@@ -184,15 +184,25 @@ def _corrected(family: Sequence[tuple], keys: Mapping[str, Any]) -> list[dict[st
 # -- over categories ----------------------------------------------------------------------------
 
 
-def wide(
-    metrics: pd.DataFrame, dataset: str, metric: str, experiments: Sequence[str]
-) -> pd.DataFrame:
-    """Return means over seeds, categories by experiments; incomplete categories are left out."""
-    chosen = metrics[(metrics["dataset"] == dataset) & (metrics["metric"] == metric)]
-    table = chosen.pivot_table(
-        index="category", columns="experiment", values="value", aggfunc="mean", sort=False
-    )
-    return table.reindex(columns=[name for name in experiments if name in table]).dropna()
+def groups(metrics: pd.DataFrame) -> Iterable[tuple[str, str]]:
+    """Return every data set and metric, in the order of the rows."""
+    return dict.fromkeys(zip(metrics["dataset"], metrics["metric"], strict=True))
+
+
+def _tables(
+    metrics: pd.DataFrame, experiments: Sequence[str]
+) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Return every data set and metric, and its means over seeds, categories by experiments.
+
+    Incomplete categories are left out.
+    """
+    for dataset, metric in groups(metrics):
+        chosen = metrics[(metrics["dataset"] == dataset) & (metrics["metric"] == metric)]
+        table = chosen.pivot_table(
+            index="category", columns="experiment", values="value", aggfunc="mean", sort=False
+        )
+        shown = [name for name in experiments if name in table]
+        yield dataset, metric, table.reindex(columns=shown).dropna()
 
 
 @cache
@@ -210,8 +220,7 @@ def ranks(metrics: pd.DataFrame, experiments: Sequence[str], *, level: float) ->
         three categories or experiments.
     """
     rows = []
-    for dataset, metric in groups(metrics):
-        table = wide(metrics, dataset, metric, experiments)
+    for dataset, metric, table in _tables(metrics, experiments):
         if table.empty:
             continue
         ranked = rankdata(-table.round(_DIGITS).to_numpy(), axis=1)
@@ -249,8 +258,7 @@ def over(
         level: confidence level.
     """
     rows = []
-    for dataset, metric in groups(metrics):
-        table = wide(metrics, dataset, metric, experiments)
+    for dataset, metric, table in _tables(metrics, experiments):
         if len(table) < FEWEST:
             continue
         family = []
@@ -264,14 +272,13 @@ def over(
                 order = rankdata(abs(differences))
                 effect = float((order * np.sign(differences)).sum() / order.sum())
             family.append((a, b, estimate, low, high, p, effect))
-        good, defective = counts[dataset]
         keys = {
             "dataset": dataset,
             "category": OVER_CATEGORIES,
             "metric": metric,
             "method": "Wilcoxon signed-rank",
-            "n_good": good,
-            "n_defective": defective,
+            "n_good": counts[dataset][0],
+            "n_defective": counts[dataset][1],
         }
         rows += _corrected(family, keys)
     return pd.DataFrame(rows).reindex(columns=list(COMPARISON_COLUMNS))
@@ -286,8 +293,3 @@ def hodges_lehmann(differences: np.ndarray, level: float) -> tuple[float, float,
     cut = math.floor(len(walsh) / 2 - ndtri((1 + level) / 2) * deviation) - 1
     low, high = (walsh[cut], walsh[-1 - cut]) if cut >= 0 else (math.nan, math.nan)
     return float(np.median(walsh)), float(low), float(high)
-
-
-def groups(metrics: pd.DataFrame) -> Iterable[tuple[str, str]]:
-    """Return every data set and metric, in the order of the rows."""
-    return dict.fromkeys(zip(metrics["dataset"], metrics["metric"], strict=True))

@@ -30,13 +30,13 @@ def values() -> pd.DataFrame:
 
     The ``kind`` is ``paper`` or ``reproduction``; ``backbone`` is timm's name without a tag.
     """
-    return pd.read_csv(_ACCURACIES, keep_default_na=False, float_precision="round_trip")
+    return pd.read_csv(_ACCURACIES, keep_default_na=False)
 
 
 @cache
 def timings() -> pd.DataFrame:
     """Return the published run times and sizes; a ``quantity`` is fit, inference or memory."""
-    return pd.read_csv(_TIMINGS, keep_default_na=False, float_precision="round_trip")
+    return pd.read_csv(_TIMINGS, keep_default_na=False)
 
 
 def results() -> list[str]:

@@ -17,21 +17,11 @@ from indad.reporting.page.metric_tables import chart, metric_tables
 from indad.reporting.page.sources import Category, Sources
 from indad.reporting.tables import select
 
-_COLUMNS = {
-    "measured": tables.MEASURED_COLUMNS,
-    "images": counts.IMAGE_COLUMNS,
-    "counts": counts.COLUMNS,
-    "comparisons": comparison.COMPARISON_COLUMNS,
-    "ranks": comparison.RANK_COLUMNS,
-    "defects": cases.DEFECT_COLUMNS,
-}
 
-
-def _read(path: Path | None, kind: str) -> pd.DataFrame:
+def _read(path: Path | None, columns: Mapping[str, str], kind: str) -> pd.DataFrame:
     """Read a table; an empty one if there is none."""
-    columns = _COLUMNS[kind]
     if path is None:
-        return pd.DataFrame(columns=list(columns)).astype(columns)
+        return pd.DataFrame(columns=list(columns)).astype(dict(columns))
     return read_csv(path, columns, f"table of {kind}")
 
 
@@ -41,14 +31,16 @@ def gather(sources: Sources) -> dict[str, Any]:
     Raises:
         StoreError: a product is damaged.
     """
-    frames = {
-        kind: _read(getattr(sources, kind), kind)
-        for kind in ("images", "counts", "comparisons", "ranks")
-    }
     jobs = sources.runtime and runtime.read(sources.runtime)
-    frames["runtime"] = pd.DataFrame(columns=runtime.COLUMNS) if jobs is None else jobs
-    measured = [_read(path, "measured") for path in sources.metrics]
-    frames["measured"] = pd.concat(measured, ignore_index=True)
+    measured = [read_csv(path, tables.MEASURED_COLUMNS, "table") for path in sources.metrics]
+    frames = {
+        "images": _read(sources.images, counts.IMAGE_COLUMNS, "images"),
+        "counts": _read(sources.counts, counts.COLUMNS, "counts"),
+        "comparisons": _read(sources.comparisons, comparison.COMPARISON_COLUMNS, "comparisons"),
+        "ranks": _read(sources.ranks, comparison.RANK_COLUMNS, "ranks"),
+        "runtime": pd.DataFrame(columns=runtime.COLUMNS) if jobs is None else jobs,
+        "measured": pd.concat(measured, ignore_index=True),
+    }
     datasets = {
         name: _dataset(name, sources, frames)
         for name in dict.fromkeys(each.dataset for each in sources.categories)
@@ -80,20 +72,19 @@ def _dataset(name: str, sources: Sources, frames: Mapping[str, pd.DataFrame]) ->
     diagrams = {path.stem: path for path in sources.diagrams}
     found = metric_tables(mine["measured"], names, numbers)
     best = findings(found, names, mine["comparisons"], sources.level)
+    leaders: dict[tuple[str, ...], list[Finding]] = {}
+    for each in best:
+        leaders.setdefault(tuple(each.best), []).append(each)
     return {
         "name": name,
         "tables": found,
         "masks": any(table.metric.startswith("pixel") for table in found),
         "findings": best,
-        "leaders": _leaders(best),
+        "leaders": list(leaders.items()),
         "charts": [chart(table, names) for table in found if table.first],
         "images": [
             each
-            | {
-                "number": numbers.get(each["category"]),
-                "kinds": len(each["kinds"]),
-                "regions": regions.get(each["category"]),
-            }
+            | {"number": numbers.get(each["category"]), "regions": regions.get(each["category"])}
             for each in counts.by_category(mine["images"])
         ],
         "comparisons": [
@@ -121,7 +112,7 @@ def _category(
         "name": category.name,
         "number": number,
         "pictures": list(category.pictures.items()),
-        "defects": _defects(_read(category.defects, "defects"), names),
+        "defects": _defects(_read(category.defects, cases.DEFECT_COLUMNS, "defects"), names),
         "tables": [
             (table.title, row.cells)
             for table in dataset["tables"]
@@ -131,14 +122,6 @@ def _category(
         "comparisons": matrices(compared, names, sources.level, category.name),
         "images": images[0] if images else None,
     }
-
-
-def _leaders(found: Sequence[Finding]) -> list[tuple[list[str], list[Finding]]]:
-    """Group findings by their best experiments."""
-    grouped: dict[tuple[str, ...], list[Finding]] = {}
-    for each in found:
-        grouped.setdefault(tuple(each.best), []).append(each)
-    return [(list(best), by) for best, by in grouped.items()]
 
 
 def _costs(jobs: pd.DataFrame, experiments: Mapping[str, Mapping[str, Any]]) -> dict[int, Any]:
@@ -154,19 +137,16 @@ def _defects(table: pd.DataFrame, experiments: Sequence[str]) -> list[dict[str, 
     """Return each kind of defect: images, and AUROC and missed images by experiment."""
     result = []
     for defect, rows in table.groupby("defect", sort=False):
-        measured = rows.dropna(subset="image_auroc").set_index("experiment")
-        percent = (100 * measured["image_auroc"]).to_dict()
-        best = max((round(value, 1) for value in percent.values()), default=0)
+        measured = rows.dropna(subset="image_auroc")
+        percent = 100 * measured["image_auroc"]
+        best = percent.round(1) == percent.round(1).max()
+        values = zip(percent, measured["missed"].astype(int), best, strict=True)
+        cells = dict(zip(measured["experiment"], values, strict=True))
         result.append(
             {
                 "defect": str(defect).replace("_", " "),
-                "images": int(rows["images"].iloc[0]),
-                "cells": [
-                    (percent[name], int(measured["missed"][name]), round(percent[name], 1) == best)
-                    if name in percent
-                    else None
-                    for name in experiments
-                ],
+                "images": rows["images"].iloc[0],
+                "cells": [cells.get(name) for name in experiments],
             }
         )
     return result
