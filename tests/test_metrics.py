@@ -111,23 +111,6 @@ def test_by_hand():
     )
 
 
-def test_f1_threshold_is_the_score_that_reaches_it():
-    scores = np.array([0.9, 0.8, 0.3, 0.2], np.float32)
-    curve = ScoreCurve.from_scores(scores, np.array([1, 1, 0, 0]))
-    value, threshold = curve.f1_max()
-    assert (value, np.float32(threshold)) == (1.0, np.float32(0.8))
-
-
-@pytest.mark.parametrize(
-    ("scores", "auroc", "aupro"), [([3, 2, 1, 0], 1, 1), ([0, 1, 2, 3], 0, 0), ([5] * 4, 0.5, 0.15)]
-)
-def test_perfect_inverted_constant(scores, auroc, aupro):
-    masks = np.array([[[1, 1, 0, 0]]], bool)
-    got = metrics.pixel_metrics(np.array([[scores]], np.float32), masks)
-    assert got["pixel_auroc"] == pytest.approx(auroc)
-    assert got["aupro"] == pytest.approx(aupro)
-
-
 def test_every_region_counts_the_same():
     """A missed small region costs as much as a missed large one; diagonal pixels are one region."""
     masks = np.zeros((1, 8, 8), bool)
