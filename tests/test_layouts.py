@@ -18,7 +18,7 @@ from conftest import save_image
 from indad.core import atomic
 from indad.core.errors import DataError
 from indad.data import manifest
-from indad.data.public import archives, catalogue, fetch, sources
+from indad.data.public import archives, catalogue, sources
 from indad.data.public.layouts import LAYOUTS
 
 RNG = np.random.default_rng(0)
@@ -158,10 +158,10 @@ def make_category(name: str, category: str, place: str, tmp_path: Path) -> Path:
     )  # fmt: skip
     atomic.write_json(record, found)
     folder = tmp_path / "made" / category
-    fetch.fetch(
+    sources.fetch(
         folder, tmp_path / "receipt.json", source=name, category=category,
         options=sources.check_options(name, OPTIONS.get(name, {}), "options"),
-        download=fetch.Download(record, [category], tmp_path / "downloads"),
+        download=archives.Download(record, [category], tmp_path / "downloads"),
     )  # fmt: skip
     return folder
 
@@ -269,6 +269,8 @@ def test_an_archive_that_changed_since_it_was_checked_is_refused(tmp_path):
     archive.write_bytes(archive.read_bytes() + b" ")
     with (
         pytest.raises(DataError, match=r"MPDD.zip: the archive was removed or changed since"),
-        archives.category_tree(entry, record, "tubes", ["tubes"], tmp_path / "downloads"),
+        archives.category_tree(
+            entry, "tubes", archives.Download(record, ["tubes"], tmp_path / "downloads")
+        ),
     ):
         pass

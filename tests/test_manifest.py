@@ -14,7 +14,7 @@ from conftest import save_image
 from indad.core.errors import DataError
 from indad.data import decode, manifest
 from indad.data.categories import is_category
-from indad.data.data_warnings import lost_defects, of_results
+from indad.data.check import result_warnings
 from indad.data.folder_layout import Reading
 from indad.data.images import Geometry
 from indad.data.public.suggest import find_categories
@@ -497,8 +497,7 @@ def test_warnings_about_results(category):
     output = category.parent / "p.h5"
     decode.decode(table, category, output, geometry=Geometry(40, (24, 24)))
     with decode.Pixels(output) as decoded:
-        assert lost_defects(table, decoded) == ["test/cut/000.png"]
-        lines = of_results(table, decoded)
+        lines = result_warnings(table, decoded)
     assert [line.split(" ")[0] for line in lines] == ["1", "1", "all"]
     assert lines[0].startswith("1 of 2 defects are completely outside the crop")
     assert lines[1].startswith("1 of 3 defective images have no mask")

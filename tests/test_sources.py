@@ -9,7 +9,7 @@ import pytest
 
 from indad.core.errors import DataError
 from indad.data import manifest
-from indad.data.public import archives, fetch, sources
+from indad.data.public import archives, sources
 
 
 def files(folder):
@@ -19,7 +19,7 @@ def files(folder):
 def make(folder, source, category, **options):
     settings = sources.check_options(source, options, "options")
     receipt = folder.with_suffix(".json")
-    fetch.fetch(folder, receipt, source=source, category=category, options=settings)
+    sources.fetch(folder, receipt, source=source, category=category, options=settings)
     return json.loads(receipt.read_text())
 
 

@@ -13,8 +13,6 @@ from indad.data.images import SUFFIXES, UNREADABLE_SUFFIXES
 #: The parts of a path relative to the category folder.
 Parts = tuple[str, ...]
 
-_SUFFIXES = (*SUFFIXES, *UNREADABLE_SUFFIXES)
-
 
 class File(NamedTuple):
     """An image file, or a folder that cannot be listed.
@@ -57,15 +55,14 @@ def _walk(folder: str, parts: Parts, above: tuple[tuple[int, int], ...]) -> Iter
         here = (*parts, entry.name)
         if entry.is_dir():
             yield from _walk(entry.path, here, (*above, identity))
-        elif entry.name.lower().endswith(_SUFFIXES):
-            yield _file(entry, here)
-
-
-def _file(entry: os.DirEntry[str], parts: Parts) -> File:
-    try:
-        status = entry.stat()
-    except OSError as error:
-        return File(parts, problem=f"a broken link ({error.strerror}); repair or remove it")
-    if not stat.S_ISREG(status.st_mode):
-        return File(parts, problem="not a regular file; remove it")
-    return File(parts, status)
+        elif entry.name.lower().endswith((*SUFFIXES, *UNREADABLE_SUFFIXES)):
+            try:
+                status = entry.stat()
+            except OSError as error:
+                problem = f"a broken link ({error.strerror}); repair or remove it"
+                yield File(here, problem=problem)
+                continue
+            if stat.S_ISREG(status.st_mode):
+                yield File(here, status)
+            else:
+                yield File(here, problem="not a regular file; remove it")

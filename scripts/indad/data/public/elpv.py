@@ -41,7 +41,14 @@ def make_elpv(
     Raises:
         DataError: the package is not installed, or has too few good cells.
     """
-    root = _package_folder()
+    try:
+        package = metadata.distribution(PACKAGE)
+    except metadata.PackageNotFoundError:
+        raise DataError(
+            f"the pip package {PACKAGE} with the photos of solar cells is not installed: "
+            f"pip install {PACKAGE}"
+        ) from None
+    root = Path(str(package.locate_file("elpv_dataset/data")))
     rng = np.random.default_rng(seed)
     shuffled = {
         kind: rng.permutation(sorted(paths)).tolist()
@@ -62,17 +69,6 @@ def make_elpv(
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(root / path, target)
         progress(done, len(jobs))
-
-
-def _package_folder() -> Path:
-    try:
-        package = metadata.distribution(PACKAGE)
-    except metadata.PackageNotFoundError:
-        raise DataError(
-            f"the pip package {PACKAGE} with the photos of solar cells is not installed: "
-            f"pip install {PACKAGE}"
-        ) from None
-    return Path(str(package.locate_file("elpv_dataset/data")))
 
 
 def _cells(labels: Path, category: str) -> dict[str, list[str]]:
