@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy.ndimage import label
 
-from indad.core.errors import ConfigError
 from indad.data import synthetic
 
 DEFECTS = [(name, defect) for name, m in synthetic.MATERIALS.items() for defect in m.defects]
@@ -59,11 +58,3 @@ def test_good_images_differ_and_use_the_range(material):
     assert np.abs(one.astype(int) - two).mean() > 3
     assert one.std() > 8
     assert np.mean((one == 0) | (one == 255)) < 0.02
-
-
-def test_unknown_names_are_refused():
-    rng = np.random.default_rng(0)
-    with pytest.raises(ConfigError, match="'glass' is unknown; choose one of wood, fabric"):
-        synthetic.draw_good("glass", rng)
-    with pytest.raises(ConfigError, match="'knot' is unknown; tile has crack"):
-        synthetic.draw_defect("tile", "knot", rng)

@@ -54,23 +54,14 @@ class Report:
 
 
 class _Decoded(NamedTuple):
-    """Properties of a decoded image and its mask.
+    """Properties of a decoded image and its mask."""
 
-    Attributes:
-        mode: file type and PIL mode, such as ``PNG RGB``.
-        problem: what is wrong with the file; "" if nothing is.
-        kept: share of the mask that is inside the crop; NaN if it is unknown.
-        covered: share of the image that the mask covers.
-        rotated: whether the image has a mask and is rotated by its EXIF orientation.
-        peak: largest value of a 16-bit image; 0 for others.
-    """
-
-    mode: str = ""
-    problem: str = ""
-    kept: float = math.nan
-    covered: float = 0.0
-    rotated: bool = False
-    peak: int = 0
+    mode: str = ""  # file type and PIL mode, such as "PNG RGB"
+    problem: str = ""  # what is wrong with the file
+    kept: float = math.nan  # share of the mask that is inside the crop; NaN if it is unknown
+    covered: float = 0.0  # share of the image that the mask covers
+    rotated: bool = False  # whether it has a mask and is rotated by its EXIF orientation
+    peak: int = 0  # largest value of a 16-bit image
 
 
 def check(
@@ -108,11 +99,19 @@ def check(
             common_size(table, geometry)
         except DataError as error:
             problems.append(str(error))
+    masks, defective = int((table["mask"] != "").sum()), int(table["label"].sum())
+    missing = []
+    if masks < defective and reading.missing_masks != "allow":  # else reported by the survey
+        counted = f"only {masks} masks" if masks else "no masks"
+        missing.append(
+            f"{counted} for {defective} defective images: pixel-level figures use only images "
+            "that have one"
+        )
     return Report(
         category=folder.name,
         counts=Counter("train" if r.split == "train" else f"test {r.defect}" for r in rows),
-        masks=int((table["mask"] != "").sum()),
-        defective=int(table["label"].sum()),
+        masks=masks,
+        defective=defective,
         sizes=Counter(f"{row.width}x{row.height}" for row in rows),
         modes=Counter(filter(None, table["mode"])),
         problems=problems,
@@ -120,7 +119,7 @@ def check(
             *found.warnings,
             *_mask_warnings(table[table["mask"] != ""]),
             *_image_warnings(table),
-            *_missing_masks(table, reading),
+            *missing,
         ],
     )
 
@@ -215,17 +214,6 @@ def _image_warnings(table: pd.DataFrame) -> list[str]:
         if len(twice):
             warnings.append(f"{len(twice)} {split} images appear twice: {first_names(twice)}")
     return warnings
-
-
-def _missing_masks(table: pd.DataFrame, reading: Reading) -> list[str]:
-    defective, masks = int(table["label"].sum()), int((table["mask"] != "").sum())
-    if masks >= defective or reading.missing_masks == "allow":  # reported by the survey
-        return []
-    counted = f"only {masks} masks" if masks else "no masks"
-    return [
-        f"{counted} for {defective} defective images: pixel-level figures use only images that "
-        "have one"
-    ]
 
 
 def result_warnings(manifest: pd.DataFrame, pixels: Pixels) -> list[str]:

@@ -24,8 +24,7 @@ from indad.core.checksum import sha256_file
 from indad.core.errors import DataError
 from indad.core.progress import Progress, ignore
 from indad.data.categories import missing_folder
-from indad.data.files import walk
-from indad.data.find_images import FoundImage, find_images
+from indad.data.find_images import FoundImage, find_images, walk
 from indad.data.folder_layout import ELSEWHERE, GOOD, Reading
 from indad.data.images import Size, is_rotated, mask_pixels
 from indad.data.images import size as image_size
