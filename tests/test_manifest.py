@@ -40,25 +40,6 @@ def test_rows_labels_and_masks(category):
     assert set(table["height"]) == {40}
 
 
-def test_write_and_read_give_the_same_table(category, tmp_path):
-    table = manifest.build(category)
-    manifest.write(table, tmp_path / "m.csv")
-    again = manifest.read(tmp_path / "m.csv")
-    assert again.to_csv() == table.to_csv()
-    assert manifest.content_hash(again) == manifest.content_hash(table)
-
-
-def test_masks_pair_by_name_not_by_position(category):
-    """Extra images without any mask folder, and masks listed in another order, shift nothing."""
-    shutil.move(category / "test/cut/000.png", category / "test/cut/zzz.png")
-    shutil.move(
-        category / "ground_truth/cut/000_mask.png", category / "ground_truth/cut/zzz_mask.png"
-    )
-    table = manifest.build(category).set_index("image")
-    assert table.loc["test/cut/zzz.png", "mask"] == "ground_truth/cut/zzz_mask.png"
-    assert table.loc["test/cut/001.png", "mask"] == "ground_truth/cut/001_mask.png"
-
-
 def test_a_category_without_masks_is_fine(category):
     shutil.rmtree(category / "ground_truth")
     table = manifest.build(category)

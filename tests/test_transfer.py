@@ -48,32 +48,29 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         """Silence."""
 
+    def answer(self, status: int, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+
     def do_GET(self) -> None:
         requested = self.headers.get("Range")
         self.server.seen.append(requested)
         what = self.server.plan.pop(0) if self.server.plan else "serve"
         start = int(requested.removeprefix("bytes=").rstrip("-")) if requested else 0
+        empty = {"Content-Length": "0"}
         if what == "hang up":
             self.close_connection = True
             return
         if what.isdigit():
-            self.send_response(int(what))
-            if what == "429":
-                self.send_header("Retry-After", "3")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            self.answer(int(what), empty | ({"Retry-After": "3"} if what == "429" else {}))
             return
         if what == "redirect":
-            self.send_response(302)
-            self.send_header("Location", "/elsewhere.tar.xz")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            self.answer(302, empty | {"Location": "/elsewhere.tar.xz"})
             return
         if what == "page":
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html; charset=utf-8")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            self.answer(200, empty | {"Content-Type": "text/html; charset=utf-8"})
             return
         if what == "changed" and self.headers.get("If-Range") == ETAG:  # the file is another one
             what = "no resume"
@@ -83,18 +80,13 @@ class Handler(BaseHTTPRequestHandler):
         if what in ("corrupt", "changed"):
             body = bytes(len(body))
         if requested and start >= len(CONTENT):
-            self.send_response(416)
-            self.send_header("Content-Range", f"bytes */{len(CONTENT)}")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            self.answer(416, empty | {"Content-Range": f"bytes */{len(CONTENT)}"})
             return
-        self.send_response(206 if requested and what != "no resume" else 200)
+        headers = {"ETag": ETAG, "Content-Length": str(len(body))}
         if requested and what != "no resume":
-            shifted = start + 7 if what == "other part" else start
-            self.send_header("Content-Range", f"bytes {shifted}-{len(CONTENT) - 1}/{len(CONTENT)}")
-        self.send_header("ETag", ETAG)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
+            first = start + 7 if what == "other part" else start
+            headers["Content-Range"] = f"bytes {first}-{len(CONTENT) - 1}/{len(CONTENT)}"
+        self.answer(206 if "Content-Range" in headers else 200, headers)
         if what == "reset":
             self.close_connection = True
         elif what == "cut":
