@@ -112,8 +112,8 @@ def decode(
                 done += 1
                 progress(done, len(manifest))
         if problems:
-            listed = "\n".join(f"  - {problem}" for problem in problems)
-            raise DataError(f"{folder}: {len(problems)} files cannot be used\n{listed}")
+            counted = f"{folder}: {len(problems)} files cannot be used"
+            raise DataError("\n  - ".join([counted, *problems]))
         file.attrs["manifest_sha256"] = content_hash(manifest)
     if lost:
         logger.warning(
