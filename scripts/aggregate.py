@@ -6,7 +6,8 @@ from typing import Any
 
 from indad.core import atomic, provenance
 from indad.core.csv_files import write_csv
-from indad.data import data_warnings, manifest
+from indad.data import manifest
+from indad.data.check import result_warnings
 from indad.data.decode import Pixels
 from indad.evaluation import counts, evaluate
 from indad.pipeline.job import Job, run
@@ -43,7 +44,7 @@ def main(job: Job) -> None:
         dataset, category = path.parts[-3:-1]
         table = manifests[dataset, category]
         with Pixels(path, table) as pixels:
-            found = data_warnings.of_results(table, pixels)
+            found = result_warnings(table, pixels)
             noted += [f"{dataset}, {category}: {each}." for each in found]
     summary = results_document.document(measured, layout, selected=tables.SUMMARY, remarks=noted)
     atomic.write_text(job.output.summary, summary)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from indad.core.progress import LoggedProgress
-from indad.data.public import fetch
+from indad.data.public import archives, sources
 from indad.pipeline.config import Config
 from indad.pipeline.job import Facts, Job, run
 
@@ -15,7 +15,7 @@ def main(job: Job) -> Facts:
     if archive := job.input.get("archive"):
         dataset = Config.parse(job.config).datasets[name]
         others = (each for each in dataset.categories if each != category)
-        download = fetch.Download(
+        download = archives.Download(
             Path(archive),
             [
                 category,
@@ -24,7 +24,7 @@ def main(job: Job) -> Facts:
             dataset.archives,
             LoggedProgress(f"unpack {name}", "MB"),
         )
-    fetch.fetch(
+    sources.fetch(
         folder,
         receipt,
         source=request["source"],

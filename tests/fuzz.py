@@ -339,7 +339,7 @@ def images(folder: Path) -> list[Reader]:
             found = (read_mask if mask else read_image)(path, GEOMETRY)
             return [size(path), found]
 
-        return Reader(name, path, read, cases, lambda: decode._read((root, row, GEOMETRY))[2] != "")
+        return Reader(name, path, read, cases, lambda: decode._read(root, row, GEOMETRY)[2] != "")
 
     for suffix, options in kinds.items():
         path = root / f"train/good/{suffix}.{suffix}"

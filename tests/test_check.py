@@ -130,19 +130,6 @@ def test_every_kind_of_file_and_name_is_read(category, name):
     np.testing.assert_array_equal(seen, read_image(category / "train/good" / name, WHOLE))
 
 
-def test_hundreds_of_files(tmp_path, rng):
-    folder = tmp_path / "many"
-    content = (save_image(tmp_path / "x.png", rng.integers(0, 9, (8, 8), np.uint8))).read_bytes()
-    for split, count in (("train/good", 200), ("test/good", 50), ("test/bad", 50)):
-        (folder / split).mkdir(parents=True)
-        for i in range(count):
-            (folder / split / f"{i}.png").write_bytes(content)
-    report = check(folder, Geometry(8, None))
-    assert report.problems == []
-    assert sum(report.counts.values()) == 300
-    assert "100 test images are also training images" in report.warnings[0]
-
-
 def run_check(*arguments: str) -> SimpleNamespace:
     """Run the command in this process: a new one would import everything again."""
     with redirect_stdout(StringIO()) as output:

@@ -18,7 +18,7 @@ from conftest import save_image
 from indad.core import atomic
 from indad.core.errors import DataError
 from indad.data import manifest
-from indad.data.public import archives, catalogue, fetch, sources
+from indad.data.public import archives, catalogue, sources
 from indad.data.public.layouts import LAYOUTS
 
 RNG = np.random.default_rng(0)
@@ -158,10 +158,10 @@ def make_category(name: str, category: str, place: str, tmp_path: Path) -> Path:
     )  # fmt: skip
     atomic.write_json(record, found)
     folder = tmp_path / "made" / category
-    fetch.fetch(
+    sources.fetch(
         folder, tmp_path / "receipt.json", source=name, category=category,
         options=sources.check_options(name, OPTIONS.get(name, {}), "options"),
-        download=fetch.Download(record, [category], tmp_path / "downloads"),
+        download=archives.Download(record, [category], tmp_path / "downloads"),
     )  # fmt: skip
     return folder
 
@@ -240,15 +240,6 @@ def test_all_places_that_fail_are_listed_with_what_to_do(tmp_path):
         assert part in message
 
 
-def test_an_archive_placed_by_hand_is_found_first(tmp_path):
-    entry = catalogue.load()["mpdd"]
-    make_mvtec(tmp_path / "original", "tubes")
-    archive = pack(tmp_path / "original", tmp_path / "downloads" / entry.file, "MPDD/")
-    found = archives.obtain(entry, [], ["tubes"], tmp_path / "downloads")
-    assert found["path"] == str(archive)
-    assert found["verified"] is False  # no hash is known of this data set
-
-
 def test_an_archive_with_another_hash_is_not_used(tmp_path):
     entry = catalogue.load()["mvtec_ad"]
     make_mvtec(tmp_path / "original", "bottle")
@@ -259,16 +250,20 @@ def test_an_archive_with_another_hash_is_not_used(tmp_path):
         archives.obtain(only_mine, [place], ["bottle"], tmp_path / "downloads")
 
 
-def test_an_archive_that_changed_since_it_was_checked_is_refused(tmp_path):
+def test_an_archive_placed_by_hand_is_found_first_and_must_not_change(tmp_path):
     entry = catalogue.load()["mpdd"]
     make_mvtec(tmp_path / "original", "tubes")
     archive = pack(tmp_path / "original", tmp_path / "downloads" / entry.file, "")
     record = tmp_path / "record.json"
     found = archives.obtain(entry, [], ["tubes"], tmp_path / "downloads")
+    assert found["path"] == str(archive)
+    assert found["verified"] is False  # no hash is known of this data set
     atomic.write_json(record, found)
     archive.write_bytes(archive.read_bytes() + b" ")
     with (
         pytest.raises(DataError, match=r"MPDD.zip: the archive was removed or changed since"),
-        archives.category_tree(entry, record, "tubes", ["tubes"], tmp_path / "downloads"),
+        archives.category_tree(
+            entry, "tubes", archives.Download(record, ["tubes"], tmp_path / "downloads")
+        ),
     ):
         pass

@@ -14,7 +14,7 @@ from conftest import save_image
 from indad.core.errors import DataError
 from indad.data import decode, manifest
 from indad.data.categories import is_category
-from indad.data.data_warnings import lost_defects, of_results
+from indad.data.check import result_warnings
 from indad.data.folder_layout import Reading
 from indad.data.images import Geometry
 from indad.data.public.suggest import find_categories
@@ -38,25 +38,6 @@ def test_rows_labels_and_masks(category):
     ]
     assert set(table["width"]) == {48}
     assert set(table["height"]) == {40}
-
-
-def test_write_and_read_give_the_same_table(category, tmp_path):
-    table = manifest.build(category)
-    manifest.write(table, tmp_path / "m.csv")
-    again = manifest.read(tmp_path / "m.csv")
-    assert again.to_csv() == table.to_csv()
-    assert manifest.content_hash(again) == manifest.content_hash(table)
-
-
-def test_masks_pair_by_name_not_by_position(category):
-    """Extra images without any mask folder, and masks listed in another order, shift nothing."""
-    shutil.move(category / "test/cut/000.png", category / "test/cut/zzz.png")
-    shutil.move(
-        category / "ground_truth/cut/000_mask.png", category / "ground_truth/cut/zzz_mask.png"
-    )
-    table = manifest.build(category).set_index("image")
-    assert table.loc["test/cut/zzz.png", "mask"] == "ground_truth/cut/zzz_mask.png"
-    assert table.loc["test/cut/001.png", "mask"] == "ground_truth/cut/001_mask.png"
 
 
 def test_a_category_without_masks_is_fine(category):
@@ -497,8 +478,7 @@ def test_warnings_about_results(category):
     output = category.parent / "p.h5"
     decode.decode(table, category, output, geometry=Geometry(40, (24, 24)))
     with decode.Pixels(output) as decoded:
-        assert lost_defects(table, decoded) == ["test/cut/000.png"]
-        lines = of_results(table, decoded)
+        lines = result_warnings(table, decoded)
     assert [line.split(" ")[0] for line in lines] == ["1", "1", "all"]
     assert lines[0].startswith("1 of 2 defects are completely outside the crop")
     assert lines[1].startswith("1 of 3 defective images have no mask")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
 from indad.core.errors import DataError
 from indad.data import manifest
-from indad.data.public import archives, fetch, sources
+from indad.data.public import archives, sources
 
 
 def files(folder):
@@ -19,7 +20,7 @@ def files(folder):
 def make(folder, source, category, **options):
     settings = sources.check_options(source, options, "options")
     receipt = folder.with_suffix(".json")
-    fetch.fetch(folder, receipt, source=source, category=category, options=settings)
+    sources.fetch(folder, receipt, source=source, category=category, options=settings)
     return json.loads(receipt.read_text())
 
 
@@ -28,8 +29,11 @@ def test_elpv_is_a_seeded_good_only_split(tmp_path):
     receipt = make(tmp_path / "a", "elpv", "mono", **asked)
     make(tmp_path / "b", "elpv", "mono", **asked)
     make(tmp_path / "c", "elpv", "mono", **asked, seed=1)
+    make(tmp_path / "d", "elpv", "poly", **asked)
     assert files(tmp_path / "a") == files(tmp_path / "b")
     assert set(files(tmp_path / "a")) != set(files(tmp_path / "c"))
+    photos = [{Path(name).name for name in files(tmp_path / kind)} for kind in "ad"]
+    assert not photos[0] & photos[1]
     table = manifest.build(tmp_path / "a")
     assert table.groupby(["split", "defect"]).size().to_dict() == {
         ("test", "defect_033"): 3,
@@ -42,14 +46,6 @@ def test_elpv_is_a_seeded_good_only_split(tmp_path):
     assert table["sha256"].is_unique
     assert receipt["files"] == 26
     assert "CC BY-NC-SA" in receipt["credit"]
-
-
-def test_elpv_types_do_not_mix(tmp_path):
-    names = {}
-    for kind in ("mono", "poly"):
-        make(tmp_path / kind, "elpv", kind, train=5, good=5, per_defect=5)
-        names[kind] = {path.name for path in (tmp_path / kind).rglob("*.png")}
-    assert not names["mono"] & names["poly"]
 
 
 def test_elpv_with_too_few_good_cells(tmp_path):

@@ -16,7 +16,7 @@ import pytest
 
 from indad.core import disk
 from indad.core.errors import DataError
-from indad.data.public import download, space
+from indad.data.public import download
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 #: Where a transfer breaks: the incomplete piece after it is lost.
@@ -48,32 +48,29 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         """Silence."""
 
+    def answer(self, status: int, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+
     def do_GET(self) -> None:
         requested = self.headers.get("Range")
         self.server.seen.append(requested)
         what = self.server.plan.pop(0) if self.server.plan else "serve"
         start = int(requested.removeprefix("bytes=").rstrip("-")) if requested else 0
+        empty = {"Content-Length": "0"}
         if what == "hang up":
             self.close_connection = True
             return
         if what.isdigit():
-            self.send_response(int(what))
-            if what == "429":
-                self.send_header("Retry-After", "3")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            self.answer(int(what), empty | ({"Retry-After": "3"} if what == "429" else {}))
             return
         if what == "redirect":
-            self.send_response(302)
-            self.send_header("Location", "/elsewhere.tar.xz")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            self.answer(302, empty | {"Location": "/elsewhere.tar.xz"})
             return
         if what == "page":
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html; charset=utf-8")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            self.answer(200, empty | {"Content-Type": "text/html; charset=utf-8"})
             return
         if what == "changed" and self.headers.get("If-Range") == ETAG:  # the file is another one
             what = "no resume"
@@ -83,18 +80,13 @@ class Handler(BaseHTTPRequestHandler):
         if what in ("corrupt", "changed"):
             body = bytes(len(body))
         if requested and start >= len(CONTENT):
-            self.send_response(416)
-            self.send_header("Content-Range", f"bytes */{len(CONTENT)}")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            self.answer(416, empty | {"Content-Range": f"bytes */{len(CONTENT)}"})
             return
-        self.send_response(206 if requested and what != "no resume" else 200)
+        headers = {"ETag": ETAG, "Content-Length": str(len(body))}
         if requested and what != "no resume":
-            shifted = start + 7 if what == "other part" else start
-            self.send_header("Content-Range", f"bytes {shifted}-{len(CONTENT) - 1}/{len(CONTENT)}")
-        self.send_header("ETag", ETAG)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
+            first = start + 7 if what == "other part" else start
+            headers["Content-Range"] = f"bytes {first}-{len(CONTENT) - 1}/{len(CONTENT)}"
+        self.answer(206 if "Content-Range" in headers else 200, headers)
         if what == "reset":
             self.close_connection = True
         elif what == "cut":
@@ -214,7 +206,7 @@ def test_the_server_may_ask_for_a_pause(server, tmp_path, monkeypatch):
     monkeypatch.setattr(time, "sleep", pauses.append)
     server.plan = ["503", "429", "503"]
     fetch(server.url, tmp_path / "data.tar.xz")
-    assert pauses == [3, 0.04]  # none after the first failure
+    assert pauses == [0.01, 3, 0.04]
     pauses.clear()
     server.plan = ["429"]
     fetch(server.url, tmp_path / "more.tar.xz", policy=replace(IMPATIENT, longest_pause=2))
@@ -224,7 +216,7 @@ def test_the_server_may_ask_for_a_pause(server, tmp_path, monkeypatch):
 def test_a_full_disk_is_noticed_before_the_transfer(server, tmp_path, monkeypatch):
     usage = disk.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(
-        disk.shutil, "disk_usage", lambda _: usage._replace(free=space.RESERVE + 1000)
+        disk.shutil, "disk_usage", lambda _: usage._replace(free=download.RESERVE + 1000)
     )
     with pytest.raises(DataError, match="not enough disk space in .* MB needed"):
         fetch(server.url, tmp_path / "data.tar.xz")

@@ -8,9 +8,10 @@ before anything is read. Nothing here needs torch.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ logger = logging.getLogger("indad")
 VERSION = 2
 KIND = "pixels"
 SPLITS = ("train", "test")
-#: Images decoded per writing step: enough to keep all threads busy.
+#: Images that are decoded ahead: enough to keep all threads busy.
 STEP = 64
 
 
@@ -82,13 +83,8 @@ def decode(
     """
     size = common_size(manifest, geometry)
     problems: list[str] = []
+    lost: list[str] = []
     done = 0
-
-    def advance(count: int) -> None:
-        nonlocal done
-        done += count
-        progress(done, len(manifest))
-
     room = 3 * len(manifest) * math.prod(size)
     with (
         checksum.create_hdf5(output, KIND, VERSION, room=room) as file,
@@ -102,70 +98,61 @@ def decode(
             if split == "test":
                 shape = (len(rows), *size)
                 group.create_dataset("mask", shape, bool, chunks=(1, *size), compression="gzip")
-            problems += _decode_split(rows, folder, group, geometry, pool, advance)
+            for number, (image, mask, problem) in enumerate(
+                _read_all(rows, folder, geometry, pool)
+            ):
+                if problem:
+                    problems.append(problem)
+                else:
+                    group["pixels"][number] = image
+                if mask is not None:
+                    group["mask"][number] = mask
+                    if not mask.any():
+                        lost.append(rows["mask"].iloc[number])
+                done += 1
+                progress(done, len(manifest))
         if problems:
-            listed = "\n".join(f"  - {problem}" for problem in problems)
-            raise DataError(f"{folder}: {len(problems)} files cannot be used\n{listed}")
+            counted = f"{folder}: {len(problems)} files cannot be used"
+            raise DataError("\n  - ".join([counted, *problems]))
         file.attrs["manifest_sha256"] = content_hash(manifest)
-
-
-def _decode_split(
-    rows: pd.DataFrame,
-    folder: Path,
-    group: h5py.Group,
-    geometry: Geometry,
-    pool: Executor,
-    advance: Callable[[int], None],
-) -> list[str]:
-    """Fill the data sets of a split, and return what is wrong with its files."""
-    problems, lost = [], []
-    for start in range(0, len(rows), STEP):
-        jobs = [(folder, row, geometry) for row in rows.iloc[start : start + STEP].itertuples()]
-        for i, (image, mask, problem) in enumerate(pool.map(_read, jobs), start):
-            if problem:
-                problems.append(problem)
-                continue
-            group["pixels"][i] = image
-            if mask is not None and "mask" in group:
-                group["mask"][i] = mask
-                if not mask.any():
-                    lost.append(rows["mask"].iloc[i])
-        advance(len(jobs))
     if lost:
         logger.warning(
             "%d of %d masks are empty after resize and crop, so these defects cannot be found: %s",
-            len(lost),
-            sum(map(bool, rows["mask"])),
-            ", ".join(lost),
+            *(len(lost), (manifest["mask"] != "").sum(), ", ".join(lost)),
         )
-    return problems
 
 
-def _read(job: tuple[Path, Any, Geometry]) -> tuple[np.ndarray | None, np.ndarray | None, str]:
-    """Read the image and the mask of a manifest's row, or explain what is wrong with them."""
-    folder, row, geometry = job
+#: An image, its mask if it has one, and what is wrong with them. With a problem there is no image.
+_Result = tuple[np.ndarray | None, np.ndarray | None, str]
+
+
+def _read_all(
+    rows: pd.DataFrame, folder: Path, geometry: Geometry, pool: Executor
+) -> Iterator[_Result]:
+    """Read the images of a manifest's rows in parallel, a limited number ahead."""
+    for start in range(0, len(rows), STEP):
+        step = rows.iloc[start : start + STEP]
+        yield from pool.map(lambda row: _read(folder, row, geometry), step.itertuples())
+
+
+def _read(folder: Path, row: Any, geometry: Geometry) -> _Result:
     try:
         image = read_image(folder / row.image, geometry)
         mask = read_mask(folder / row.mask, geometry) if row.mask else None
-        _check_unchanged(folder / row.image, row.sha256)
-        if row.mask:
-            _check_unchanged(folder / row.mask, row.mask_sha256)
+        # In formats without a checksum, decoding does not notice damage.
+        for name, sha256 in ((row.image, row.sha256), (row.mask, row.mask_sha256)):
+            if name and (found := sha256_file(folder / name)) != sha256:
+                raise DataError(
+                    f"{folder / name}: has changed since it was indexed (sha256 {found[:12]}..., "
+                    f"indexed {sha256[:12]}...): restore the file, or delete the manifest to "
+                    "index it again"
+                )
         return image, mask, ""
     except DataError as error:
         return None, None, str(error)
 
 
-def _check_unchanged(path: Path, sha256: str) -> None:
-    """Compare a file with the manifest: in formats without a checksum, damage is not noticed."""
-    found = sha256_file(path)
-    if found != sha256:
-        raise DataError(
-            f"{path}: has changed since it was indexed (sha256 {found[:12]}..., indexed "
-            f"{sha256[:12]}...): restore the file, or delete the manifest to index it again"
-        )
-
-
-class Pixels:
+class Pixels(contextlib.AbstractContextManager):
     """A finished file of decoded images, open for reading.
 
     Args:
@@ -237,9 +224,6 @@ class Pixels:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-    def __enter__(self) -> Pixels:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

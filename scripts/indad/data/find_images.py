@@ -6,16 +6,27 @@ Nothing is opened here but the list. Masks are paired with images by name.
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from indad.data import split_list
-from indad.data.files import File, Parts, walk
-from indad.data.folder_layout import ELSEWHERE, GOOD, MASK, MISPLACED, TEST, TRAIN, Reading, nfc
-from indad.data.images import SUFFIXES
+from indad.data.categories import Line, read_list
+from indad.data.folder_layout import (
+    ELSEWHERE,
+    GOOD,
+    MASK,
+    MISPLACED,
+    TEST,
+    TRAIN,
+    Parts,
+    Reading,
+    nfc,
+)
+from indad.data.images import SUFFIXES, UNREADABLE_SUFFIXES
 
 
 class FoundImage(NamedTuple):
@@ -51,6 +62,14 @@ class Findings:
         """Add a problem of the file or folder ``path``; ``()`` is the category folder."""
         self.problems.append(f"{self.folder.joinpath(*path)}: {text}")
 
+    def add_image(self, path: Parts, split: str, defect: str, masks: Sequence[Parts] = ()) -> None:
+        """Add an image and its mask, if it has one."""
+        if self.reading.is_good(defect):
+            self.good_masks += masks
+            self.images.append(FoundImage(path, split, GOOD))
+        else:
+            self.images.append(FoundImage(path, split, nfc(defect), *masks[:1]))
+
 
 def find_images(folder: Path, reading: Reading) -> Findings:
     """Find the images and masks of a category folder.
@@ -79,21 +98,84 @@ def count_images(count: int) -> str:
     return "1 image" if count == 1 else f"{count} images"
 
 
+def first_names(names: Iterable[str]) -> str:
+    """Return the first five names, and how many more there are."""
+    listed = list(names)
+    more = f" and {len(listed) - 5} more" if len(listed) > 5 else ""
+    return ", ".join(listed[:5]) + more
+
+
+# -- image files ----------------------------------------------------------------------------------
+
+
+class File(NamedTuple):
+    """An image file, or a folder that cannot be listed.
+
+    Attributes:
+        parts: its path.
+        status: status of the file, links followed; None if it cannot be used.
+        problem: what is wrong with it; "" if nothing is.
+    """
+
+    parts: Parts
+    status: os.stat_result | None = None
+    problem: str = ""
+
+
+def walk(folder: Path) -> list[File]:
+    """List all files below ``folder`` that have an image's extension, sorted by path.
+
+    Hidden files and folders are left out. Links are followed, except in circles. What cannot be
+    read is listed with its problem.
+    """
+    return sorted(_walk(str(folder), (), ()), key=lambda file: file.parts)
+
+
+def _walk(folder: str, parts: Parts, above: tuple[tuple[int, int], ...]) -> Iterator[File]:
+    # os.scandir and not pathlib: this runs over all files each time the workflow is planned.
+    try:
+        own = os.stat(folder)  # noqa: PTH116
+        with os.scandir(folder) as scan:
+            entries = [entry for entry in scan if not entry.name.startswith(".")]
+    except OSError as error:
+        if parts:
+            yield File(parts, problem=f"cannot be listed ({error.strerror})")
+        return
+    identity = (own.st_dev, own.st_ino)
+    if identity in above:
+        yield File(parts, problem="a link that leads back to a folder above it; remove it")
+        return
+    for entry in entries:
+        here = (*parts, entry.name)
+        if entry.is_dir():
+            yield from _walk(entry.path, here, (*above, identity))
+        elif entry.name.lower().endswith((*SUFFIXES, *UNREADABLE_SUFFIXES)):
+            try:
+                status = entry.stat()
+            except OSError as error:
+                problem = f"a broken link ({error.strerror}); repair or remove it"
+                yield File(here, problem=problem)
+                continue
+            if stat.S_ISREG(status.st_mode):
+                yield File(here, status)
+            else:
+                yield File(here, problem="not a regular file; remove it")
+
+
 def _readable_files(found: Findings) -> list[Parts]:
     """List the files that can be read, and all files outside the layout."""
     readable = []
     for file in walk(found.folder):
-        name = file.parts[-1].lower()
+        suffix = PurePosixPath(file.parts[-1]).suffix.lower()
         if found.reading.list is None and _is_outside(file, found.reading):
             readable.append(file.parts)
         elif any("\ud800" <= letter <= "\udfff" for part in file.parts for letter in part):
             found.add_problem(file.parts, "its name is not valid UTF-8; rename it")
         elif file.problem:
             found.add_problem(file.parts, file.problem)
-        elif name.endswith(SUFFIXES):
+        elif suffix in SUFFIXES:
             readable.append(file.parts)
         else:
-            suffix = PurePosixPath(name).suffix
             found.add_problem(
                 file.parts, f"{suffix} files cannot be read; convert it to PNG or remove it"
             )
@@ -109,16 +191,9 @@ def _is_outside(file: File, reading: Reading) -> bool:
 # -- by folder names ------------------------------------------------------------------------------
 
 
-class _Placed(NamedTuple):
-    """A test image or a mask: its path, and its folder relative to that of all test images."""
-
-    path: Parts
-    folder: Parts
-
-
 def _by_folders(files: Sequence[Parts], found: Findings) -> None:
-    test: dict[str, list[_Placed]] = defaultdict(list)
-    masks: dict[str, list[_Placed]] = defaultdict(list)
+    images: dict[Parts, Parts] = {}  # test images and masks: from path to id
+    masks: dict[Parts, Parts] = {}
     nested: Counter[str] = Counter()
     elsewhere: Counter[str] = Counter()
     for path in files:
@@ -128,9 +203,9 @@ def _by_folders(files: Sequence[Parts], found: Findings) -> None:
             if len(rest) > 1:
                 nested["/".join(rest[:2])] += 1
         elif kind == TEST:
-            test[nfc(rest[0])].append(_Placed(path, rest))
+            images[path] = image_id(rest, path)
         elif kind == MASK:
-            masks[nfc(rest[0]) if rest else ""].append(_Placed(path, rest))
+            masks[path] = image_id(rest, path)
         elif kind == MISPLACED:
             expected = found.reading.picture
             found.add_problem(
@@ -138,11 +213,7 @@ def _by_folders(files: Sequence[Parts], found: Findings) -> None:
             )
         else:
             elsewhere[path[0] if len(path) > 1 else "the category folder itself"] += 1
-
-    for defect, images in test.items():
-        _pair_masks(defect, images, masks.pop(defect, []), found)
-    for unpaired in masks.values():
-        _report_unpaired(unpaired, found)
+    _add_test_images(images, masks, found)
     found.warnings += [
         f"{count_images(count)} in {place}, a sub-folder of the good training images: used as good "
         "images"
@@ -154,49 +225,37 @@ def _by_folders(files: Sequence[Parts], found: Findings) -> None:
     ]
 
 
-def _pair_masks(
-    defect: str, images: Sequence[_Placed], masks: Sequence[_Placed], found: Findings
+def _add_test_images(
+    images: Mapping[Parts, Parts], masks: Mapping[Parts, Parts], found: Findings
 ) -> None:
-    """Give each test image of a defect its mask, by name.
-
-    Suffixes are tried in their order, so that an image may have the name of another image's mask.
-    """
-    is_good = found.reading.is_good(defect)
-    ids = {image_id(each.folder, each.path) for each in images}
+    """Give each test image its mask, by name. The first part of an id is the defect."""
+    reading = found.reading
+    ids = set(images.values())
     masks_of: dict[Parts, list[Parts]] = defaultdict(list)
-    unpaired = []
-    for mask in masks:
-        *above, stem = image_id(mask.folder, mask.path)
-        for suffix in map(nfc, found.reading.mask_suffix):
-            image = (*above, stem[: len(stem) - len(suffix)])
+    for mask, (*folder, stem) in masks.items():
+        # Suffixes in their order: an image may have the name of another image's mask.
+        for suffix in map(nfc, reading.mask_suffix):
+            image = (*folder, stem.removesuffix(suffix))
             if stem.endswith(suffix) and image in ids:
-                masks_of[image].append(mask.path)
+                masks_of[image].append(mask)
                 break
         else:
-            unpaired.append(mask)
-    _report_unpaired(unpaired, found)
-    for each in images:
-        own = masks_of.get(image_id(each.folder, each.path), [])
+            expected = "/".join((reading.test, *(folder or ["<defect>"])))
+            found.add_problem(mask, f"a mask without an image of that name in {expected}")
+    for path, image in images.items():
+        own = masks_of[image]
         if len(own) > 1:
             listed = ", ".join(mask[-1] for mask in own)
-            found.add_problem(each.path, f"more than one mask ({listed}); keep one")
-        if is_good:
-            found.good_masks += own
-            found.images.append(FoundImage(each.path, TEST, GOOD))
-        else:
-            found.images.append(FoundImage(each.path, TEST, defect, own[0] if own else None))
-    if not is_good and defect == GOOD:
-        found.add_problem(
-            images[0].path[:-1],
-            f"its name is {GOOD!r}, which the option 'good' does not list; list it, or rename the "
-            "folder",
-        )
-
-
-def _report_unpaired(masks: Iterable[_Placed], found: Findings) -> None:
-    for mask in masks:
-        expected = "/".join((found.reading.test, *(mask.folder or ["<defect>"])))
-        found.add_problem(mask.path, f"a mask without an image of that name in {expected}")
+            found.add_problem(path, f"more than one mask ({listed}); keep one")
+        found.add_image(path, TEST, image[0], own)
+    if not reading.is_good(GOOD):
+        wrong = next((path for path, image in images.items() if image[0] == GOOD), None)
+        if wrong is not None:
+            found.add_problem(
+                wrong[:-1],
+                f"its name is {GOOD!r}, which the option 'good' does not list; list it, or rename "
+                "the folder",
+            )
 
 
 # -- by a list ------------------------------------------------------------------------------------
@@ -211,11 +270,14 @@ def _by_list(files: Sequence[Parts], found: Findings) -> None:
     known = {(*above, *map(nfc, parts)): parts for parts in files}
     used: set[Parts] = set()
     first_line: dict[Parts, int] = {}
-    for line in split_list.read(path):
-        if above and nfc(line.image.split("/")[0]) != above[0]:
+    for line in read_list(path):
+        if above and nfc(line.category) != above[0]:
             continue
         here = f"{path}, line {line.number}"
-        image, mask = (known.get(_names(text)) for text in (line.image, line.mask))
+        image, mask = (
+            known.get(tuple(map(nfc, PurePosixPath(text).parts)))
+            for text in (line.image, line.mask)
+        )
         for what, text, file in (("image", line.image, image), ("mask", line.mask, mask)):
             if file is not None:
                 used.add(file)
@@ -232,19 +294,18 @@ def _by_list(files: Sequence[Parts], found: Findings) -> None:
             )
         elif image is not None:
             first_line[image] = line.number
-            if reading.is_good(line.defect):
-                found.good_masks += [] if mask is None else [mask]
-                found.images.append(FoundImage(image, line.split, GOOD))
-            else:
-                found.images.append(FoundImage(image, line.split, nfc(line.defect), mask))
-    _report_unlisted(path, [parts for parts in files if parts not in used], found)
+            found.add_image(image, line.split, line.defect, [] if mask is None else [mask])
+    unlisted = ["/".join(parts) for parts in files if parts not in used]
+    counted = f"{count_images(len(unlisted))} not in the list {path}"
+    if unlisted and reading.unlisted == "allow":
+        found.warnings.append(f"{counted}: not read")
+    elif unlisted:
+        found.add_problem(
+            (), f"{counted}: {first_names(unlisted)}; list them, or set 'unlisted: allow'"
+        )
 
 
-def _names(text: str) -> Parts:
-    return tuple(map(nfc, PurePosixPath(text).parts))
-
-
-def _wrong_line(line: split_list.Line, reading: Reading) -> str:
+def _wrong_line(line: Line, reading: Reading) -> str:
     """Explain what is wrong with the split and the defect of a line; "" if nothing is."""
     if line.split not in (TRAIN, TEST):
         return f"split must be train or test, got {line.split!r}"
@@ -256,16 +317,6 @@ def _wrong_line(line: split_list.Line, reading: Reading) -> str:
             f"({' or '.join(reading.good)}); use split test"
         )
     return ""
-
-
-def _report_unlisted(path: Path, unlisted: Sequence[Parts], found: Findings) -> None:
-    counted = f"{count_images(len(unlisted))} not in the list {path}"
-    if unlisted and found.reading.unlisted == "allow":
-        found.warnings.append(f"{counted}: not read")
-    elif unlisted:
-        names = ", ".join("/".join(parts) for parts in unlisted[:5])
-        more = f" and {len(unlisted) - 5} more" if len(unlisted) > 5 else ""
-        found.add_problem((), f"{counted}: {names}{more}; list them, or set 'unlisted: allow'")
 
 
 # -- hold-out -------------------------------------------------------------------------------------

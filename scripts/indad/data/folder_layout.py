@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from indad.core.errors import ConfigError
-from indad.data.files import Parts
+
+#: The parts of a path relative to the category folder.
+Parts = tuple[str, ...]
 
 #: The name of images without a defect in every product, whatever their folder's name.
 GOOD = "good"
@@ -181,20 +183,18 @@ class Reading:
 @lru_cache(maxsize=4096)
 def _place(reading: Reading, folder: Parts) -> tuple[str, Parts]:
     names = tuple(map(nfc, folder))
-    places = []
+    lengths = {}
     for kind, place in ((MASK, reading.masks), (TRAIN, reading.train), (TEST, reading.test)):
         parts = tuple(map(nfc, Path(place).parts))
         if names[: len(parts)] == parts:
-            places.append((kind, len(parts)))
+            lengths[kind] = len(parts)
+    if not lengths:
+        return ELSEWHERE, folder
     # The deepest folder decides. Training and test images may be in the same folder: then good
     # images are for training, because TRAIN is tried first.
-    places.sort(key=lambda each: -each[1])
-    for i, (kind, length) in enumerate(places):
-        rest = folder[length:]
-        if kind == MASK or (kind == TRAIN and rest and reading.is_good(rest[0])):
+    deepest = max(lengths.values())
+    rest = folder[deepest:]
+    for kind in (kind for kind, length in lengths.items() if length == deepest):
+        if kind == MASK or (rest and (kind == TEST or reading.is_good(rest[0]))):
             return kind, rest
-        if kind == TEST and rest:
-            return kind, rest
-        if i + 1 == len(places) or places[i + 1][1] < length:
-            return MISPLACED, rest
-    return ELSEWHERE, folder
+    return MISPLACED, rest

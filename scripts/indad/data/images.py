@@ -131,17 +131,6 @@ class Geometry:
         )
 
 
-def image_files(folder: Path) -> list[Path]:
-    """List the image files directly in ``folder``, sorted by name, without hidden files."""
-    if not folder.is_dir():
-        return []
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
-
-
 def decode(path: Path) -> Image.Image:
     """Decode an image file completely, rotated as its EXIF orientation says, in its own mode.
 

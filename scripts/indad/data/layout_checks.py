@@ -33,6 +33,7 @@ def _check_names(found: Findings) -> None:
 
 def _check_missing_masks(found: Findings) -> None:
     """Report images without a mask if others of the same defect have one."""
+    reading = found.reading
     by_defect: dict[str, list[FoundImage]] = defaultdict(list)
     for image in found.images:
         if image.split == TEST and image.defect != GOOD:
@@ -41,29 +42,24 @@ def _check_missing_masks(found: Findings) -> None:
         missing = [each for each in images if each.mask is None]
         if not missing or len(missing) == len(images):
             continue
-        if found.reading.missing_masks == "allow":
+        if reading.missing_masks == "allow":
             found.warnings.append(
                 f"{len(missing)} of {count_images(len(images))} of {defect!r} have no mask: "
                 "pixel-level figures leave them out"
             )
             continue
         for image in missing:
+            expected = ""
+            if reading.list is None:
+                folder = found.folder.joinpath(reading.masks, *reading.place(image.path[:-1])[1])
+                suffix, *others = reading.mask_suffix
+                expected = f", expected {folder / PurePosixPath(image.path[-1]).stem}{suffix}.png"
+                expected += f" (or without {suffix!r})" if "" in others else ""
             found.add_problem(
                 image.path,
-                f"mask missing{_expected_mask(found, image)}; other images of {defect!r} have one, "
-                "and 'missing_masks: allow' leaves such images out of pixel-level figures",
+                f"mask missing{expected}; other images of {defect!r} have one, and "
+                "'missing_masks: allow' leaves such images out of pixel-level figures",
             )
-
-
-def _expected_mask(found: Findings, image: FoundImage) -> str:
-    reading = found.reading
-    if reading.list is not None:
-        return ""
-    suffix, *others = reading.mask_suffix
-    name = PurePosixPath(image.path[-1]).stem
-    rest = reading.place(image.path[:-1])[1]
-    expected = found.folder.joinpath(reading.masks, *rest, f"{name}{suffix}.png")
-    return f", expected {expected}" + (f" (or without {suffix!r})" if "" in others else "")
 
 
 def _warn_of_good_names(found: Findings) -> None:
@@ -81,7 +77,12 @@ def _check_kinds(found: Findings) -> None:
         "train" if each.split == TRAIN else "good" if each.defect == GOOD else "defective"
         for each in found.images
     )
-    how = _how_to_add(found.reading)
+    good = found.reading.good[0]
+    how = {
+        "train": _how_to_add(found.reading, "train", good),
+        "good": _how_to_add(found.reading, "test", good),
+        "defective": _how_to_add(found.reading, "test", "<name of the defect>"),
+    }
     if not kinds["train"]:
         found.add_problem((), f"no training image: {how['train']}")
     if not kinds["good"] and not kinds["defective"]:
@@ -111,18 +112,8 @@ def _check_kinds(found: Findings) -> None:
             )
 
 
-def _how_to_add(reading: Reading) -> dict[str, str]:
-    """Say how to add images of each kind."""
-    good = reading.good[0]
+def _how_to_add(reading: Reading, split: str, kind: str) -> str:
     if reading.list is not None:
-        return {
-            "train": f"list some as train, {good}",
-            "good": f"list some as test, {good}",
-            "defective": "list some as test, <name of the defect>",
-        }
-    train, test = ("" if each == "." else f"{each}/" for each in (reading.train, reading.test))
-    return {
-        "train": f"put good images into {train}{good}",
-        "good": f"put some into {test}{good}",
-        "defective": f"put some into {test}<name of the defect>",
-    }
+        return f"list some as {split}, {kind}"
+    folder = reading.train if split == TRAIN else reading.test
+    return f"put some into {kind if folder == '.' else f'{folder}/{kind}'}"

@@ -13,8 +13,9 @@ from __future__ import annotations
 import hashlib
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -23,8 +24,7 @@ from indad.core.checksum import sha256_file
 from indad.core.errors import DataError
 from indad.core.progress import Progress, ignore
 from indad.data.categories import missing_folder
-from indad.data.files import walk
-from indad.data.find_images import FoundImage, find_images
+from indad.data.find_images import FoundImage, find_images, walk
 from indad.data.folder_layout import ELSEWHERE, GOOD, Reading
 from indad.data.images import Size, is_rotated, mask_pixels
 from indad.data.images import size as image_size
@@ -39,22 +39,10 @@ VERSION = 2
 HASH_COLUMN = "table_sha256"
 
 
-@dataclass(frozen=True)
-class Row:
-    """One image. Paths are relative to the category folder, with forward slashes."""
-
-    image: str
-    split: str
-    label: int
-    defect: str
-    mask: str
-    width: int
-    height: int
-    sha256: str
-    mask_sha256: str
-
-
-COLUMNS = tuple(each.name for each in fields(Row))
+#: Paths are relative to the category folder, with forward slashes.
+COLUMNS = (
+    *("image", "split", "label", "defect", "mask", "width", "height", "sha256", "mask_sha256"),
+)
 
 
 @dataclass(frozen=True)
@@ -94,10 +82,8 @@ def build(
     """
     found = survey(folder, reading, threads=threads, progress=progress)
     if found.problems:
-        count = len(found.problems)
-        counted = "1 problem" if count == 1 else f"{count} problems"
-        listed = "\n".join(f"  - {problem}" for problem in found.problems)
-        raise DataError(f"{folder}: {counted} found\n{listed}")
+        counted = "1 problem" if len(found.problems) == 1 else f"{len(found.problems)} problems"
+        raise DataError("\n  - ".join([f"{folder}: {counted} found", *found.problems]))
     for warning in found.warnings:
         logger.warning("%s: %s", folder.name, warning)
     return found.table
@@ -120,7 +106,7 @@ def survey(
     found = find_images(folder, reading or Reading())
     check_layout(found)
     problems = found.problems
-    rows: list[Row] = []
+    rows = []
     with ThreadPoolExecutor(threads) as pool:
         results = pool.map(lambda image: _inspect(folder, image), found.images)
         for done, (row, wrong) in enumerate(results, 1):
@@ -132,62 +118,63 @@ def survey(
         for wrong in pool.map(_inspect_good_mask, good_masks):
             problems += wrong
     return Survey(
-        pd.DataFrame([asdict(row) for row in rows], columns=list(COLUMNS)),
+        pd.DataFrame(rows, columns=list(COLUMNS)),
         [printable(problem) for problem in problems],
         [printable(warning) for warning in found.warnings],
     )
 
 
-def _inspect(folder: Path, image: FoundImage) -> tuple[Row | None, list[str]]:
+def _inspect(folder: Path, image: FoundImage) -> tuple[dict[str, Any] | None, list[str]]:
     """Read an image's header and its mask, and return its row and what is wrong with them."""
     path = folder.joinpath(*image.path)
-    mask = None if image.mask is None else folder.joinpath(*image.mask)
     problems = []
-    size = pixels = None
+    size, mask_sha256 = None, ""
     try:
         size = image_size(path)
     except DataError as error:
         problems.append(str(error))
-    if mask is not None:
+    if image.mask is not None:
+        mask = folder.joinpath(*image.mask)
         try:
             pixels = mask_pixels(mask)
+            mask_sha256 = sha256_file(mask)
         except DataError as error:
             problems.append(str(error))
-    if mask is not None and pixels is not None:
-        if size is not None and pixels.shape != size:
-            problems.append(_wrong_size(mask, pixels.shape, path, size))
-        if not pixels.any():
-            problems.append(
-                f"{mask}: the mask is empty (no pixel above 0) but the image is in "
-                f"{image.defect!r}; draw the defect or move the image"
-            )
+        else:
+            if size is not None and pixels.shape != size:
+                problems.append(_wrong_size(mask, pixels.shape, path, size))
+            if not pixels.any():
+                problems.append(
+                    f"{mask}: the mask is empty (no pixel above 0) but the image is in "
+                    f"{image.defect!r}; draw the defect or move the image"
+                )
     if size is None:
         return None, problems
-    row = Row(
-        image="/".join(image.path),
-        split=image.split,
-        label=int(image.defect != GOOD),
-        defect=image.defect,
-        mask="/".join(image.mask or ()),
-        width=size[1],
-        height=size[0],
-        sha256=sha256_file(path),
-        mask_sha256="" if mask is None or pixels is None else sha256_file(mask),
-    )
+    row = {
+        "image": "/".join(image.path),
+        "split": image.split,
+        "label": int(image.defect != GOOD),
+        "defect": image.defect,
+        "mask": "/".join(image.mask or ()),
+        "width": size[1],
+        "height": size[0],
+        "sha256": sha256_file(path),
+        "mask_sha256": mask_sha256,
+    }
     return row, problems
 
 
 def _wrong_size(mask: Path, mask_size: tuple[int, ...], image: Path, size: Size) -> str:
-    rotated = mask_size == size[::-1] and is_rotated(image)
-    return (
-        f"{mask}: the mask has {mask_size[1]} x {mask_size[0]} pixels, its image has {size[1]} x "
-        f"{size[0]}; "
-        + (
+    if mask_size == size[::-1] and is_rotated(image):
+        advice = (
             "the image is rotated by its EXIF orientation, so draw the mask on the image as it is "
             "shown upright"
-            if rotated
-            else "export the mask at the image's size"
         )
+    else:
+        advice = "export the mask at the image's size"
+    return (
+        f"{mask}: the mask has {mask_size[1]} x {mask_size[0]} pixels, its image has {size[1]} x "
+        f"{size[0]}; {advice}"
     )
 
 
@@ -222,8 +209,8 @@ def fingerprint(folder: Path, reading: Reading | None = None) -> str:
         if reading.list is None and reading.place(file.parts[:-1])[0] == ELSEWHERE:
             continue
         status = file.status
-        times = (status.st_size, status.st_mtime_ns) if status else file.problem
-        text = "\0".join(map(str, (*file.parts, times)))
+        seen = (status.st_size, status.st_mtime_ns) if status else file.problem
+        text = "\0".join([*file.parts, str(seen)])
         digest.update(text.encode("utf-8", "surrogateescape") + b"\0\n")
     listed = reading.list_file(folder)
     if listed is not None and listed.is_file():

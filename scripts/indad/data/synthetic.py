@@ -22,7 +22,6 @@ from PIL import Image
 from scipy.fft import irfft2, rfft2
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from indad.core.errors import ConfigError
 from indad.core.progress import Progress, ignore
 
 Random = np.random.Generator
@@ -132,8 +131,12 @@ def tile(rng: Random, size: int) -> np.ndarray:
 Layer = tuple[np.ndarray, np.ndarray]
 
 
-def _blob(rng: Random, size: int, radius: float, ragged: float = 0.35) -> np.ndarray:
-    """An irregular spot: a field like a signed distance in pixels, positive inside."""
+def _blob(rng: Random, size: int, radii: tuple[float, float], ragged: float) -> np.ndarray:
+    """An irregular spot: a field like a signed distance in pixels, positive inside.
+
+    ``radii`` is the range of its radius, relative to the side of the image.
+    """
+    radius = rng.uniform(*radii) * size
     y, x = _grid(size)
     cy, cx = rng.uniform(0.2, 0.8, 2)
     stretch, angle = rng.uniform(0.7, 1.4), rng.uniform(0, np.pi)
@@ -143,9 +146,12 @@ def _blob(rng: Random, size: int, radius: float, ragged: float = 0.35) -> np.nda
     return radius * (1 + ragged * _noise(rng, size, max(2.0, radius / 2)) * 0.5) - distance
 
 
-def _path(rng: Random, size: int, length: float, wander: float) -> np.ndarray:
-    """A random curve of points ``(n, 2)`` in pixels, half a pixel apart."""
-    steps = int(2 * length)
+def _path(rng: Random, size: int, lengths: tuple[float, float], wander: float) -> np.ndarray:
+    """A random curve of points ``(n, 2)`` in pixels, half a pixel apart.
+
+    ``lengths`` is the range of its length, relative to the side of the image.
+    """
+    steps = int(2 * (rng.uniform(*lengths) * size))
     turn = np.cumsum(rng.normal(0, wander, steps)) + rng.uniform(0, 2 * np.pi)
     points = np.cumsum(0.5 * np.stack([np.sin(turn), np.cos(turn)], axis=1), axis=0)
     return points - points.mean(axis=0) + rng.uniform(0.3, 0.7, 2) * size
@@ -166,7 +172,7 @@ def scratch(rng: Random, image: np.ndarray) -> Layer:
     size = len(image)
     alpha = np.zeros((size, size), np.float32)
     for _ in range(rng.integers(1, 3)):
-        points = _path(rng, size, rng.uniform(0.25, 0.6) * size, 0.012)
+        points = _path(rng, size, (0.25, 0.6), 0.012)
         alpha = np.maximum(alpha, _stroke(points, size, rng.uniform(1.3, 2.4)))
     bright = rng.choice([-1, 1]) * rng.uniform(35, 75)
     return alpha, image + bright
@@ -175,10 +181,10 @@ def scratch(rng: Random, image: np.ndarray) -> Layer:
 def crack(rng: Random, image: np.ndarray) -> Layer:
     """A dark jagged line with branches."""
     size = len(image)
-    trunk = _path(rng, size, rng.uniform(0.3, 0.55) * size, 0.22)
+    trunk = _path(rng, size, (0.3, 0.55), 0.22)
     alpha = _stroke(trunk, size, 1.7)
     for _ in range(rng.integers(1, 4)):
-        branch = _path(rng, size, rng.uniform(0.08, 0.2) * size, 0.25)
+        branch = _path(rng, size, (0.08, 0.2), 0.25)
         branch += trunk[rng.integers(len(trunk))] - branch[0]
         alpha = np.maximum(alpha, _stroke(branch, size, 1.3))
     return alpha, 0.35 * image
@@ -187,7 +193,7 @@ def crack(rng: Random, image: np.ndarray) -> Layer:
 def stain(rng: Random, image: np.ndarray) -> Layer:
     """A soft discolouration with a darker rim."""
     size = len(image)
-    field = _blob(rng, size, rng.uniform(0.06, 0.13) * size)
+    field = _blob(rng, size, (0.06, 0.13), 0.35)
     alpha = np.clip(field / 4, 0, 1) * rng.uniform(0.45, 0.8)
     rim = np.exp(-((field - 3) ** 2) / 8)[..., None]
     tint = np.array(rng.uniform(0.55, 0.95, 3), np.float32)
@@ -199,7 +205,7 @@ def hole(rng: Random, image: np.ndarray) -> Layer:
     size = len(image)
     alpha, shade = np.zeros((size, size)), image.copy()
     for _ in range(rng.integers(1, 3)):
-        field = _blob(rng, size, rng.uniform(0.018, 0.04) * size, 0.15)
+        field = _blob(rng, size, (0.018, 0.04), 0.15)
         alpha = np.maximum(alpha, np.clip(field / 1.5, 0, 1))
         depth = np.clip(field / 4, 0, 1)[..., None]
         shade = np.where(field[..., None] > 0, image * (0.7 - 0.5 * depth), shade)
@@ -211,7 +217,7 @@ def contamination(rng: Random, image: np.ndarray) -> Layer:
     size = len(image)
     alpha = np.zeros((size, size))
     for _ in range(rng.integers(1, 5)):
-        field = _blob(rng, size, rng.uniform(0.01, 0.028) * size, 0.4)
+        field = _blob(rng, size, (0.01, 0.028), 0.4)
         alpha = np.maximum(alpha, np.clip(field / 1.5, 0, 0.95))
     colours = ((196, 178, 60), (60, 108, 70), (150, 50, 44), (28, 28, 30), (236, 236, 230))
     return alpha, np.array(colours[rng.integers(len(colours))], np.float32)
@@ -220,7 +226,7 @@ def contamination(rng: Random, image: np.ndarray) -> Layer:
 def dent(rng: Random, image: np.ndarray) -> Layer:
     """A shallow dent: one flank darker, the other lighter."""
     size = len(image)
-    field = _blob(rng, size, rng.uniform(0.05, 0.09) * size, 0.1)
+    field = _blob(rng, size, (0.05, 0.09), 0.1)
     bump = np.clip(field / (0.05 * size), 0, 1) ** 2
     slope = gaussian_filter(bump, 2)
     flank = np.gradient(slope, axis=0) + 0.5 * np.gradient(slope, axis=1)
@@ -231,7 +237,7 @@ def dent(rng: Random, image: np.ndarray) -> Layer:
 def knot(rng: Random, image: np.ndarray) -> Layer:
     """A dark knot with its own rings."""
     size = len(image)
-    field = _blob(rng, size, rng.uniform(0.045, 0.09) * size, 0.2)
+    field = _blob(rng, size, (0.045, 0.09), 0.2)
     rings = 0.5 + 0.15 * np.sin(field * 1.1)
     return np.clip(field / 4, 0, 1) * 0.9, image * rings[..., None] * (1.0, 0.9, 0.8)
 
@@ -259,7 +265,7 @@ def missing_thread(rng: Random, image: np.ndarray) -> Layer:
 def distortion(rng: Random, image: np.ndarray) -> Layer:
     """A place where the pattern is displaced."""
     size = len(image)
-    field = _blob(rng, size, rng.uniform(0.08, 0.13) * size, 0.1)
+    field = _blob(rng, size, (0.08, 0.13), 0.1)
     pull = np.clip(field / (0.06 * size), 0, 1) ** 1.5 * rng.uniform(6, 10) * size / 256
     rows, columns = np.mgrid[:size, :size].astype(float)
     direction = rng.uniform(0, 2 * np.pi)
@@ -282,29 +288,14 @@ class Material:
 
 
 MATERIALS = {
-    "wood": Material(wood, {"scratch": scratch, "stain": stain, "hole": hole, "knot": knot}),
-    "fabric": Material(
-        fabric,
-        {
-            "coloured_thread": coloured_thread,
-            "missing_thread": missing_thread,
-            "distortion": distortion,
-            "stain": stain,
-        },
-    ),
-    "metal": Material(
-        metal, {"scratch": scratch, "dent": dent, "contamination": contamination, "stain": stain}
-    ),
-    "tile": Material(
-        tile, {"crack": crack, "stain": stain, "hole": hole, "contamination": contamination}
-    ),
+    render.__name__: Material(render, {defect.__name__: defect for defect in defects})
+    for render, *defects in (
+        (wood, scratch, stain, hole, knot),
+        (fabric, coloured_thread, missing_thread, distortion, stain),
+        (metal, scratch, dent, contamination, stain),
+        (tile, crack, stain, hole, contamination),
+    )
 }
-
-
-def _material(name: str) -> Material:
-    if name not in MATERIALS:
-        raise ConfigError(f"material {name!r} is unknown; choose one of {', '.join(MATERIALS)}")
-    return MATERIALS[name]
 
 
 def _pixels(image: np.ndarray) -> np.ndarray:
@@ -312,12 +303,8 @@ def _pixels(image: np.ndarray) -> np.ndarray:
 
 
 def draw_good(material: str, rng: Random, size: int = 256) -> np.ndarray:
-    """Draw a good image: uint8 ``(size, size, 3)``.
-
-    Raises:
-        ConfigError: the material is unknown.
-    """
-    return _pixels(_material(material).render(rng, size))
+    """Draw a good image: uint8 ``(size, size, 3)``."""
+    return _pixels(MATERIALS[material].render(rng, size))
 
 
 def draw_defect(
@@ -326,19 +313,11 @@ def draw_defect(
     """Draw a defective image, uint8 ``(size, size, 3)``, and its mask, bool ``(size, size)``.
 
     Outside the mask the image equals that of ``draw_good`` with a generator in the same state.
-
-    Raises:
-        ConfigError: the material or the defect is unknown.
     """
-    chosen = _material(material)
-    if defect not in chosen.defects:
-        raise ConfigError(
-            f"defect {defect!r} is unknown; {material} has {', '.join(chosen.defects)}"
-        )
-    image = chosen.render(rng, size)
+    image = MATERIALS[material].render(rng, size)
     faintness = rng.uniform(0.4, 1) ** 1.5  # from obvious to subtle
     while True:
-        alpha, colour = chosen.defects[defect](rng, image)
+        alpha, colour = MATERIALS[material].defects[defect](rng, image)
         alpha = alpha * faintness
         mask = alpha > VISIBLE
         if mask.sum() >= size * size / 4000:
@@ -369,24 +348,21 @@ def draw_category(
         size: side of the images in pixels.
         seed: seed of the data set.
         progress: called with the number of images done and in total.
-
-    Raises:
-        ConfigError: the material is unknown.
     """
-    jobs = [("train/good", i) for i in range(train)] + [("test/good", i) for i in range(good)]
-    jobs += [(f"test/{d}", i) for d in _material(material).defects for i in range(per_defect)]
-    for done, (place, number) in enumerate(jobs, 1):
-        words = [zlib.crc32(word.encode()) for word in (material, place)]
+    jobs = [("train", "good", i) for i in range(train)]
+    jobs += [("test", "good", i) for i in range(good)]
+    jobs += [
+        ("test", defect, i) for defect in MATERIALS[material].defects for i in range(per_defect)
+    ]
+    for done, (split, kind, number) in enumerate(jobs, 1):
+        words = [zlib.crc32(word.encode()) for word in (material, f"{split}/{kind}")]
         rng = np.random.default_rng([seed, *words, number])
-        defect = place.split("/")[1]
-        if defect == "good":
-            image, mask = draw_good(material, rng, size), None
+        if kind == "good":
+            image = draw_good(material, rng, size)
         else:
-            image, mask = draw_defect(material, defect, rng, size)
-        _save(folder / place / f"{number:03d}.png", image)
-        if mask is not None:
-            name = f"{number:03d}_mask.png"
-            _save(folder / "ground_truth" / defect / name, np.where(mask, 255, 0).astype(np.uint8))
+            image, mask = draw_defect(material, kind, rng, size)
+            _save(folder / "ground_truth" / kind / f"{number:03d}_mask.png", mask * np.uint8(255))
+        _save(folder / split / kind / f"{number:03d}.png", image)
         progress(done, len(jobs))
 
 

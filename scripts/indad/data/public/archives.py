@@ -11,6 +11,7 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,27 @@ from indad.core.checksum import sha256_file
 from indad.core.errors import DataError
 from indad.core.progress import Progress, ignore
 from indad.data.public.catalogue import Entry, Place
-from indad.data.public.download import RETRY_POLICY, RetryPolicy, download
-from indad.data.public.space import check_space
+from indad.data.public.download import check_space, download
 from indad.data.public.unpack import unpack
 
 logger = logging.getLogger("indad")
+
+
+@dataclass(frozen=True)
+class Download:
+    """What a job needs to take a category from the archive of its data set.
+
+    Attributes:
+        record: the JSON file with the result of `obtain`.
+        missing: the data set's categories that have not been made yet, this one included.
+        folder: where archives are kept, and unpacked temporarily.
+        progress: called with megabytes of the archive as it is unpacked.
+    """
+
+    record: Path
+    missing: Sequence[str]
+    folder: Path
+    progress: Progress = ignore
 
 
 def obtain(
@@ -33,7 +50,6 @@ def obtain(
     categories: Sequence[str],
     folder: Path,
     *,
-    policy: RetryPolicy = RETRY_POLICY,
     progress: Progress = ignore,
 ) -> dict[str, Any]:
     """Find a place that has a data set, and check its archive or folder.
@@ -46,7 +62,6 @@ def obtain(
         mine: the places of the configuration.
         categories: the categories that are needed.
         folder: where downloaded archives are kept.
-        policy: when a download is tried again.
         progress: called with megabytes of a download.
 
     Returns:
@@ -60,27 +75,30 @@ def obtain(
     """
     by_hand = Place(str(folder / entry.file), mine=True)
     reasons = []
-    with locked(folder):
+    with _locked(folder):
         placed = [by_hand] if (folder / entry.file).exists() else []
         for place in (*placed, *mine, *entry.places):
             try:
-                found = _try(entry, place, categories, folder, policy, progress)
+                found = _try(entry, place, categories, folder, progress)
             except (DataError, OSError) as error:
                 reasons.append(f"{place.label}: {error}")
                 logger.info("%s", reasons[-1])
             else:
                 logger.info("%s: using %s", entry.name, place.address)
                 return {"from": place.address, **found}
-    raise DataError(_how_to_get(entry, reasons, categories, folder))
+    tried = "".join(f"\n  - {reason}" for reason in reasons) or "\n  - no address is known"
+    checked = f" (sha256 {entry.sha256})" if entry.sha256 else ""
+    raise DataError(
+        f"{entry.name}: could not get {entry.title}; tried in this order:{tried}\n"
+        f"To get it by hand: download {entry.file}{checked} from {entry.homepage} and put it into "
+        f"{folder.absolute()}, or name an archive, a folder or an address of your own:\n"
+        f"  datasets: {{{entry.name}: {{source: {entry.name}, mirrors: [/data/{entry.file}]}}}}\n"
+        f"A folder must contain {entry.layout.picture}, for {', '.join(categories)}."
+    )
 
 
 def _try(
-    entry: Entry,
-    place: Place,
-    categories: Sequence[str],
-    folder: Path,
-    policy: RetryPolicy,
-    progress: Progress,
+    entry: Entry, place: Place, categories: Sequence[str], folder: Path, progress: Progress
 ) -> dict[str, Any]:
     expected = place.sha256 or entry.sha256
     path = place.path
@@ -90,7 +108,7 @@ def _try(
         if usual and entry.size:
             check_space(folder, entry.size)
         if usual or not path.is_file():
-            download(place.address, path, sha256=expected, policy=policy, progress=progress)
+            download(place.address, path, sha256=expected, progress=progress)
     elif path.is_dir():
         for category in categories:
             entry.layout.root(path, category)
@@ -109,56 +127,23 @@ def _try(
             "now on, configure it as {from: %s, sha256: %s}",
             *(entry.name, path, found, place.address, found),
         )
-    return {
-        "path": str(path),
-        "sha256": found,
-        "verified": expected is not None,
-        **_stamp(path),
-    }
-
-
-def _how_to_get(
-    entry: Entry, reasons: Sequence[str], categories: Sequence[str], folder: Path
-) -> str:
-    tried = "".join(f"\n  - {reason}" for reason in reasons) or "\n  - no address is known"
-    checked = f" (sha256 {entry.sha256})" if entry.sha256 else ""
-    return (
-        f"{entry.name}: could not get {entry.title}; tried in this order:{tried}\n"
-        f"To get it by hand: download {entry.file}{checked} from {entry.homepage} and put it into "
-        f"{folder.absolute()}, or name an archive, a folder or an address of your own:\n"
-        f"  datasets: {{{entry.name}: {{source: {entry.name}, mirrors: [/data/{entry.file}]}}}}\n"
-        f"A folder must contain {entry.layout.picture}, for {', '.join(categories)}."
-    )
+    return {"path": str(path), "sha256": found, "verified": expected is not None, **_stamp(path)}
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Make a folder for archives, and keep other jobs and workflows out of it.
-
-    Raises:
-        DataError: the folder cannot be made or written to.
-    """
-    lock = FileLock(folder / ".lock")
+def _locked(folder: Path) -> Iterator[None]:
+    """Make a folder for archives, and keep other jobs and workflows out of it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        lock = FileLock(folder / ".lock").acquire()
     except OSError as error:
         raise DataError(f"{folder}: cannot be used for downloads ({error.strerror})") from None
-    try:
+    with lock:
         yield
-    finally:
-        lock.release()
 
 
 @contextlib.contextmanager
-def category_tree(
-    entry: Entry,
-    record: Path,
-    category: str,
-    missing: Sequence[str],
-    folder: Path,
-    progress: Progress = ignore,
-) -> Iterator[Path]:
+def category_tree(entry: Entry, category: str, settings: Download) -> Iterator[Path]:
     """Provide a folder with a category's files in the data set's own layout.
 
     A compressed archive can only be read from its beginning. So the first job unpacks all missing
@@ -166,30 +151,27 @@ def category_tree(
 
     Args:
         entry: the data set.
-        record: the JSON file with the result of `obtain`.
         category: the category.
-        missing: all categories that have not been made yet, this one included.
-        folder: where archives are kept, and unpacked temporarily.
-        progress: called with megabytes of the archive.
+        settings: where its archive is, and what to unpack from it.
 
     Raises:
         DataError: the archive is missing, was changed, is damaged or unsafe.
     """
-    found = read_record(record)
+    found = read_record(settings.record)
     path = Path(found["path"])
     if found["sha256"] is None:
         yield path
         return
-    unpacked = folder / f"unpacked-{found['sha256'][:12]}"
-    with locked(folder):
+    unpacked = settings.folder / f"unpacked-{found['sha256'][:12]}"
+    with _locked(settings.folder):
         if not (unpacked / category).is_dir():
             if not path.is_file() or _stamp(path) != {key: found[key] for key in ("size", "time")}:
                 raise DataError(
                     f"{path}: the archive was removed or changed since it was checked; delete "
-                    f"{record} and run again"
+                    f"{settings.record} and run again"
                 )
-            rest = [each for each in missing if not (unpacked / each).is_dir()]
-            _unpack_categories(entry, path, rest, unpacked, progress)
+            rest = [each for each in settings.missing if not (unpacked / each).is_dir()]
+            _unpack_categories(entry, path, rest, unpacked, settings.progress)
         try:
             yield unpacked / category
         finally:
@@ -231,13 +213,11 @@ def read_record(path: Path) -> dict[str, Any]:
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        strings = [found["from"], found["path"], found["sha256"] or ""]
-        numbers = [found["size"], found["time"], 0] if found["sha256"] else [0]
-        valid = all(isinstance(each, str) for each in strings) and all(
-            isinstance(each, int) for each in [*numbers, found["verified"]]
-        )
+        types = {"from": str, "path": str, "verified": bool}
+        if found["sha256"] is not None:
+            types |= {"sha256": str, "size": int, "time": int}
+        if wrong := [key for key, kind in types.items() if not isinstance(found[key], kind)]:
+            raise ValueError(f"wrong value of {', '.join(wrong)}")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{path}: damaged record ({error}); delete it and run again") from None
-    if not valid:
-        raise DataError(f"{path}: damaged record; delete it and run again")
     return found

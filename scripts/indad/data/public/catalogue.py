@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,6 @@ import yaml
 
 from indad.core.paths import project_root
 from indad.data.public.layouts import LAYOUTS, Layout
-
-CATALOGUE = project_root() / "resources" / "datasets.yaml"
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ class Entry:
     size: int | None
     confirmed: bool
     places: tuple[Place, ...]
-    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    groups: Mapping[str, tuple[str, ...]]
 
     @property
     def credit(self) -> str:
@@ -77,11 +75,11 @@ class Entry:
 
 
 @cache
-def load(path: Path = CATALOGUE) -> dict[str, Entry]:
+def load() -> dict[str, Entry]:
     """Read the catalogue."""
-    entries = {}
-    for name, entry in yaml.safe_load(path.read_text(encoding="utf-8")).items():
-        entries[name] = Entry(
+    path = project_root() / "resources" / "datasets.yaml"
+    return {
+        name: Entry(
             name=name,
             title=entry["title"],
             layout=LAYOUTS[entry["layout"]],
@@ -93,4 +91,5 @@ def load(path: Path = CATALOGUE) -> dict[str, Entry]:
             groups={name: tuple(each) for name, each in entry.get("groups", {}).items()},
             **entry["archive"],
         )
-    return entries
+        for name, entry in yaml.safe_load(path.read_text(encoding="utf-8")).items()
+    }

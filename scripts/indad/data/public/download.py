@@ -1,8 +1,4 @@
-"""Download files over HTTP: retried, resumed after a broken connection, and checked.
-
-Requests are retried by urllib3. What it cannot do is done here: continue a file whose transfer
-broke, within a run and in the next one.
-"""
+"""Download files over HTTP: retried, resumed after a broken connection, and checked."""
 
 from __future__ import annotations
 
@@ -14,19 +10,20 @@ import time
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
 
 import requests
-from requests.adapters import HTTPAdapter
 from urllib3 import Retry
+from urllib3.exceptions import InvalidHeader
 
+from indad.core import disk
 from indad.core.checksum import sha256_file
 from indad.core.errors import DataError
 from indad.core.progress import Progress, ignore
-from indad.data.public.space import check_space
 
 logger = logging.getLogger("indad")
 
+#: Bytes that must stay free on the disk.
+RESERVE = 200_000_000
 #: A transfer that brought more bytes than this before it broke is not counted as a failure.
 WORTHWHILE = 1_000_000
 #: Bytes written at a time.
@@ -59,40 +56,14 @@ class RetryPolicy:
     stall: float = 60.0
 
 
-RETRY_POLICY = RetryPolicy()
+def check_space(folder: Path, needed: int) -> None:
+    """Check that ``needed`` bytes and a reserve fit on the disk of ``folder``.
 
-
-class _LoggedRetry(Retry):
-    """Logs why there is a pause, and limits the pause that a server asks for."""
-
-    def get_retry_after(self, response: Any) -> float | None:
-        asked = super().get_retry_after(response)
-        return None if asked is None else min(asked, self.backoff_max)
-
-    def sleep(self, response: Any = None) -> None:
-        last = self.history[-1]
-        logger.info("%s; trying again", f"HTTP {last.status}" if last.status else last.error)
-        super().sleep(response)
-
-
-def _session(policy: RetryPolicy) -> requests.Session:
-    """Return a session that tries to get an answer as often as the policy says."""
-    retry = _LoggedRetry(
-        total=None,
-        connect=policy.unanswered - 1,
-        read=policy.unanswered - 1,
-        other=policy.unanswered - 1,
-        status=policy.attempts - 1,
-        status_forcelist=_RETRIED,
-        raise_on_status=False,
-        backoff_factor=policy.pause,
-        backoff_max=policy.longest_pause,
-    )
-    session = requests.Session()
-    session.mount("http://", HTTPAdapter(max_retries=retry))
-    session.mount("https://", HTTPAdapter(max_retries=retry))
-    session.headers["Accept-Encoding"] = "identity"  # compressed data cannot be continued
-    return session
+    Raises:
+        DataError: they do not.
+    """
+    if problem := disk.shortage(folder, needed, RESERVE):
+        raise DataError(problem)
 
 
 def download(
@@ -100,7 +71,7 @@ def download(
     path: Path,
     *,
     sha256: str | None = None,
-    policy: RetryPolicy = RETRY_POLICY,
+    policy: RetryPolicy | None = None,
     progress: Progress = ignore,
 ) -> str:
     """Download ``url`` to ``path``, which appears complete and checked, or not at all.
@@ -112,7 +83,7 @@ def download(
         url: an http or https address.
         path: the file to write; its folder must exist.
         sha256: the expected SHA-256; None if unknown.
-        policy: when to try again.
+        policy: when to try again; the default policy if None.
         progress: called with megabytes done and in total.
 
     Returns:
@@ -129,7 +100,7 @@ def download(
     if sha256 is None:
         part.unlink(missing_ok=True)
     resumed = part.exists()
-    _Transfer(url, part, policy, progress).run()
+    _Transfer(url, part, policy or RetryPolicy(), progress).run()
     found = sha256_file(part)
     if sha256 not in (None, found):
         part.unlink()
@@ -141,8 +112,15 @@ def download(
     return found
 
 
-class _BrokenError(Exception):
-    """The connection broke. The message is the reason."""
+class _FailedError(Exception):
+    """An attempt failed, and another one may succeed.
+
+    ``pause`` is the number of seconds that the server asks to wait, if it does.
+    """
+
+    def __init__(self, reason: str, pause: float | None = None) -> None:
+        super().__init__(reason)
+        self.pause = pause
 
 
 class _Transfer:
@@ -154,44 +132,40 @@ class _Transfer:
         self.etag = ""
 
     def run(self) -> None:
-        """Fill the file.
-
-        Raises:
-            DataError: as ``download``.
-        """
+        """Fill the file; raises as ``download``."""
         failures = 0
-        with _session(self.policy) as session:
-            while True:
-                before = self._size()
-                try:
-                    self._request(session, before)
-                    return
-                except _BrokenError as error:
-                    reason = str(error)
-                except OSError as error:
-                    raise DataError(f"cannot write {self.part}: {error.strerror}") from None
-                if not self.answered:
-                    raise self._failure(reason, self.policy.unanswered)
-                after = self._size()
-                failures = 1 if after - before > WORTHWHILE else failures + 1
-                if failures >= self.policy.attempts:
-                    raise self._failure(reason, failures)
-                pause = min(self.policy.pause * 2 ** (failures - 1), self.policy.longest_pause)
-                logger.info(
-                    "%s: %s; next attempt in %g s, from byte %d", self.url, reason, pause, after
-                )
-                time.sleep(pause)
+        while True:
+            before = self._size()
+            try:
+                self._request(before)
+                return
+            except _FailedError as error:
+                reason, pause = str(error), error.pause
+            except OSError as error:
+                raise DataError(f"cannot write {self.part}: {error.strerror}") from None
+            size = self._size()
+            failures = 1 if size - before > WORTHWHILE else failures + 1
+            if failures >= (self.policy.attempts if self.answered else self.policy.unanswered):
+                received = f", {size:,} bytes received" if size else ""
+                raise DataError(f"{reason} ({failures} attempts in a row{received})")
+            if pause is None:
+                pause = self.policy.pause * 2 ** (failures - 1)
+            pause = min(pause, self.policy.longest_pause)
+            logger.info("%s: %s; next attempt in %g s, from byte %d", self.url, reason, pause, size)
+            time.sleep(pause)
 
-    def _request(self, session: requests.Session, offset: int) -> None:
+    def _request(self, offset: int) -> None:
         """Request the rest of the file, and append it."""
-        headers = {"Range": f"bytes={offset}-"} if offset else {}
-        if offset and self.etag:  # a server then sends a changed file from its beginning
-            headers["If-Range"] = self.etag
+        headers = {"Accept-Encoding": "identity"}  # compressed data cannot be continued
+        if offset:
+            headers["Range"] = f"bytes={offset}-"
+            if self.etag:  # a server then sends a changed file from its beginning
+                headers["If-Range"] = self.etag
         timeout = (self.policy.connect, self.policy.stall)
         try:
-            response = session.get(self.url, headers=headers, timeout=timeout, stream=True)
+            response = requests.get(self.url, headers=headers, timeout=timeout, stream=True)
         except (requests.ConnectionError, requests.Timeout) as error:
-            raise _BrokenError(_reason(error, self.policy)) from None
+            raise _FailedError(_reason(error, self.policy)) from None
         except requests.RequestException as error:
             raise DataError(f"{type(error).__name__}: {error}") from None
         self.answered = True
@@ -199,13 +173,13 @@ class _Transfer:
             if response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 if _total(response) != offset:
                     self.part.unlink()
-                    raise _BrokenError("the part is longer than the file")
+                    raise _FailedError("the part is longer than the file")
             elif response.ok:
                 self._save(response, offset)
             else:
                 reason = f"HTTP {response.status_code} {response.reason}"
                 if response.status_code in _RETRIED:
-                    raise self._failure(reason, self.policy.attempts)
+                    raise _FailedError(reason, _asked_pause(response))
                 raise DataError(reason)
 
     def _save(self, response: requests.Response, offset: int) -> None:
@@ -218,7 +192,7 @@ class _Transfer:
             total = _total(response)
         else:
             self.part.unlink(missing_ok=True)
-            raise _BrokenError("the server sent another part than was requested")
+            raise _FailedError("the server sent another part than was requested")
         etag = response.headers.get("ETag", "")
         self.etag = "" if etag.startswith("W/") else etag
         check_space(self.part.parent, total - offset)
@@ -231,21 +205,23 @@ class _Transfer:
                     if total:
                         self.progress(math.floor(file.tell() / total * megabytes), megabytes)
             except requests.RequestException as error:
-                raise _BrokenError(_reason(error, self.policy)) from None
+                raise _FailedError(_reason(error, self.policy)) from None
 
     def _size(self) -> int:
         return self.part.stat().st_size if self.part.exists() else 0
-
-    def _failure(self, reason: str, attempts: int) -> DataError:
-        size = self._size()
-        received = f", {size:,} bytes received" if size else ""
-        return DataError(f"{reason} ({attempts} attempts in a row{received})")
 
 
 def _total(response: requests.Response) -> int:
     """Return the length of the whole file from ``Content-Range``; 0 if it is unknown."""
     match = re.search(r"/(\d+)$", response.headers.get("Content-Range", ""))
     return int(match[1]) if match else 0
+
+
+def _asked_pause(response: requests.Response) -> float | None:
+    try:
+        return Retry().parse_retry_after(response.headers["Retry-After"])
+    except (KeyError, InvalidHeader):
+        return None
 
 
 def _reason(error: Exception, policy: RetryPolicy) -> str:

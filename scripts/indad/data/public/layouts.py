@@ -7,11 +7,10 @@ copied, never changed; only if an image has several masks, they are combined int
 from __future__ import annotations
 
 import csv
-import inspect
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,23 +21,13 @@ from PIL import Image
 from indad.core.errors import DataError
 from indad.core.progress import Progress, ignore
 from indad.data.folder_layout import GOOD
-from indad.data.images import image_files, mask_pixels
+from indad.data.images import SUFFIXES, mask_pixels
 from indad.data.public.unpack import safe_name
 
 logger = logging.getLogger("indad")
 
 #: A file, or several masks to combine, and its path below the category's folder.
 Item = tuple[tuple[Path, ...], str]
-
-
-def keyword_options(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return the keyword-only parameters of a function, without ``progress``, with defaults."""
-    parameters = inspect.signature(function).parameters.values()
-    return {
-        each.name: each.default
-        for each in parameters
-        if each.kind is each.KEYWORD_ONLY and each.name != "progress"
-    }
 
 
 @dataclass(frozen=True)
@@ -62,11 +51,6 @@ class Layout:
     single: bool = False
     shared: frozenset[str] = frozenset()
     unused: frozenset[str] = frozenset()
-
-    @property
-    def options(self) -> dict[str, int]:
-        """The layout's options with their defaults."""
-        return keyword_options(self.items)
 
     def wants(self, category: str, parts: tuple[str, ...]) -> bool:
         """Tell whether a category needs a file of an archive.
@@ -126,37 +110,48 @@ class Layout:
             target.parent.mkdir(parents=True, exist_ok=True)
             if target.exists():
                 raise DataError(f"{files[0]}: another file of that name also becomes {place}")
-            try:
-                if len(files) == 1:
-                    _link_or_copy(files[0], target)
-                else:
-                    union = np.logical_or.reduce([mask_pixels(file) for file in files])
-                    Image.fromarray(union.astype(np.uint8) * 255).save(target)
-            except FileNotFoundError:
-                raise DataError(f"{files[0]}: missing, but the data set lists it") from None
-            except ValueError as error:
-                raise DataError(f"{files[0].parent}: masks differ in size ({error})") from None
+            if len(files) == 1:
+                _link_or_copy(files[0], target)
+            else:
+                _combine_masks(files, target)
             progress(done, len(items))
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
     """Make a hard link, which needs no space, or a copy where the file system has no links."""
+    if not source.exists():
+        raise DataError(f"{source}: missing, but the data set lists it")
     try:
         os.link(source.resolve(), target)
-    except FileNotFoundError:
-        raise
     except OSError:
         shutil.copyfile(source, target)
+
+
+def _combine_masks(files: Sequence[Path], target: Path) -> None:
+    try:
+        union = np.logical_or.reduce([mask_pixels(file) for file in files])
+    except ValueError as error:
+        raise DataError(f"{files[0].parent}: masks differ in size ({error})") from None
+    Image.fromarray(union.astype(np.uint8) * 255).save(target)
 
 
 def _folders(folder: Path) -> list[Path]:
     if not (folder.is_dir() and os.access(folder, os.R_OK | os.X_OK)):
         return []
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return [path for path in sorted(folder.glob("[!.]*")) if path.is_dir()]
+
+
+def _image_files(folder: Path) -> list[Path]:
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [
+        path
+        for path in files
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    ]
 
 
 def _images(folder: Path, place: str) -> Iterator[Item]:
-    for path in image_files(folder):
+    for path in _image_files(folder):
         yield (path,), f"{place}/{path.name}"
 
 
@@ -214,7 +209,7 @@ def mvtec_loco(root: Path, category: str) -> Iterator[Item]:
     yield from _images_by_kind(folder / "test", "test")
     for kind in _folders(folder / "ground_truth"):
         for masks in _folders(kind):
-            if files := tuple(image_files(masks)):
+            if files := tuple(_image_files(masks)):
                 yield files, f"ground_truth/{kind.name}/{masks.name}_mask{files[0].suffix}"
 
 
@@ -269,7 +264,7 @@ def kolektor_sdd2(root: Path, category: str) -> Iterator[Item]:
         DataError: an image has no mask.
     """
     for split in ("train", "test"):
-        for image in image_files(root / split):
+        for image in _image_files(root / split):
             # The archive contains one image twice, as "10301 (copy).png".
             if image.stem.endswith("_GT") or "(copy)" in image.stem:
                 continue

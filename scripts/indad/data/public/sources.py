@@ -6,14 +6,17 @@ A source writes one category in MVTec AD layout. It either makes the data with a
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from indad.core.errors import ConfigError
+from indad.core import atomic
+from indad.core.errors import ConfigError, DataError
+from indad.core.progress import Progress, ignore
 from indad.data import synthetic
-from indad.data.public import catalogue, elpv
-from indad.data.public.layouts import keyword_options
+from indad.data.public import archives, catalogue, elpv
 
 
 @dataclass(frozen=True)
@@ -35,11 +38,14 @@ class Source:
 
     @property
     def options(self) -> dict[str, int]:
-        """The source's options with their defaults."""
-        if self.entry is not None:
-            return self.entry.layout.options
-        assert self.make is not None
-        return keyword_options(self.make)
+        """The source's options with their defaults: keyword-only parameters of its function."""
+        function = self.make or self.entry.layout.items
+        parameters = inspect.signature(function).parameters.values()
+        return {
+            each.name: each.default
+            for each in parameters
+            if each.kind is each.KEYWORD_ONLY and each.name != "progress"
+        }
 
 
 def get(name: str, key: str = "source") -> Source:
@@ -66,6 +72,59 @@ def check_options(name: str, options: Mapping[str, Any], key: str) -> dict[str, 
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise ConfigError(f"{key}.{option}: must be a whole number >= 0, got {value!r}")
     return known | dict(options)
+
+
+def fetch(
+    folder: Path,
+    receipt: Path,
+    *,
+    source: str,
+    category: str,
+    options: Mapping[str, Any],
+    download: archives.Download | None = None,
+    progress: Progress = ignore,
+) -> None:
+    """Make a category in ``folder``, which appears complete or not at all, then its receipt.
+
+    The receipt (JSON) says what was made, with which options, and who deserves credit.
+
+    Args:
+        folder: the category folder.
+        receipt: the file to write last.
+        source: a name in ``SOURCES``.
+        category: one of the source's categories.
+        options: all options of the source.
+        download: needed for a public data set.
+        progress: called with the number of files done and in total.
+
+    Raises:
+        DataError: the data are missing or damaged, or cannot be laid out.
+    """
+    chosen = get(source)
+    origin: dict[str, Any] = {}
+    with atomic.replacing(folder) as temporary:
+        temporary.mkdir()
+        if chosen.make is not None:
+            chosen.make(temporary, category, **options, progress=progress)
+        else:
+            found = archives.read_record(download.record)
+            origin = {key: found[key] for key in ("from", "sha256", "verified")}
+            with archives.category_tree(chosen.entry, category, download) as tree:
+                try:
+                    chosen.entry.layout.place(tree, temporary, category, options, progress)
+                except DataError as error:
+                    raise DataError(
+                        f"{source}, from {found['from']}: {error}. If the data are somewhere else "
+                        f"now, delete {download.record} and run again"
+                    ) from None
+    content = {
+        "source": source,
+        "category": category,
+        "options": dict(options),
+        "credit": chosen.credit,
+        "files": sum(path.is_file() for path in folder.rglob("*")),
+    }
+    atomic.write_json(receipt, content | origin)
 
 
 SOURCES = {

@@ -5,6 +5,7 @@ A folder with other names, a list, a public data set, or images without any orde
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import yaml
 
 from indad.core.errors import DataError
-from indad.data import categories, split_list
+from indad.data import categories
 from indad.data.folder_layout import GOOD, MASK_WORDS, TEST_WORDS, TRAIN_WORDS, Reading, sounds_good
 from indad.data.images import SUFFIXES
 from indad.data.public import catalogue
@@ -31,29 +32,20 @@ def find_categories(root: Path, reading: Reading | None = None) -> list[str]:
     reading = reading or Reading()
     found = categories.list_categories(root, reading)
     if not found:
+        inside = _folders(root)
+        suggestion = (
+            _suggest_list(root, inside, reading)
+            or _suggest_parent(root, reading)
+            or _suggest_public(root)
+            or _suggest_other_names(root, inside, reading)
+            or _suggest_deeper(inside, reading)
+            or _suggest_list_for_loose_images(root, inside)
+        )
         raise DataError(
             f"{root.resolve()}: no category found. Each category is a sub-folder with "
-            f"{reading.picture}.{suggest(root, reading)}"
+            f"{reading.picture}.{suggestion}"
         )
     return found
-
-
-def suggest(root: Path, reading: Reading) -> str:
-    """Say what a folder without categories seems to be, and what to do; "" if nothing fits.
-
-    Args:
-        root: the folder.
-        reading: the options that found no category.
-    """
-    inside = _folders(root)
-    return (
-        _suggest_list(root, inside, reading)
-        or _suggest_parent(root, reading)
-        or _suggest_public(root)
-        or _suggest_other_names(root, inside, reading)
-        or _suggest_deeper(inside, reading)
-        or _suggest_list_for_loose_images(root, inside)
-    )
 
 
 def _suggest_list(root: Path, inside: Sequence[Path], reading: Reading) -> str:
@@ -61,10 +53,10 @@ def _suggest_list(root: Path, inside: Sequence[Path], reading: Reading) -> str:
         return ""
     for folder in (root, *inside):
         if (path := _list_in(folder)) is not None:
-            one = folder == root and not split_list.names_categories(path)
-            return f" {path} seems to be a list of its images" + _options(
-                root.parent if one else root, Reading(list=path.name), [root.name] if one else []
-            )
+            found = f" {path} seems to be a list of its images"
+            if folder == root and not categories.names_categories(path):
+                return found + _options(root.parent, Reading(list=path.name), root.name)
+            return found + _options(root, Reading(list=path.name))
     return ""
 
 
@@ -74,9 +66,8 @@ def _suggest_parent(root: Path, reading: Reading) -> str:
         return ""
     if _same_training_images(single, reading):
         return " It seems to be a single category: give its parent folder."
-    return " It seems to be a single category with other folder names" + _options(
-        root.parent, single, [root.name]
-    )
+    options = _options(root.parent, single, root.name)
+    return f" It seems to be a single category with other folder names{options}"
 
 
 def _suggest_public(root: Path) -> str:
@@ -101,9 +92,8 @@ def _suggest_other_names(root: Path, inside: Sequence[Path], reading: Reading) -
     for folder in inside:
         other = _reading_of_category(folder)
         if other is not None and not _same_training_images(other, reading):
-            return f" {folder.name!r} seems to be a category with other folder names" + _options(
-                root, other, []
-            )
+            options = _options(root, other)
+            return f" {folder.name!r} seems to be a category with other folder names{options}"
     return ""
 
 
@@ -127,14 +117,17 @@ def _suggest_list_for_loose_images(root: Path, inside: Sequence[Path]) -> str:
     )
 
 
-def _options(path: Path, reading: Reading, names: Sequence[str]) -> str:
+def _options(path: Path, reading: Reading, category: str | None = None) -> str:
     """Show the configuration that reads a folder."""
     settings: dict[str, Any] = {"path": str(path.resolve())}
-    if names:
-        settings["categories"] = list(names)
-    settings |= reading.settings
+    if category is not None:
+        settings["categories"] = [category]
     shown = yaml.safe_dump(
-        settings, default_flow_style=True, allow_unicode=True, sort_keys=False, width=10_000
+        settings | reading.settings,
+        default_flow_style=True,
+        allow_unicode=True,
+        sort_keys=False,
+        width=10_000,
     )
     return (
         ". To read it, put this into a file and give it with --configfile, and --dataset mine:\n"
@@ -144,13 +137,10 @@ def _options(path: Path, reading: Reading, names: Sequence[str]) -> str:
 
 def _list_in(folder: Path) -> Path | None:
     """Return a CSV file in ``folder`` that can be read as a list."""
-    try:
-        files = sorted(p for p in folder.iterdir() if p.suffix.lower() == ".csv" and p.is_file())
-    except OSError:
-        return None
+    files = [path for path in _content(folder) if path.suffix.lower() == ".csv" and path.is_file()]
     for path in files[:MOST]:
         try:
-            split_list.read(path)
+            categories.read_list(path)
         except DataError:
             continue
         return path
@@ -172,7 +162,7 @@ def _reading_of_category(folder: Path) -> Reading | None:
         if not _has_images(good):
             return None
         options |= {"train": ".", "test": ".", "holdout": 0.2}
-        if not [each for each in inside if each not in (good, masks)]:
+        if not set(inside) - {good, masks}:
             options["allow_one_class"] = True
     else:
         options["train"] = train.name
@@ -189,26 +179,25 @@ def _same_training_images(one: Reading, other: Reading) -> bool:
 
 
 def _good(folders: Sequence[Path]) -> Path | None:
-    exact = [each for each in folders if each.name == GOOD]
-    return next(iter([*exact, *(each for each in folders if sounds_good(each.name))]), None)
+    found = [folder for folder in folders if sounds_good(folder.name)]
+    return min(found, key=lambda folder: folder.name != GOOD, default=None)
 
 
 def _one_of(folders: Sequence[Path], words: Sequence[str]) -> Path | None:
-    by_name = {each.name: each for each in folders}
-    exact = [by_name[word] for word in words if word in by_name]
-    return next(iter([*exact, *(each for each in folders if each.name.lower() in words)]), None)
+    """Return the folder with the first of the names ``words``, else one in other capitals."""
+    found = {folder.name: folder for folder in folders if folder.name.lower() in words}
+    return next((found[name] for name in (*words, *found) if name in found), None)
 
 
 def _folders(folder: Path) -> list[Path]:
-    try:
-        found = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    except OSError:
-        return []
+    found = [p for p in _content(folder) if not p.name.startswith(".") and p.is_dir()]
     return found[:MOST]
 
 
 def _has_images(folder: Path) -> bool:
-    try:
-        return any(path.suffix.lower() in SUFFIXES for path in folder.iterdir())
-    except OSError:
-        return False
+    return any(path.suffix.lower() in SUFFIXES for path in _content(folder))
+
+
+def _content(folder: Path) -> list[Path]:
+    readable = folder.is_dir() and os.access(folder, os.R_OK | os.X_OK)
+    return sorted(folder.iterdir()) if readable else []

@@ -23,7 +23,7 @@ from typing import IO, NamedTuple
 
 from indad.core.errors import DataError
 from indad.core.progress import Progress, ignore
-from indad.data.public.space import check_space
+from indad.data.public.download import check_space
 
 #: An archive that unpacks to more than RATIO times its size, and to more than ALWAYS bytes, is
 #: refused as a decompression bomb: images hardly shrink in an archive.
@@ -94,7 +94,9 @@ def unpack(
     limit = max(RATIO * size, ALWAYS)
     unpacked = 0
     try:
-        for member in _members(archive, size, progress):
+        with archive.open("rb") as file:
+            members = _zip_members if file.read(2) == b"PK" else _tar_members
+        for member in members(archive, max(1, size // 10**6), progress):
             path = safe_name(member.name)
             unpacked += member.size + 512  # members that are skipped and headers take time, too
             if unpacked > limit:
@@ -126,21 +128,6 @@ def _write(member: _Member, target: Path) -> None:
         raise DataError(f"{member.name} is truncated: the archive is damaged")
 
 
-def _members(archive: Path, size: int, progress: Progress) -> Iterator[_Member]:
-    """Yield the files of an archive.
-
-    Raises:
-        DataError: a member is neither a file nor a folder.
-    """
-    megabytes = max(1, size // 10**6)
-    with archive.open("rb") as file:
-        is_zip = file.read(2) == b"PK"
-    if is_zip:
-        yield from _zip_members(archive, megabytes, progress)
-    else:
-        yield from _tar_members(archive, megabytes, progress)
-
-
 def _zip_members(archive: Path, megabytes: int, progress: Progress) -> Iterator[_Member]:
     with zipfile.ZipFile(archive) as packed:
         infos = packed.infolist()
@@ -169,16 +156,10 @@ def _tar_members(archive: Path, megabytes: int, progress: Progress) -> Iterator[
         progress(megabytes, megabytes)
 
 
-_HEADERS = (
-    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
-    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
-)
-
-
 class _TarInfo(tarfile.TarInfo):
     """A member whose headers are limited in size."""
 
     def _proc_member(self, packed: tarfile.TarFile) -> tarfile.TarInfo:
-        if self.type in _HEADERS and self.size > LONGEST_HEADER:
+        if self.type not in tarfile.REGULAR_TYPES and self.size > LONGEST_HEADER:
             raise DataError(f"a header of {self.size:,} bytes: refused")
         return super()._proc_member(packed)  # type: ignore[misc]
