@@ -185,8 +185,11 @@ def _store(path: Path, seed: int) -> None:
             writer.add_split(split, [f"{i}.png" for i in range(count)], {"a": (3, 4, 4)}, 5)
             maps = rng.random((count, 3, 4, 4), dtype=np.float32)
             writer.write(split, 0, {"a": maps}, rng.random((count, 5), dtype=np.float32))
-        mask = rng.random((3, 16, 16)) < 0.2
-        writer.add_ground_truth([0, 1, 1], ["good", "cut", "cut"], [True] * 3, mask)
+        truth = store.GroundTruth(
+            np.arange(3), np.array([0, 1, 1]), np.array(["good", "cut", "cut"], object),
+            np.array([True] * 3), rng.random((3, 16, 16)) < 0.2,
+        )  # fmt: skip
+        writer.add_ground_truth(truth)
 
 
 def _read_store(path: Path) -> Any:

@@ -117,7 +117,7 @@ def installed(package):
 def package(tmp_path, monkeypatch):
     """Lay out an installed package that must not be imported, with the given weights files."""
 
-    def install(name, contents, listed=()):
+    def install(name, contents):
         module = name.replace("-", "_")
         folder = tmp_path / "site" / module
         info = folder.with_name(f"{module}-1.2.dist-info")
@@ -127,7 +127,7 @@ def package(tmp_path, monkeypatch):
         for file, content in contents.items():
             torch.save(content, folder / file)
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n")
-        files = ["__init__.py", *contents, *listed]
+        files = ["__init__.py", *contents]
         (info / "RECORD").write_text("".join(f"{module}/{file},,\n" for file in files))
         monkeypatch.syspath_prepend(str(folder.parent))
         return folder
@@ -216,7 +216,7 @@ def test_nothing_behind_the_deepest_layer_is_kept(small, save):
 
 
 def test_batch_size_and_order_do_not_change_the_features(small, save, images):
-    backbone = load_backbone(SMALL, layers=LAYERS, weights=save(small)).to("cpu")
+    backbone = load_backbone(SMALL, layers=LAYERS, weights=save(small))
     assert backbone.model.layer1[0].conv1.weight.is_contiguous(memory_format=torch.channels_last)
     assert not backbone.model.training
     together = backbone(images)
@@ -490,11 +490,6 @@ def test_a_package_without_exactly_one_file(package):
     fails("package:pytest", "contains 0")
 
 
-def test_a_package_that_lost_its_file(package):
-    package("lost-weights", {}, listed=["net.pth"])
-    fails("package:lost-weights", "net.pth", "--force-reinstall lost-weights")
-
-
 def test_a_known_package_fits_no_other_backbone(package):
     package(LITE0, {"net.pth": {}})
     fails(f"package:{LITE0}", "for the backbone tf_efficientnet_lite0, not for test_resnet")
@@ -509,7 +504,7 @@ def test_a_known_package_with_other_tensors(package):
     place = {"name": "tf_efficientnet_lite0.in1k", "layers": ["blocks.1"]}
     fails(f"package:{LITE0}", "in the place of conv_stem.weight (32, 3, 3, 3)", **place)
     torch.save(dict([first, second, *rest[:-1]]), folder / "net.pth")
-    fails(f"package:{LITE0}", "it holds 246 tensors", **place)
+    fails(f"package:{LITE0}", "holds 246 tensors", **place)
 
 
 @pytest.mark.parametrize(
@@ -573,19 +568,12 @@ def test_an_unknown_backbone(name, text):
         (SMALL, ["layer1.0"], "no layer 'layer1.0'"),
         (SMALL, ["fc"], "no layer 'fc'"),
         (SMALL, [""], "no layer ''"),
-        (SMALL, [], "one layer or more"),
-        (SMALL, ["layer1", "layer1"], "each once"),
         ("test_efficientnet", ["conv_stem"], "its layers are bn1, blocks.0, "),
     ],
 )
 def test_layers_that_cannot_be_used(name, layers, text):
     with pytest.raises(ConfigError, match=text):
         load_backbone(name, layers=layers, weights="random")
-
-
-def test_every_listed_package_names_a_backbone_of_timm():
-    for package_weights in PACKAGE_WEIGHTS.values():
-        assert timm.is_model(package_weights.architecture)
 
 
 def test_weights_can_be_hashed_without_torch():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from indad.core.errors import DataError, DeviceError, StoreError
 from indad.data import decode, manifest
 from indad.data.decode import Pixels
 from indad.data.images import Geometry, read_image, read_mask
-from indad.features.extract import BackgroundWriter, extract
+from indad.features.extract import Network, extract
 from indad.features.store import FeatureStore
 
 GEOMETRY = Geometry.from_config(40, 32)
@@ -188,24 +187,18 @@ def test_an_error_of_the_writing_thread_is_raised_and_nothing_is_left(
     assert not [path for path in tmp_path.iterdir() if path.name.startswith((".f", "f.h5"))]
 
 
-def short_of_memory(monkeypatch, place, name, fits):
-    """Let ``place.name`` run out of a GPU's memory unless ``fits(its arguments)``."""
-    whole = getattr(place, name)
-
-    def limited(*arguments):
-        if not fits(*arguments):
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
-        return whole(*arguments)
-
-    monkeypatch.setattr(place, name, limited)
-
-
 def test_a_batch_too_large_for_the_gpu_is_halved(
     decoded, table, extractor, tmp_path, monkeypatch, caplog
 ):
     reference = features(tmp_path / "f.h5", decoded, table, extractor)
-    module = sys.modules["indad.features.extract"]
-    short_of_memory(monkeypatch, module, "features_of", lambda _, batch, *__: len(batch) <= 2)
+    whole, most = Network.__call__, 2
+
+    def limited(network, images):
+        if len(images) > most:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return whole(network, images)
+
+    monkeypatch.setattr(Network, "__call__", limited)
     with caplog.at_level(logging.WARNING):
         other = features(tmp_path / "g.h5", decoded, table, extractor, batch_size=8)
     assert "does not hold a batch of 8 images; trying 4" in caplog.text
@@ -213,15 +206,7 @@ def test_a_batch_too_large_for_the_gpu_is_halved(
     for name, value in reference.items():
         np.testing.assert_allclose(other[name], value, rtol=1e-4, atol=1e-5)
 
-    short_of_memory(monkeypatch, module, "features_of", lambda *_: False)
+    most = 0
     with pytest.raises(DeviceError, match="does not hold a batch of 1 images"):
         features(tmp_path / "h.h5", decoded, table, extractor)
     assert not (tmp_path / "h.h5").exists()
-
-
-def test_the_background_writer_runs_tasks_in_order_and_waits():
-    seen = []
-    with BackgroundWriter(2) as background:
-        for i in range(20):
-            background.submit(lambda i=i: seen.append(i))
-    assert seen == list(range(20))

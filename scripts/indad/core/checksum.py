@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,32 +153,8 @@ def recorded_digest(path: Path) -> str:
     return _recorded(path, "product").digest
 
 
-def read_summary(path: Path) -> dict[str, Any]:
-    """Return the summary of an HDF5 file without opening its data; {} if it has none.
-
-    For estimates only: the checksum is not compared.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
-    with path.open("rb") as file:
-        first, _, rest = file.read(BLOCK).partition(b"\n")
-    try:
-        found = json.loads(rest.partition(b"\n")[0]) if _LINE.fullmatch(first + b"\n") else {}
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 @contextmanager
-def create_hdf5(
-    path: Path,
-    kind: str,
-    version: int,
-    *,
-    room: int = 0,
-    summary: Callable[[h5py.File], dict[str, Any]] = lambda file: {},
-) -> Iterator[h5py.File]:
+def create_hdf5(path: Path, kind: str, version: int, *, room: int = 0) -> Iterator[h5py.File]:
     """Write an HDF5 file that appears, with a checksum, when the block ends without an error.
 
     Args:
@@ -186,7 +162,6 @@ def create_hdf5(
         kind: what it contains, in lower-case letters.
         version: of its layout, at least 1.
         room: bytes that will be written.
-        summary: returns the content of `read_summary` from the written file.
 
     Raises:
         DiskError: they do not fit on the disk.
@@ -195,19 +170,14 @@ def create_hdf5(
     with atomic.replacing(path) as temporary:
         with h5py.File(temporary, "w", userblock_size=BLOCK) as file:
             yield file
-            second = json.dumps(summary(file)).encode() + b"\n"
         size = temporary.stat().st_size
-        line = b"indad-sealed %s %d %d %s\n" % (kind.encode(), version, size, _PLACEHOLDER)
-        match = _LINE.fullmatch(line)
-        if match is None:
-            raise ValueError(f"{kind!r}, {version}: not a valid kind and version")
+        line = b"indad-sealed %s %d %d " % (kind.encode(), version, size)
         with temporary.open("rb+") as block:
-            # A summary that does not fit is left out: it only serves estimates.
-            block.write(line + second if len(line + second) <= BLOCK else line)
-        _write_digest(temporary, match.start(4))
+            block.write(line + _PLACEHOLDER + b"\n")
+        _write_digest(temporary, len(line))
 
 
-def open_hdf5(path: Path, kind: str, version: int, what: str, *, verify: bool = True) -> h5py.File:
+def open_hdf5(path: Path, kind: str, version: int, what: str) -> h5py.File:
     """Open an HDF5 file for reading, after comparing its checksum.
 
     Args:
@@ -215,13 +185,11 @@ def open_hdf5(path: Path, kind: str, version: int, what: str, *, verify: bool = 
         kind: what it must contain.
         version: the layout it must have.
         what: ``kind`` in words, for messages.
-        verify: False compares kind, version and length only. Use it to read names and sizes from
-            a file of gigabytes, never for data that results depend on.
 
     Raises:
         StoreError: the file is missing, damaged, without a checksum, or of another kind or version.
     """
-    found = check(path, what) if verify else _recorded(path, what)
+    found = check(path, what)
     if (found.kind, found.version) != (kind, version):
         raise StoreError(
             f"{path}: contains {found.kind or 'a model'}, schema version {found.version}; this "

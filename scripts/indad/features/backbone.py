@@ -13,7 +13,7 @@ import difflib
 import importlib.metadata
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ def _create(name: str, pretrained: bool, seed: int) -> nn.Module:
     cfg = timm.get_pretrained_cfg(name)
     # Transformers that support it interpolate their position embeddings to the size of the image.
     # The others do not have the option.
-    any_size = {"dynamic_img_size": True} if cfg and cfg.fixed_input_size else {}
+    any_size = {"dynamic_img_size": True} if cfg.fixed_input_size else {}
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         try:
@@ -83,7 +83,7 @@ def _download(name: str) -> nn.Module:
         return _create(name, True, 0)
     except Exception as error:  # the hub, HTTP, SSL and cache layers all raise their own kinds
         cfg = timm.get_pretrained_cfg(name)
-        source = (cfg and (cfg.hf_hub_id or cfg.url)) or f"{name}, which declares no address"
+        source = cfg.hf_hub_id or cfg.url or f"{name}, which declares no address"
         fitting = [key for key, value in PACKAGE_WEIGHTS.items() if value.fits(name)]
         raise WeightsError(
             f"backbone {name}: could not download timm's pretrained weights ({source}); usually "
@@ -132,8 +132,6 @@ def _layer_indices(model: nn.Module, name: str, layers: Sequence[str]) -> dict[s
         known = ["bn1", *(f"blocks.{i}" for i in range(len(model.blocks)))]
     else:
         known = [each["module"] for each in model.feature_info]
-    if not layers or len(set(layers)) != len(layers):
-        raise ConfigError(f"layers: {list(layers)} must name one layer or more, each once")
     for layer in layers:
         if layer not in known:
             raise ConfigError(
@@ -154,12 +152,13 @@ def _patch(model: nn.Module) -> tuple[int, int]:
     return 1, 1
 
 
-def _dry_run_image(model: nn.Module) -> Tensor:
-    """Return a small black image that the model accepts: of its own size where that is fixed."""
+def _dry_run_size(model: nn.Module) -> tuple[int, int]:
+    """Return a small ``(H, W)`` that the model accepts: its own size where that is fixed."""
     patch, cfg = _patch(model), model.pretrained_cfg
     if cfg.get("fixed_input_size") and patch == (1, 1):
-        return torch.zeros(1, *cfg["input_size"])
-    return torch.zeros(1, 3, *(math.ceil(a / b) * b for a, b in zip(_DRY_RUN, patch, strict=True)))
+        return cfg["input_size"][1:]
+    height, width = (math.ceil(a / b) * b for a, b in zip(_DRY_RUN, patch, strict=True))
+    return height, width
 
 
 @dataclass(frozen=True)
@@ -187,11 +186,6 @@ class Backbone:
     weights_sha256: str
     report: list[str]
 
-    def to(self, device: str | torch.device) -> Backbone:
-        """Move the weights to a device and return the backbone itself."""
-        self.model.to(device)
-        return self
-
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         """Return the feature map of each layer, without the prefix tokens of a transformer.
 
@@ -202,10 +196,18 @@ class Backbone:
             Layer to ``(B, C, h, w)``, contiguous, in the type and on the device of the weights.
         """
         weight = next(self.model.parameters())
-        images = images.to(weight.device, weight.dtype, memory_format=torch.channels_last)
+        by_depth = sorted(self.indices, key=self.indices.__getitem__)
         with torch.no_grad():
-            maps = _feature_maps(self.model, images, self.indices)
-        return {layer: maps[layer].contiguous() for layer in self.indices}
+            maps = self.model.forward_intermediates(
+                images.to(weight.device, weight.dtype, memory_format=torch.channels_last),
+                indices=[self.indices[layer] for layer in by_depth],
+                output_fmt="NCHW",
+                stop_early=True,
+                intermediates_only=True,
+                **_all_blocks(self.model),
+            )
+        found = dict(zip(by_depth, maps, strict=True))
+        return {layer: found[layer].contiguous() for layer in self.indices}
 
     def feature_shapes(self, height: int, width: int) -> dict[str, tuple[int, int, int]]:
         """Return each layer's ``(C, h, w)`` for images of ``(height, width)`` pixels.
@@ -226,29 +228,11 @@ class Backbone:
         try:
             maps = self(torch.zeros(1, 3, height, width))
         except (RuntimeError, AssertionError, ValueError) as error:
-            raise _cannot_run(self.name, height, width, error) from error
+            raise ConfigError(
+                f"backbone {self.name} cannot run on images of {height} x {width} pixels: "
+                f"{first_line(error)}"
+            ) from error
         return {layer: tuple(value.shape[1:]) for layer, value in maps.items()}
-
-
-def _feature_maps(
-    model: nn.Module, images: Tensor, indices: Mapping[str, int]
-) -> dict[str, Tensor]:
-    by_depth = sorted(indices, key=indices.__getitem__)
-    maps = model.forward_intermediates(
-        images,
-        indices=[indices[layer] for layer in by_depth],
-        output_fmt="NCHW",
-        stop_early=True,
-        intermediates_only=True,
-        **_all_blocks(model),
-    )
-    return dict(zip(by_depth, maps, strict=True))
-
-
-def _cannot_run(name: str, height: int, width: int, error: Exception) -> ConfigError:
-    return ConfigError(
-        f"backbone {name} cannot run on images of {height} x {width} pixels: {first_line(error)}"
-    )
 
 
 def load_backbone(
@@ -283,20 +267,15 @@ def load_backbone(
     model = _download(name) if fetch else _create(name, False, seed)
     indices = _layer_indices(model, name, layers)
     cfg: Any = model.pretrained_cfg
-    full_name = ".".join(part for part in (cfg.get("architecture"), cfg.get("tag")) if part) or name
+    full_name = ".".join(part for part in (cfg.get("architecture"), cfg.get("tag")) if part)
     package, whole = package_of(weights), own_tensors(model)
     file = downloaded if weights is None else path
     given = whole if file is None else read_tensors(file, name, whole, package)
     source = _describe(weights, path, full_name, seed)
     model.prune_intermediate_layers(list(indices.values()), prune_norm=True, **_all_blocks(model))
     report = fill(model, whole, given, source)
-    image = _dry_run_image(model)
-    try:
-        fold_batch_norms(model, layers, lambda: _feature_maps(model, image, indices))
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise _cannot_run(name, *image.shape[2:], error) from error
-    return Backbone(
-        model=model.to(getattr(torch, precision)).to(memory_format=torch.channels_last),
+    backbone = Backbone(
+        model=model,
         indices=indices,
         name=full_name,
         mean=package.mean if package else tuple(cfg["mean"]),
@@ -305,6 +284,9 @@ def load_backbone(
         weights_sha256=weights_sha256_of(weights) or digest_of(given),
         report=report,
     )
+    fold_batch_norms(model, layers, lambda: backbone.feature_shapes(*_dry_run_size(model)))
+    model.to(getattr(torch, precision)).to(memory_format=torch.channels_last)
+    return backbone
 
 
 def _describe(weights: str | None, path: Path | None, full_name: str, seed: int) -> str:

@@ -11,7 +11,7 @@ import hashlib
 import pickle
 import re
 import zipfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,38 +29,21 @@ Triple = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class PackageWeights:
-    """Weights in a pip package that need more than timm's own settings.
+    """Weights in a pip package whose tensors have other names and the order of timm's model.
 
     Attributes:
         architecture: the timm architecture they fit, without a tag.
         mean: subtracted from an RGB pixel in [0, 1] units.
         std: divisor of that difference, in [0, 1] units.
-        convert: ``(packaged, own) -> tensors`` renames the packaged tensors to the keys of timm's
-            model, whose own tensors are ``own``; it raises a ValueError when they do not fit.
     """
 
     architecture: str
     mean: Triple
     std: Triple
-    convert: Callable[[Tensors, Tensors], Tensors]
 
     def fits(self, name: str) -> bool:
         """Tell whether the weights are for the backbone ``name``, whatever its tag."""
         return name.partition(".")[0] == self.architecture
-
-
-def _rename_in_order(packaged: Tensors, own: Tensors) -> Tensors:
-    """Rename tensors that both models list in the same order."""
-    if len(packaged) != len(own):
-        raise ValueError(f"it holds {len(packaged)} tensors, the backbone has {len(own)}")
-    for (theirs, tensor), (ours, expected) in zip(packaged.items(), own.items(), strict=True):
-        same_kind = theirs.rpartition(".")[2] == ours.rpartition(".")[2]
-        if not same_kind or tensor.shape != expected.shape:
-            raise ValueError(
-                f"it has {theirs} {tuple(tensor.shape)} in the place of {ours} "
-                f"{tuple(expected.shape)}"
-            )
-    return dict(zip(own, packaged.values(), strict=True))
 
 
 PACKAGE_WEIGHTS: dict[str, PackageWeights] = {
@@ -69,7 +52,6 @@ PACKAGE_WEIGHTS: dict[str, PackageWeights] = {
         # Trained on (x - 127) / 128 with x in 0..255, which is not what timm declares for its own.
         mean=(127 / 255, 127 / 255, 127 / 255),
         std=(128 / 255, 128 / 255, 128 / 255),
-        convert=_rename_in_order,
     ),
 }
 
@@ -85,13 +67,6 @@ def package_of(weights: str | None) -> PackageWeights | None:
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's text."""
     return (str(error).strip().splitlines() or ["no further reason"])[0]
-
-
-def _some(names: Iterable[str], limit: int = 4) -> str:
-    """Join a few names, with the number of all if there are more."""
-    names = list(names)
-    rest = f", ... ({len(names)} in all)" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + rest
 
 
 def own_tensors(model: nn.Module) -> Tensors:
@@ -172,12 +147,23 @@ def read_tensors(path: Path, name: str, own: Tensors, package: PackageWeights | 
             f"weights file {path} is for the backbone {package.architecture}, not for {name}"
         )
     given = _read(path)
-    if not package:
-        return given
-    try:
-        return package.convert(given, own)
-    except ValueError as error:
-        raise WeightsError(f"weights file {path} does not fit {name}: {error}") from error
+    return _rename_in_order(given, own, path) if package else given
+
+
+def _rename_in_order(packaged: Tensors, own: Tensors, path: Path) -> Tensors:
+    """Rename tensors that both models list in the same order."""
+    if len(packaged) != len(own):
+        raise WeightsError(
+            f"weights file {path} holds {len(packaged)} tensors, the backbone has {len(own)}"
+        )
+    for (theirs, tensor), (ours, expected) in zip(packaged.items(), own.items(), strict=True):
+        same_kind = theirs.rpartition(".")[2] == ours.rpartition(".")[2]
+        if not same_kind or tensor.shape != expected.shape:
+            raise WeightsError(
+                f"weights file {path} has {theirs} {tuple(tensor.shape)} in the place of {ours} "
+                f"{tuple(expected.shape)}"
+            )
+    return dict(zip(own, packaged.values(), strict=True))
 
 
 def _required(key: str, kept: Collection[str], whole: Collection[str]) -> bool:
@@ -197,13 +183,6 @@ def _required(key: str, kept: Collection[str], whole: Collection[str]) -> bool:
     return False
 
 
-def _is_finite(given: Tensor, own: Tensor) -> bool:
-    """Tell whether a tensor is finite in the model's own type; integers are no weights."""
-    if not own.is_floating_point():
-        return True
-    return given.is_floating_point() and bool(given.to(own.dtype).isfinite().all())
-
-
 def _faults(whole: Tensors, given: Tensors) -> Iterator[tuple[str, str, str]]:
     """Yield ``(kind, key, text)`` of each tensor that is not as the model needs it."""
     for key, own in whole.items():
@@ -212,7 +191,10 @@ def _faults(whole: Tensors, given: Tensors) -> Iterator[tuple[str, str, str]]:
         elif given[key].shape != own.shape:
             shapes = f"{tuple(given[key].shape)} instead of {tuple(own.shape)}"
             yield "of another shape", key, f"{key} {shapes}"
-        elif not _is_finite(given[key], own):
+        elif own.is_floating_point() and not (
+            # Integers are no weights; large numbers are infinite in the model's own type.
+            given[key].is_floating_point() and bool(given[key].to(own.dtype).isfinite().all())
+        ):
             yield "not finite numbers (NaN or infinite)", key, key
     for key in given:
         if key not in whole:
@@ -220,10 +202,14 @@ def _faults(whole: Tensors, given: Tensors) -> Iterator[tuple[str, str, str]]:
 
 
 def _by_kind(faults: Iterable[tuple[str, str, str]]) -> dict[str, str]:
+    """Join the texts of each kind, at most four of them."""
     texts: dict[str, list[str]] = {}
     for kind, _, text in faults:
         texts.setdefault(kind, []).append(text)
-    return {kind: _some(each) for kind, each in texts.items()}
+    return {
+        kind: ", ".join(each[:4]) + (f", ... ({len(each)} in all)" if len(each) > 4 else "")
+        for kind, each in texts.items()
+    }
 
 
 def fill(model: nn.Module, whole: Tensors, given: Tensors, source: str) -> list[str]:
@@ -246,7 +232,7 @@ def fill(model: nn.Module, whole: Tensors, given: Tensors, source: str) -> list[
     fatal = [fault for fault in faults if _required(fault[1], kept, whole)]
     if fatal:
         wrong = "; ".join(f"{kind}: {names}" for kind, names in _by_kind(fatal).items())
-        keys = {k: v for k, v in _by_kind(faults).items() if k in ("missing", "surplus")}
+        keys = _by_kind(fault for fault in faults if fault[0] in ("missing", "surplus"))
         hint = "The file is damaged or of another model"
         if keys:
             hint = (

@@ -7,9 +7,8 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,91 +25,41 @@ logger = logging.getLogger("indad")
 
 #: Batches that may wait to be written while the backbone computes the next one.
 WAITING = 2
-_Result = TypeVar("_Result")
 
 
-class Preprocessing:
-    """Normalise uint8 images and move them to the backbone's device."""
+class Network:
+    """A backbone with the preprocessing of its images and the pooling of its embedding.
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float], device: str) -> None:
-        self.device = device
-        self.mean = 255 * torch.tensor(mean, dtype=torch.float32, device=device)
-        self.std = 255 * torch.tensor(std, dtype=torch.float32, device=device)
+    Args:
+        backbone: on ``device``.
+        settings: ``layers``, ``embedding`` (the layer that is pooled), and ``mean`` and ``std`` of
+            RGB pixels in [0, 1] units.
+        device: ``cpu`` or ``cuda``.
+    """
 
-    def __call__(self, images: np.ndarray) -> torch.Tensor:
-        """Return ``(B, 3, H, W)`` float32, channels last in memory, of uint8 ``(B, H, W, 3)``."""
+    def __init__(self, backbone: Backbone, settings: Mapping[str, Any], device: str) -> None:
+        self._backbone, self.device = backbone, device
+        self.layers, self._embedding = settings["layers"], settings["embedding"]
+        self._mean, self._std = (
+            255 * torch.tensor(settings[name], dtype=torch.float32, device=device)
+            for name in ("mean", "std")
+        )
+
+    def __call__(self, images: np.ndarray) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Return the maps ``(B, C, h, w)`` of each layer and the embeddings ``(B, D)``, float32.
+
+        Args:
+            images: uint8 ``(B, H, W, 3)``.
+        """
         pixels = torch.from_numpy(images)
         if self.device != "cpu":  # only pinned memory is copied while the GPU computes
             pixels = pixels.pin_memory()
         pixels = pixels.to(self.device, non_blocking=True)
-        return pixels.sub(self.mean).div_(self.std).permute(0, 3, 1, 2)
-
-
-class _ToHost:
-    """Copies maps from a GPU in a separate stream, while the next batch is computed.
-
-    On a CPU nothing is copied.
-    """
-
-    def __init__(self, device: str) -> None:
-        self._stream = torch.cuda.Stream(device) if device != "cpu" else None
-
-    def __call__(self, maps: Mapping[str, torch.Tensor]) -> Callable[[], dict[str, np.ndarray]]:
-        """Start the copies and return a function that waits for them and returns arrays."""
-        if self._stream is None:
-            return lambda: {name: value.numpy() for name, value in maps.items()}
-        self._stream.wait_stream(torch.cuda.current_stream())
-        host = {}
-        with torch.cuda.stream(self._stream):
-            for name, value in maps.items():
-                host[name] = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
-                host[name].copy_(value, non_blocking=True)
-                value.record_stream(self._stream)  # keeps the memory until it is copied
-            copied = self._stream.record_event()
-
-        def arrays() -> dict[str, np.ndarray]:
-            copied.synchronize()
-            return {name: value.numpy() for name, value in host.items()}
-
-        return arrays
-
-
-class BackgroundWriter:
-    """Runs tasks in order in one thread, while the caller continues.
-
-    Args:
-        most: tasks that may wait.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._pool = ThreadPoolExecutor(1)
-        self._waiting: deque[Future[None]] = deque()
-        self._most = most
-
-    def submit(self, task: Callable[[], None]) -> None:
-        """Queue a task; waits while the queue is full, and raises errors of earlier tasks."""
-        self._waiting.append(self._pool.submit(task))
-        while len(self._waiting) > self._most:
-            self._waiting.popleft().result()
-
-    def __enter__(self) -> BackgroundWriter:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            while self._waiting and kind is None:
-                self._waiting.popleft().result()
-        finally:
-            self._pool.shutdown(cancel_futures=True)
-
-
-def features_of(
-    backbone: Backbone, images: torch.Tensor, layers: Sequence[str], embedding: str
-) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """Return the layer maps and the pooled embedding ``(B, D)`` of a batch."""
-    with torch.inference_mode():
-        tapped = {layer: values.float() for layer, values in backbone(images).items()}
-        return {layer: tapped[layer] for layer in layers}, tapped[embedding].mean(dim=(2, 3))
+        pixels = pixels.sub(self._mean).div_(self._std).permute(0, 3, 1, 2)
+        with torch.inference_mode():
+            maps = {layer: values.float() for layer, values in self._backbone(pixels).items()}
+            embedding = maps[self._embedding].mean(dim=(2, 3))
+        return {layer: maps[layer] for layer in self.layers}, embedding
 
 
 def open_backbone(
@@ -135,7 +84,8 @@ def open_backbone(
     )
     for line in backbone.report:
         logger.info("weights: %s", line)
-    return backbone.to(device)
+    backbone.model.to(device)
+    return backbone
 
 
 def extract(
@@ -175,80 +125,86 @@ def extract(
     if isinstance(batch_size, str):
         batch_size = AUTO_BATCH[device]
     backbone = open_backbone(extractor, device, weights)
-    normalisation = {
+    settings = {
+        **extractor,
         "mean": extractor.get("mean") or list(backbone.mean),
         "std": extractor.get("std") or list(backbone.std),
     }
-    prepare, to_host = Preprocessing(**normalisation, device=device), _ToHost(device)
-    layers, pooled = list(extractor["layers"]), extractor["embedding"]
-
+    network = Network(backbone, settings, device)
     with Pixels(pixels, manifest) as images:
         shapes = backbone.feature_shapes(*images.size)
-        maps = {layer: shapes[layer] for layer in layers}
+        maps = {layer: shapes[layer] for layer in extractor["layers"]}
+        numbers = len(manifest) * sum(map(math.prod, maps.values()))
         description = {
-            **made_with(extractor, backbone.weights_sha256),
-            **normalisation,
+            **made_with(settings, backbone.weights_sha256),
+            **origin(manifest, device, torch.backends.cudnn.allow_tf32),
             "input_size": list(images.size),
             "weights_source": backbone.weights_source,
-            **origin(manifest, device, torch.backends.cudnn.allow_tf32),
         }
-        numbers = len(manifest) * sum(map(math.prod, maps.values()))
-        room = numbers * np.dtype(extractor["dtype"]).itemsize
-
-        def compute(split: str, part: slice) -> Callable[[], dict[str, np.ndarray]]:
-            batch = prepare(images.read(split, part))
-            tensors, z = features_of(backbone, batch, layers, pooled)
-            return to_host(tensors | {_EMBEDDING: z})
-
-        done = 0
-        with store.create(output, description, dtype=extractor["dtype"], room=room) as writer:
+        with store.create(output, description, extractor["dtype"], numbers) as writer:
+            done = 0
             for split in store.SPLITS:
                 names = images.images(split)
-                writer.add_split(split, names, maps, shapes[pooled][0])
-                with BackgroundWriter(WAITING) as background:
-                    batches = _in_batches(len(names), batch_size, partial(compute, split))
-                    for part, arrays in batches:
-                        background.submit(partial(_write, writer, split, part.start, arrays))
-                        progress(done + part.stop, len(manifest))
+                writer.add_split(split, names, maps, shapes[extractor["embedding"]][0])
+                for written in _extract_split(network, images, split, writer, batch_size):
+                    progress(done + written, len(manifest))
                 done += len(names)
-            rows = manifest[manifest["split"] == "test"]
-            writer.add_ground_truth(
-                rows["label"],
-                rows["defect"],
-                [bool(row.mask) or row.label == 0 for row in rows.itertuples()],
-                images.mask(),
-            )
+            writer.add_ground_truth(images.ground_truth(manifest))
 
 
-def _in_batches(
-    count: int, size: int, compute: Callable[[slice], _Result]
-) -> Iterator[tuple[slice, _Result]]:
-    """Yield slices of ``range(count)`` with the results of ``compute``.
+def _extract_split(
+    network: Network, images: Pixels, split: str, writer: store.StoreWriter, batch_size: int
+) -> Iterator[int]:
+    """Extract the features of a split; yield the number of finished images after each batch.
 
-    Slices have ``size`` elements, and fewer after a ``torch.cuda.OutOfMemoryError``.
+    A batch that does not fit in a GPU's memory is halved.
     """
-    start = 0
-    while start < count:
-        part = slice(start, min(start + size, count))
-        try:
-            result = compute(part)
-        except torch.cuda.OutOfMemoryError:
-            size = smaller(size, "a batch of {} images")
-            continue
-        yield part, result
-        start = part.stop
+    count, start = len(images.images(split)), 0
+    stream = torch.cuda.Stream(network.device) if network.device != "cpu" else None
+    waiting: deque[Future[None]] = deque()
+
+    def write(start: int, arrays: Callable[[], list[np.ndarray]]) -> None:
+        *maps, embedding = arrays()
+        writer.write(split, start, dict(zip(network.layers, maps, strict=True)), embedding)
+
+    with ThreadPoolExecutor(1) as pool:
+        while start < count:
+            stop = min(start + batch_size, count)
+            try:
+                maps, embedding = network(images.read(split, slice(start, stop)))
+                arrays = _to_host([*maps.values(), embedding], stream)
+            except torch.cuda.OutOfMemoryError:
+                batch_size = smaller(batch_size, "a batch of {} images")
+                continue
+            waiting.append(pool.submit(write, start, arrays))
+            if len(waiting) > WAITING:
+                waiting.popleft().result()
+            yield stop
+            start = stop
+        for each in waiting:
+            each.result()
 
 
-#: The pooled embedding among the arrays of a batch; no layer can have this name.
-_EMBEDDING = "embedding "
+def _to_host(
+    tensors: Sequence[torch.Tensor], stream: torch.cuda.Stream | None
+) -> Callable[[], list[np.ndarray]]:
+    """Return a function that returns tensors as arrays.
 
+    From a GPU they are copied in a separate stream, while the next batch is computed.
+    """
+    if stream is None:
+        return lambda: [each.numpy() for each in tensors]
+    stream.wait_stream(torch.cuda.current_stream())
+    host = []
+    with torch.cuda.stream(stream):
+        for tensor in tensors:
+            host.append(torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True))
+            host[-1].copy_(tensor, non_blocking=True)
+            tensor.record_stream(stream)  # keeps the memory until it is copied
+        copied = stream.record_event()
 
-def _write(
-    writer: store.StoreWriter,
-    split: str,
-    start: int,
-    arrays: Callable[[], dict[str, np.ndarray]],
-) -> None:
-    maps = arrays()
-    embedding = maps.pop(_EMBEDDING)
-    writer.write(split, start, maps, embedding)
+    def arrays() -> list[np.ndarray]:
+        copied.synchronize()
+        return [each.numpy() for each in host]
+
+    return arrays

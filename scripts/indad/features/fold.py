@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection
-from typing import TypeVar
+from contextlib import ExitStack
 
 import torch
 from timm.layers import BatchNormAct2d, Conv2dSame
@@ -14,12 +14,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 #: Only types whose forward pass is known: a subclass may use its weights in another way.
 _CONVOLUTIONS = (nn.Conv2d, Conv2dSame)
 _BATCH_NORMS = (nn.BatchNorm2d, BatchNormAct2d)
-_Result = TypeVar("_Result")
 
 
-def fold_batch_norms(
-    model: nn.Module, tapped: Collection[str], run: Callable[[], _Result]
-) -> _Result:
+def fold_batch_norms(model: nn.Module, tapped: Collection[str], run: Callable[[], object]) -> None:
     """Fold each batch norm that follows a convolution into that convolution.
 
     In evaluation mode a batch norm is an affine map per channel, so it can be merged into the
@@ -31,45 +28,36 @@ def fold_batch_norms(
         model: in evaluation mode, on the CPU; changed in place.
         tapped: names of modules whose outputs are used: such a convolution is left unchanged.
         run: runs the model once, to observe the order of the modules.
-
-    Returns:
-        The result of ``run``.
     """
-    modules = dict(model.named_modules())
-    outputs: dict[int, tuple[str, Tensor]] = {}  # the tensor is kept, so that its id is not reused
-    pairs: dict[str, str] = {}
+    # The tensors are kept, so that their ids are not reused.
+    outputs: dict[int, tuple[nn.Module, Tensor]] = {}
+    before: dict[str, nn.Module] = {}
 
-    def after_convolution(name: str, output: Tensor) -> None:
-        outputs[id(output)] = (name, output)
+    def after_convolution(module: nn.Module, _: object, output: Tensor) -> None:
+        outputs[id(output)] = (module, output)
 
     def before_norm(name: str, image: Tensor) -> None:
         if id(image) in outputs:
-            pairs[name] = outputs[id(image)][0]
+            before[name] = outputs[id(image)][0]
 
-    hooks = []
-    for name, module in modules.items():
-        if type(module) in _CONVOLUTIONS and name not in tapped:
-            hooks.append(
-                module.register_forward_hook(lambda _m, _i, out, n=name: after_convolution(n, out))
-            )
-        elif type(module) in _BATCH_NORMS and module.running_mean is not None:
-            hooks.append(
-                module.register_forward_pre_hook(lambda _m, args, n=name: before_norm(n, args[0]))
-            )
-    try:
-        with torch.no_grad():
-            result = run()
-    finally:
-        for hook in hooks:
-            hook.remove()
-    followers = Counter(pairs.values())
-    for norm_name, name in pairs.items():
-        if followers[name] == 1:
-            _fold(model, modules[name], norm_name, modules[norm_name])
-    return result
+    with ExitStack() as hooks, torch.no_grad():
+        for name, module in model.named_modules():
+            if type(module) in _CONVOLUTIONS and name not in tapped:
+                hooks.enter_context(module.register_forward_hook(after_convolution))
+            elif type(module) in _BATCH_NORMS and module.running_mean is not None:
+                hook = module.register_forward_pre_hook(
+                    lambda _, images, name=name: before_norm(name, images[0])
+                )
+                hooks.enter_context(hook)
+        run()
+    followers = Counter(before.values())
+    for name, convolution in before.items():
+        if followers[convolution] == 1:
+            _fold(model, convolution, name)
 
 
-def _fold(model: nn.Module, convolution: nn.Module, norm_name: str, norm: nn.Module) -> None:
+def _fold(model: nn.Module, convolution: nn.Module, name: str) -> None:
+    norm = model.get_submodule(name)
     assert isinstance(convolution, nn.Conv2d)
     assert isinstance(norm, nn.BatchNorm2d)
     convolution.weight, convolution.bias = fuse_conv_bn_weights(
@@ -82,6 +70,4 @@ def _fold(model: nn.Module, convolution: nn.Module, norm_name: str, norm: nn.Mod
         norm.bias,
     )
     # What follows the normalisation in the same module, such as an activation, stays.
-    rest = OrderedDict(norm.named_children())
-    parent, _, child_name = norm_name.rpartition(".")
-    setattr(model.get_submodule(parent), child_name, nn.Sequential(rest))
+    model.set_submodule(name, nn.Sequential(OrderedDict(norm.named_children())))

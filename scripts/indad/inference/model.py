@@ -84,10 +84,10 @@ class Extractor:
     def __init__(
         self, backbone: Backbone, made_with: Mapping[str, Any], device: str, batch_size: int
     ) -> None:
-        from indad.features.extract import Preprocessing
+        from indad.features.extract import Network
 
-        self.backbone, self.made_with, self.batch_size = backbone, made_with, batch_size
-        self._normalise = Preprocessing(made_with["mean"], made_with["std"], device)
+        self.made_with, self.batch_size = made_with, batch_size
+        self._network = Network(backbone, made_with, device)
 
     def __call__(self, pixels: np.ndarray) -> ArrayFeatures:
         """Return the features of images, uint8 ``(N, H, W, 3)``.
@@ -97,15 +97,11 @@ class Extractor:
         """
         import torch
 
-        from indad.features.extract import features_of
-
         made, parts, start = self.made_with, [], 0
         while start < len(pixels):
             images = pixels[start : start + self.batch_size]
             try:
-                maps, z = features_of(
-                    self.backbone, self._normalise(images), made["layers"], made["embedding"]
-                )
+                maps, z = self._network(images)
             except torch.cuda.OutOfMemoryError:
                 self.batch_size = smaller(self.batch_size, "a batch of {} images")
                 continue
