@@ -54,28 +54,24 @@ def main(job: Job) -> None:
     atomic.write_text(job.output.document, f"# Results\n\n{everything}\n{provenance.line(records)}")
     last = (job.output.provenance, job.output.record)
     made = [Path(path) for path in job.output if path not in last]
-    results = Path(job.config["results"])
-    runs = [run_files(record["keys"], settings, results) for record in records]
+    runs = [run_files(record["keys"], settings) for record in records]
     provenance.write(Path(job.output.provenance), records, runs, made)
 
 
-def run_files(
-    keys: Mapping[str, Any], settings: Mapping[str, Any], results: Path
-) -> dict[str, str]:
+def run_files(keys: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, str]:
     """Return the products that one run's metrics come from, relative to the results, and the
     folder of the images.
 
     Args:
         keys: dataset, category, experiment and seed.
         settings: the job's, with the model, extractor and geometry of each experiment.
-        results: the results folder.
     """
     dataset, experiment = keys["dataset"], keys["experiment"]
     at, seed = f"{dataset}/{keys['category']}", f"seed{keys['seed']}"
     model, extractor = settings["models"][experiment]
     scores, metrics = f"scores/{at}/{experiment}/{seed}", f"metrics/{at}/{experiment}/{seed}"
     return {
-        "folder": str(results / settings["data"][dataset] / keys["category"]),
+        "folder": str(Path(settings["data"][dataset], keys["category"])),
         "manifest": f"manifests/{at}.csv",
         "pixels": f"pixels/{at}/{settings['geometries'][extractor]}.h5",
         "features": f"features/{at}/{extractor}.h5",

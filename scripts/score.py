@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from indad import methods
-from indad.core import provenance
+from indad.core import checksum, provenance
 from indad.core.progress import LoggedProgress
 from indad.evaluation import calibration, scores
 from indad.features.settings import expected_store
@@ -57,7 +57,7 @@ def main(job: Job) -> Facts:
                 "method_version": detector.version,
                 "parameters": detector.parameters,
                 **{
-                    kind: provenance.recorded_digest(kind, Path(path))
+                    kind: checksum.recorded_digest(Path(path))
                     for kind, path in (
                         ("features", job.input.features),
                         ("model", job.input.model),

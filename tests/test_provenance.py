@@ -95,7 +95,7 @@ def finished(folder, weights="timm", sha256="ab" * 32):
     found = provenance.read_record(path, metrics)
     with checksum.create_hdf5(folder / "f.h5", "features", 1) as file:
         file.create_dataset("a", data=np.arange(9))
-    found["digests"]["features"] = provenance.recorded_digest("features", folder / "f.h5")
+    found["digests"]["features"] = checksum.recorded_digest(folder / "f.h5")
     kinds = ("manifest", "scores", "maps", "metrics")
     found["digests"] |= dict.fromkeys(kinds, "sha256:" + "3" * 64)
     runs = [{kind: kind for kind in kinds} | {"folder": "/no/such", "features": "f.h5"}]

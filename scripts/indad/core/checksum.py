@@ -17,7 +17,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -32,6 +32,8 @@ from indad.core.errors import StoreError
 BLOCK = 4096
 #: Bytes hashed at a time: they stay in a CPU's cache.
 PIECE = 4 << 20
+#: Products with a checksum inside.
+_SUFFIXES = (".h5", ".safetensors")
 #: Hex digits of a digest, and their placeholder while it is computed.
 DIGITS = 32
 _PLACEHOLDER = b"0" * DIGITS
@@ -42,7 +44,7 @@ _FIELD = re.compile(rb'\\"' + FIELD.encode() + rb'\\": \\"([0-9a-f]{32})\\"')
 #: The key of the checksum in a JSON record.
 JSON_FIELD = "xxh3_128_of_the_rest"
 #: Longest safetensors header that is read.
-MOST_HEADER = 16 << 20
+_MOST_HEADER = 16 << 20
 _AGAIN = "delete it and run again"
 
 
@@ -109,7 +111,7 @@ def _recorded(path: Path, what: str) -> Checksum:
                     )
                 return Checksum(match[4].decode(), match.start(4), match[1].decode(), int(match[2]))
             length = int.from_bytes(head[:8], "little")
-            if 2 < length <= min(MOST_HEADER, size - 8):
+            if 2 < length <= min(_MOST_HEADER, size - 8):
                 file.seek(8)
                 found = list(_FIELD.finditer(file.read(length)))
                 if len(found) == 1:
@@ -145,12 +147,33 @@ def check(path: Path, what: str = "product") -> Checksum:
 
 
 def recorded_digest(path: Path) -> str:
-    """Return the digest that a file records of itself; the file is not read as a whole.
+    """Return the digest of a file: the one it records of itself, or else its SHA-256.
+
+    A file with a checksum inside, which may have gigabytes, is not read as a whole.
 
     Raises:
-        StoreError: the file is missing, has no checksum, or does not have the recorded length.
+        StoreError: the file cannot be read.
     """
-    return _recorded(path, "product").digest
+    if path.suffix in _SUFFIXES:
+        with suppress(StoreError):  # weights have no checksum inside
+            return f"xxh3_128:{_recorded(path, 'product').digest}"
+    return _sha256(path)
+
+
+def compute_digest(path: Path) -> str:
+    """Read a whole product and return its digest, of the same kind as `recorded_digest`.
+
+    Raises:
+        StoreError: the file cannot be read, or does not match its own checksum.
+    """
+    return f"xxh3_128:{check(path).digest}" if path.suffix in _SUFFIXES else _sha256(path)
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return f"sha256:{sha256_file(path)}"
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 @contextmanager

@@ -7,7 +7,6 @@ import logging
 import os
 import platform
 import re
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,14 +42,26 @@ def smaller(size: int, what: str, least: int = 1) -> int:
     return half
 
 
+def _cpuinfo() -> str:
+    """Return Linux's description of the processors; "" on other systems."""
+    path = Path("/proc/cpuinfo")
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
 def machine() -> str:
     """Return the name of the processor and the number of its cores."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = re.findall(r"^model name\s*: (.*)$", cpuinfo.read_text(encoding="utf-8"), re.M)
-        model = names[0].strip() if names else model
+    found = re.search(r"^model name\s*: (.*)$", _cpuinfo(), re.M)
+    model = found[1].strip() if found else platform.processor() or platform.machine()
     return f"{model}, {os.cpu_count()} cores"
+
+
+def device_name(device: str) -> str:
+    """Return the name of the GPU, or torch's number of threads on a CPU; torch is loaded."""
+    import torch
+
+    return (
+        torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
+    )
 
 
 def _mkl_branch() -> str:
@@ -60,10 +71,7 @@ def _mkl_branch() -> str:
     results of ``--cores 2`` and ``--cores 8`` differ in the last digits. It must be set before MKL
     is loaded, and costs little if any time.
     """
-    try:
-        cpu = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        cpu = ""
+    cpu = _cpuinfo()
     return "AVX512,STRICT" if "GenuineIntel" in cpu and " avx512f " in cpu else "AVX2,STRICT"
 
 
@@ -80,7 +88,6 @@ def use_device(config: Mapping[str, Any], threads: int) -> str:
     Raises:
         DeviceError: ``cuda`` is configured and there is none. The CPU never replaces it.
     """
-    started = time.perf_counter()
     os.environ.setdefault("MKL_CBWR", _mkl_branch())
     # Threads that wait for each other sleep. With active waiting they take the cores of other jobs,
     # and with more threads than free cores everything becomes several times slower.
@@ -90,7 +97,6 @@ def use_device(config: Mapping[str, Any], threads: int) -> str:
     import torch
 
     gc.enable()
-    loaded = time.perf_counter() - started
     device = config["device"]
     torch.set_num_threads(max(1, threads))
     available = torch.cuda.is_available()
@@ -105,6 +111,5 @@ def use_device(config: Mapping[str, Any], threads: int) -> str:
     torch.backends.cuda.matmul.allow_tf32 = config["tf32"]
     torch.backends.cudnn.allow_tf32 = config["tf32"]
     torch.backends.cudnn.benchmark = False
-    name = torch.cuda.get_device_name() if chosen == "cuda" else f"{threads} threads"
-    logger.info("device: %s (%s); torch loaded in %.2f s", chosen, name, loaded)
+    logger.info("device: %s (%s)", chosen, device_name(chosen))
     return chosen

@@ -18,7 +18,7 @@ from typing import Any
 
 from indad import __version__
 from indad.core import checksum
-from indad.core.device import machine
+from indad.core.device import device_name, machine
 from indad.core.errors import StoreError
 from indad.core.paths import project_root
 
@@ -26,17 +26,11 @@ from indad.core.paths import project_root
 VERSION = 1
 KEYS = ("dataset", "category", "experiment", "seed")
 PACKAGES = ("torch", "timm", "numpy", "scipy", "scikit-learn", "pandas", "pillow", "h5py")
-#: Products with a checksum inside; for the others the SHA-256 is computed.
-_WITH_CHECKSUM = ("pixels", "features", "model", "maps", "resamples")
 
 
 def here(device: str) -> dict[str, Any]:
     """Return the device, hardware and versions of a stage."""
-    hardware = machine()
-    if device != "cpu":
-        import torch
-
-        hardware = torch.cuda.get_device_name()
+    hardware = machine() if device == "cpu" else device_name(device)
     return {"device": device, "hardware": hardware, "versions": software()}
 
 
@@ -53,44 +47,15 @@ def software() -> dict[str, str]:
 
 def revision(folder: Path) -> str | None:
     """Return the git commit of the code in ``folder``, followed by "+" if files differ from it."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(folder), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-        return done.stdout.strip()
-
     if not (folder / ".git").exists():
         return None
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty=+", "--abbrev=40"]
+    command += ["--exclude=*"]
     try:
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return git("rev-parse", "HEAD") + ("+" if changed else "")
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def recorded_digest(kind: str, path: Path) -> str:
-    """Return the digest of a product: the one recorded in the file, or else its SHA-256.
-
-    Raises:
-        StoreError: the file cannot be read, or has no checksum.
-    """
-    if kind in _WITH_CHECKSUM:
-        return f"xxh3_128:{checksum.recorded_digest(path)}"
-    return compute_digest("sha256:", path)
-
-
-def compute_digest(digest: str, path: Path) -> str:
-    """Read a whole file and return its digest, of the same kind as ``digest``.
-
-    Raises:
-        StoreError: the file cannot be read, or does not match its own checksum.
-    """
-    if not digest.startswith("sha256:"):
-        return f"xxh3_128:{checksum.check(path).digest}"
-    try:
-        return f"sha256:{checksum.sha256_file(path)}"
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be read ({error.strerror})") from None
+    return done.stdout.strip()
 
 
 def write_record(
@@ -107,7 +72,7 @@ def write_record(
         made_with: attributes of the scores, which name the model and the features.
         files: input and output files by kind.
     """
-    digests = {kind: recorded_digest(kind, file) for kind, file in files.items()}
+    digests = {kind: checksum.recorded_digest(file) for kind, file in files.items()}
     digests |= {kind: made_with[kind] for kind in ("features", "model", "calibration")}
     checksum.write_json(
         path,
@@ -130,7 +95,7 @@ def read_record(path: Path, metrics: Path) -> dict[str, Any]:
     record = checksum.read_json(path)
     if record.get("version") != VERSION:
         raise StoreError(f"{path}: record of another version; delete it and run again")
-    if record["digests"]["metrics"] != recorded_digest("metrics", metrics):
+    if record["digests"]["metrics"] != checksum.recorded_digest(metrics):
         raise StoreError(
             f"{metrics}: not the metrics that were computed: damaged or edited; delete it and run "
             "again"
@@ -172,8 +137,8 @@ def write(
     Args:
         path: ``provenance.json``, in the results folder.
         records: of every dataset, category, experiment and seed.
-        runs: for each record its files by kind, relative to the results folder, and ``folder`` of
-            the images.
+        runs: for each record its files by kind, and ``folder`` of the images, all relative to the
+            results folder where they are in it.
         tables: files made of all metrics.
 
     Raises:
@@ -193,13 +158,12 @@ def write(
                 )
         listed.append({**record, "files": files})
         features = record["made_with"]["features_made_with"]
-        data[run["manifest"]] = _portable(run["folder"], root)
+        data[run["manifest"]] = run["folder"]
         weights[features["weights_sha256"]] = {
             key: features[key] for key in ("backbone", "weights", "weights_source")
         }
-    digests |= {
-        each.relative_to(root).as_posix(): recorded_digest("table", each) for each in tables
-    }
+    for each in tables:
+        digests[each.relative_to(root).as_posix()] = checksum.recorded_digest(each)
     checksum.write_json(
         path,
         {
@@ -226,9 +190,3 @@ def read(path: Path) -> dict[str, Any]:
     if found.get("version") != VERSION:
         raise StoreError(f"{path}: of another version; delete it and run again")
     return found
-
-
-def _portable(folder: str, root: Path) -> str:
-    """Return a folder's path, relative if it is in the results folder, which may be moved."""
-    path, base = Path(folder).absolute(), root.absolute()
-    return path.relative_to(base).as_posix() if path.is_relative_to(base) else str(path)

@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from indad.core import provenance
+from indad.core import checksum
 from indad.core.errors import StoreError
 from indad.pipeline.settings import ORDER, portable
 
@@ -56,12 +56,7 @@ def digest(path: Path) -> str | None:
         return "names:" + " ".join(
             f"{each.relative_to(path)}:{each.stat().st_size}" for each in files
         )
-    if path.suffix in (".h5", ".safetensors"):
-        try:
-            return provenance.recorded_digest("features", path)
-        except StoreError:  # without a checksum inside: weights
-            pass
-    return provenance.recorded_digest("file", path)
+    return checksum.recorded_digest(path)
 
 
 def digests(paths: Sequence[Path], results: Path) -> dict[str, str | None]:

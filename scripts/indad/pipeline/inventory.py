@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -129,15 +130,11 @@ def survey(results: Path) -> list[Category]:
 
 
 def _count(path: Path, category: Category) -> None:
-    category.train = category.good = category.defective = 0
     with path.open(encoding="utf-8", newline="") as text:
-        for row in csv.DictReader(text):
-            if row.get("split") == "train":
-                category.train += 1
-            elif row.get("label") == "0":
-                category.good += 1
-            else:
-                category.defective += 1
+        rows = csv.DictReader(text)
+        kinds = Counter((row.get("split") == "train", row.get("label") == "0") for row in rows)
+    category.train = kinds[True, True] + kinds[True, False]
+    category.good, category.defective = kinds[False, True], kinds[False, False]
 
 
 def _model(path: Path) -> Model:

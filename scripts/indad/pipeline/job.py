@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from indad.core import atomic
-from indad.core.device import machine, use_device
+from indad.core.device import device_name, machine, use_device
 from indad.core.disk import explain_disk_errors
 from indad.core.errors import DiskError, IndadError
 from indad.pipeline import currency
@@ -130,16 +130,10 @@ def start_device(job: Job, threads: int | None = None) -> tuple[str, dict[str, A
     Raises:
         DeviceError: the configuration demands a GPU and there is none.
     """
-    threads = threads or job.threads
     started = time.perf_counter()
-    device = use_device(job.config, threads)
-    name = f"{threads} threads"
-    if device != "cpu":
-        import torch
-
-        name = torch.cuda.get_device_name()
+    device = use_device(job.config, threads or job.threads)
     loaded = time.perf_counter() - started
-    return device, {"device": f"{device} ({name})", "torch_seconds": loaded}
+    return device, {"device": f"{device} ({device_name(device)})", "torch_seconds": loaded}
 
 
 def _log_to(files: list[str]) -> None:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from indad.core import provenance
+from indad.core import checksum, provenance
 from indad.core.errors import DataError, IndadError, StoreError
 from indad.core.progress import Progress, ignore
 from indad.data import manifest
 from indad.evaluation import evaluate, scores
 from indad.evaluation.metrics import image_metrics
-from indad.features.weights import weights_sha256_of
+from indad.features.weights import RANDOM, weights_sha256_of
 
 #: Largest difference of a recomputed AUROC: metrics have ten digits.
 CLOSE = 1e-9
@@ -51,11 +51,11 @@ class Report:
     problems: list[tuple[str, str]] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
-    def compare(self, kind: str, check: Callable[[], str | None]) -> None:
+    def compare(self, kind: str, check: Callable[..., str | None], *arguments: Any) -> None:
         """Run a check and count it; keep the message it returns or the error it raises."""
         self.checked[kind] += 1
         try:
-            problem = check()
+            problem = check(*arguments)
         except IndadError as error:
             problem = str(error)
         if problem:
@@ -92,37 +92,36 @@ def _verify(
 ) -> None:
     kinds = {file: kind for run in found["runs"] for kind, file in run["files"].items()}
     for done, (file, digest) in enumerate(found["digests"].items(), 1):
-        report.compare(kinds.get(file, "table"), lambda f=file, d=digest: _file(results / f, d))
+        kind = kinds.get(file, "table")
+        report.compare(kind, _same_file, results / file, digest, "the file the tables come from")
         progress(done, len(found["digests"]))
-    report.compare("chain", lambda: _same_metrics(results, found))
+    report.compare("chain", _same_metrics, results, found["runs"])
     for run in found["runs"]:
-        report.compare("chain", lambda run=run: _follows(results, run))
+        report.compare("chain", _follows, results, run)
     if data:
         for file, folder in found["data"].items():
-            for row_check in _images(results / file, results / folder, report):
-                report.compare("data", row_check)
+            _compare_images(results / file, results / folder, report)
     else:
         report.left_out.append("images and masks of the data: switched off")
     for sha256, each in found["weights"].items():
-        named = None if each["weights"] == "timm" else each["weights"]
-        if named in (None, "random"):
-            what = "timm's own download" if named is None else "random"
+        if each["weights"] in ("timm", RANDOM):
+            what = "random" if each["weights"] == RANDOM else "timm's own download"
             report.left_out.append(f"weights of {each['backbone']}: {what}, no file to compare")
         else:
-            report.compare("weights", lambda n=named, s=sha256: _weights(n, s))
+            report.compare("weights", _same_weights, each["weights"], sha256)
 
 
-def _file(path: Path, digest: str) -> str | None:
+def _same_file(path: Path, digest: str, what: str) -> str | None:
     if not path.is_file():
         return f"{path}: is missing"
-    found = provenance.compute_digest(digest, path)
-    return None if found == digest else f"{path}: is not the file the tables come from ({found})"
+    found = checksum.compute_digest(path)
+    return None if found == digest else f"{path}: is not {what} ({found})"
 
 
-def _same_metrics(results: Path, found: Mapping[str, Any]) -> str | None:
+def _same_metrics(results: Path, runs: Sequence[Mapping[str, Any]]) -> str | None:
     """Compare metrics.csv with the metrics of the runs it gathers."""
     gathered = evaluate.read([results / "metrics.csv"])
-    single = evaluate.read(results / run["files"]["metrics"] for run in found["runs"])
+    single = evaluate.read(results / run["files"]["metrics"] for run in runs)
     same = gathered.equals(single)
     return None if same else f"{results / 'metrics.csv'}: differs from the metrics of the runs"
 
@@ -150,8 +149,8 @@ def _follows(results: Path, run: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _images(path: Path, folder: Path, report: Report) -> Iterator[Callable[[], str | None]]:
-    """Yield a check for every file of a manifest."""
+def _compare_images(path: Path, folder: Path, report: Report) -> None:
+    """Compare every image and mask of a manifest with its SHA-256."""
     try:
         rows = manifest.read(path)
     except DataError:
@@ -163,16 +162,10 @@ def _images(path: Path, folder: Path, report: Report) -> Iterator[Callable[[], s
     for row in rows.itertuples():
         for name, sha256 in ((row.image, row.sha256), (row.mask, row.mask_sha256)):
             if name:
-                yield lambda name=name, sha256=sha256: _image(folder / name, sha256)
+                digest, what = f"sha256:{sha256}", "the file of the manifest"
+                report.compare("data", _same_file, folder / name, digest, what)
 
 
-def _image(path: Path, sha256: str) -> str | None:
-    if not path.is_file():
-        return f"{path}: is missing"
-    found = provenance.compute_digest("sha256:", path)
-    return None if found == f"sha256:{sha256}" else f"{path}: is not the file of the manifest"
-
-
-def _weights(named: str, sha256: str) -> str | None:
+def _same_weights(named: str, sha256: str) -> str | None:
     found = weights_sha256_of(named)
     return None if found == sha256 else f"weights {named}: are different now (sha256 {found})"
