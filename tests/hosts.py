@@ -19,7 +19,6 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -70,25 +69,25 @@ def expect(what: str, *, holds: bool) -> None:
         sys.exit(1)
 
 
-def reference(folder: Path, **changes: Any) -> Path:
-    """Return the folder of a run on the disk."""
-    (folder / "local").mkdir()
-    subprocess.run(command(folder / "local", **changes), check=True, capture_output=True)
-    return folder / "local"
-
-
-def nodes(folder: Path, options: str) -> None:
-    local = reference(folder, **CHANGES)
-    slurm, remote = folder / "slurm", folder / "shared/run"
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--options", default="", help="of sshfs, as after its -o")
+    chosen = parser.parse_args()
+    folder = chosen.folder.absolute()
+    local, remote = folder / "local", folder / "shared/run"
+    local.mkdir(parents=True)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    subprocess.run(command(local, **CHANGES), check=True, capture_output=True)
 
     def prepare(address: str) -> str:
-        mount = serve(folder, address, options)
+        mount = serve(folder, address, chosen.options)
         subprocess.run(["sh", "-c", mount], check=True)
         return mount
 
     try:
-        with cluster.running(slurm, prepare=prepare) as environment:
-            expect("two nodes", holds=len(cluster.nodes(slurm)) == 2)
+        with cluster.running(folder / "slurm", prepare=prepare) as environment:
+            expect("two nodes", holds=len(cluster.nodes(folder / "slurm")) == 2)
             remote.mkdir()
             config = SMALL | {"results": "results"} | CHANGES
             (remote / "config.yaml").write_text(yaml.safe_dump(config))
@@ -96,22 +95,12 @@ def nodes(folder: Path, options: str) -> None:
             head.log = folder / "head.log"
             ended = head.run_workflow("--latency-wait", "60").wait()
             expect("the run on the nodes ended well", holds=ended == 0)
-            print(Counter((job["NodeList"], job["JobState"]) for job in cluster.finished(slurm)))
+            jobs = cluster.finished(folder / "slurm")
+            print(Counter((job["NodeList"], job["JobState"]) for job in jobs))
         same = figures(folder / "disk/run") == figures(local)
         expect("figures are those of the run on the disk", holds=same)
     finally:
         stop_serving(folder)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--options", default="", help="of sshfs, as after its -o")
-    chosen = parser.parse_args()
-    folder = chosen.folder.absolute()
-    folder.mkdir(parents=True)
-    os.environ["OMP_NUM_THREADS"] = "1"
-    nodes(folder, chosen.options)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ _LINE = re.compile(rb"indad-sealed ([a-z]{1,20}) ([1-9]\d{0,5}) ([1-9]\d{0,17}) 
 FIELD = "indad_seal"
 _FIELD = re.compile(rb'\\"' + FIELD.encode() + rb'\\": \\"([0-9a-f]{32})\\"')
 #: The key of the checksum in a JSON record.
-JSON_FIELD = "xxh3_128_of_the_rest"
+_JSON_FIELD = "xxh3_128_of_the_rest"
 #: Longest safetensors header that is read.
 _MOST_HEADER = 16 << 20
 _AGAIN = "delete it and run again"
@@ -236,7 +236,7 @@ def write_safetensors_checksum(path: Path) -> None:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write ``value`` as JSON with a checksum, atomically."""
-    atomic.write_json(path, {**value, JSON_FIELD: _digest_of(value)})
+    atomic.write_text(path, _json_text(value))
 
 
 def read_json(path: Path, what: str = "record") -> dict[str, Any]:
@@ -248,15 +248,16 @@ def read_json(path: Path, what: str = "record") -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         value = json.loads(text)
-        recorded = value.pop(JSON_FIELD)
+        del value[_JSON_FIELD]
+        if text != _json_text(value):
+            raise ValueError("its checksum does not match: it is damaged or was edited")
     except FileNotFoundError:
         raise StoreError(f"{path}: no such {what}; run again") from None
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise StoreError(f"{path}: damaged {what} ({error}); {_AGAIN}") from None
-    if recorded != _digest_of(value) or text != atomic.json_text({**value, JSON_FIELD: recorded}):
-        raise StoreError(f"{path}: damaged or edited {what}; {_AGAIN}")
     return value
 
 
-def _digest_of(value: Mapping[str, Any]) -> str:
-    return xxhash.xxh3_128_hexdigest(json.dumps(value, sort_keys=True).encode())
+def _json_text(value: Mapping[str, Any]) -> str:
+    digest = xxhash.xxh3_128_hexdigest(json.dumps(value, sort_keys=True).encode())
+    return atomic.json_text({**value, _JSON_FIELD: digest})

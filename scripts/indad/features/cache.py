@@ -57,8 +57,7 @@ class FeatureCache:
         device: str,
         tf32: bool = False,
     ) -> None:
-        downloaded = None if weights is None else str(weights)
-        sha256 = weights_sha256_of(extractor["weights"] or downloaded)
+        sha256 = weights_sha256_of(extractor["weights"] or (weights and str(weights)))
         made = made_with(extractor, sha256) | origin(manifest, device, tf32)
         text = json.dumps({"schema": SCHEMA_VERSION} | made, sort_keys=True)
         name = hashlib.sha256(text.encode()).hexdigest()

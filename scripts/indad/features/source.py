@@ -51,20 +51,19 @@ class ArrayFeatures:
         input_size: ``(H, W)`` in pixels of the images.
     """
 
+    path, identity = None, "memory"
+
     def __init__(
         self,
         maps: Mapping[str, np.ndarray],
         *,
         input_size: Size,
         embedding: np.ndarray | None = None,
-        path: str | None = None,
-        identity: str = "memory",
     ) -> None:
         if len({len(layer) for layer in maps.values()}) != 1:
             raise ValueError("every layer must hold the same number of images, and at least one")
         self.layers = tuple(maps)
         self.input_size = input_size
-        self.path, self.identity = path, identity
         self._maps = {name: np.asarray(value, np.float32) for name, value in maps.items()}
         last = self._maps[self.layers[-1]]
         self._embedding = (

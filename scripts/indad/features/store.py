@@ -134,17 +134,8 @@ class FeatureStore:
     def __init__(self, path: str | Path, expected: Mapping[str, Any] | None = None) -> None:
         self.path = Path(path)
         self._file = checksum.open_hdf5(self.path, KIND, SCHEMA_VERSION, "feature store")
-        try:
-            self.made_with: dict[str, Any] = json.loads(self._file.attrs[_MADE_WITH])
-        except (KeyError, ValueError, OSError) as error:
-            self.close()
-            raise StoreError(
-                f"{path}: not a feature store of this project, or damaged ({error})"
-            ) from None
-        self._refuse_differences(expected or {})
-
-    def _refuse_differences(self, expected: Mapping[str, Any]) -> None:
-        normal = json.loads(json.dumps(dict(expected)))  # tuples become lists, as in the file
+        self.made_with: dict[str, Any] = json.loads(self._file.attrs[_MADE_WITH])
+        normal = json.loads(json.dumps(dict(expected or {})))  # tuples become lists, as in the file
         if self.made_with.get("device") == "cpu":
             normal.pop("tf32", None)
         differences = [
