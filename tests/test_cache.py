@@ -127,14 +127,13 @@ def test_the_address_is_of_nothing_else(indexed):
 
 
 @pytest.mark.usefixtures("indexed")
-@pytest.mark.parametrize("kind", ["bit flipped", "truncated", "empty", "text"])
+@pytest.mark.parametrize("kind", ["bit flipped", "truncated"])
 def test_damaged_ones_are_removed_and_made_anew(tmp_path, caplog, kind):
     first = run(tmp_path, "one/f.h5").read_bytes()
     (file,) = kept(tmp_path)
     content = bytearray(first)
     content[len(content) // 2] ^= 1
-    bad = {"bit flipped": content, "truncated": first[:-9], "empty": b"", "text": b"none\n"}[kind]
-    file.write_bytes(bad)
+    file.write_bytes(content if kind == "bit flipped" else first[:-9])
     second = run(tmp_path, "two/f.h5")
     assert second.read_bytes() == first
     assert f"cache: {file} is not used and was removed" in caplog.text

@@ -218,10 +218,7 @@ def open_hdf5(path: Path, kind: str, version: int, what: str) -> h5py.File:
             f"{path}: contains {found.kind or 'a model'}, schema version {found.version}; this "
             f"library reads {kind}, version {version}: {_AGAIN}"
         )
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        raise StoreError(f"{path}: not a readable HDF5 file ({error}); {_AGAIN}") from None
+    return h5py.File(path, "r")
 
 
 def with_placeholder(header: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ import hashlib
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +36,8 @@ def here(device: str) -> dict[str, Any]:
 
 def software() -> dict[str, str]:
     """Return the versions of software that may change a result."""
-    found = {"indad": __version__, "python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    packages = {package: version(package) for package in PACKAGES}
+    return {"indad": __version__, "python": platform.python_version(), **packages}
 
 
 def revision(folder: Path) -> str | None:
@@ -86,15 +81,25 @@ def write_record(
     )
 
 
+def read(path: Path) -> dict[str, Any]:
+    """Read a file of `write` or `write_record`.
+
+    Raises:
+        StoreError: the file is missing, damaged or of another version.
+    """
+    found = checksum.read_json(path)
+    if found.get("version") != VERSION:
+        raise StoreError(f"{path}: of another version; delete it and run again")
+    return found
+
+
 def read_record(path: Path, metrics: Path) -> dict[str, Any]:
     """Read the record of a metrics file.
 
     Raises:
         StoreError: the record is missing or damaged, or is not of these metrics.
     """
-    record = checksum.read_json(path)
-    if record.get("version") != VERSION:
-        raise StoreError(f"{path}: record of another version; delete it and run again")
+    record = read(path)
     if record["digests"]["metrics"] != checksum.recorded_digest(metrics):
         raise StoreError(
             f"{metrics}: not the metrics that were computed: damaged or edited; delete it and run "
@@ -178,15 +183,3 @@ def write(
             "runs": listed,
         },
     )
-
-
-def read(path: Path) -> dict[str, Any]:
-    """Read the file of `write`.
-
-    Raises:
-        StoreError: the file is missing, damaged or of another version.
-    """
-    found = checksum.read_json(path)
-    if found.get("version") != VERSION:
-        raise StoreError(f"{path}: of another version; delete it and run again")
-    return found

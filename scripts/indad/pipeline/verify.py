@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from indad.core import checksum, provenance
 from indad.core.errors import DataError, IndadError, StoreError
 from indad.core.progress import Progress, ignore
@@ -141,7 +143,7 @@ def _follows(results: Path, run: Mapping[str, Any]) -> str | None:
     if table["label"].nunique() > 1:
         computed = image_metrics(table["label"].to_numpy(), table["score"].to_numpy())
         value = computed["image_auroc"]
-    if not (abs(recorded - value) <= CLOSE or (math.isnan(recorded) and math.isnan(value))):
+    if not np.isclose(recorded, value, rtol=0, atol=CLOSE, equal_nan=True):
         return (
             f"{files['metrics']}: image AUROC {recorded:.6f}, but the scores of {files['scores']} "
             f"give {value:.6f}"
