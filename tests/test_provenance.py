@@ -109,9 +109,7 @@ def test_weights_are_compared_where_they_are_a_file(tmp_path):
     assert finished(tmp_path / "a", str(file), checksum.sha256_file(file)) == []
     assert "are different now" in finished(tmp_path / "b", str(file))[0]
     assert finished(tmp_path / "c") == []
-    assert verify(tmp_path / "c").left_out == [
-        "weights of net: timm's own download, no file to compare"
-    ]
+    assert verify(tmp_path / "c").left_out == ["weights of net: timm's own, no file to compare"]
     file.unlink()
     assert "there is no file" in finished(tmp_path / "d", str(file))[0]
 

@@ -95,11 +95,7 @@ def _write_digest(path: Path, offset: int) -> None:
 
 
 def _recorded(path: Path, what: str) -> Checksum:
-    """Read the checksum that a file records, without computing it.
-
-    Raises:
-        StoreError: the file is missing, has no checksum, or does not have the recorded length.
-    """
+    """Read the checksum that a file records, and compare its length only."""
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size

@@ -117,12 +117,7 @@ def _all_blocks(model: nn.Module) -> dict[str, Any]:
 
 
 def _layer_indices(model: nn.Module, name: str, layers: Sequence[str]) -> dict[str, int]:
-    """Return the index of each layer for ``forward_intermediates``.
-
-    Raises:
-        ConfigError: the model has no feature maps, or not of that layer; the message lists those
-            it has.
-    """
+    """Return the index of each layer for ``forward_intermediates``."""
     if not hasattr(model, "forward_intermediates"):
         raise ConfigError(
             f"backbone {name}: timm {timm.__version__} gives no intermediate feature maps of it; "

@@ -75,11 +75,7 @@ def own_tensors(model: nn.Module) -> Tensors:
 
 
 def _check_archive(path: Path) -> None:
-    """Check the sizes and checksums of a zip archive, which torch.load does not do.
-
-    Raises:
-        WeightsError: the file unpacks to more than its own size, or a checksum does not match.
-    """
+    """Check the sizes and checksums of a zip archive, which torch.load does not do."""
     if not zipfile.is_zipfile(path):
         return  # torch's older format, without checksums
     with zipfile.ZipFile(path) as archive:

@@ -101,13 +101,9 @@ def extract(
 ) -> None:
     """Extract the features of a category into the store ``output``.
 
-    The backbone runs in the calling thread. Another thread copies the features from the device,
-    checks and writes them, while the next batch is computed.
-
     Args:
-        manifest: the category's images (see ``indad.data.manifest``).
-        pixels: its decoded images (see ``indad.data.decode``), with the extractor's resize and
-            crop.
+        manifest: the category's images.
+        pixels: its decoded images, with the extractor's resize and crop.
         output: the HDF5 file; it appears only when it is complete.
         extractor: settings as ``Config.extractor`` returns them.
         weights: timm's downloaded weights; ignored if the extractor names its own.
@@ -157,7 +153,8 @@ def _extract_split(
 ) -> Iterator[int]:
     """Extract the features of a split; yield the number of finished images after each batch.
 
-    A batch that does not fit in a GPU's memory is halved.
+    The backbone runs in the calling thread. Another thread copies the features from the device,
+    checks and writes them, while the next batch is computed.
     """
     count, start = len(images.images(split)), 0
     stream = torch.cuda.Stream(network.device) if network.device != "cpu" else None

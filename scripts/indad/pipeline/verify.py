@@ -77,40 +77,33 @@ def verify(results: Path, *, data: bool = True, progress: Progress = ignore) -> 
     Raises:
         StoreError: there is no ``provenance.json``, or it is damaged.
     """
-    found = provenance.read(results / "provenance.json")
-    report = Report()
+    record, report = results / "provenance.json", Report()
+    found = provenance.read(record)
     try:
-        _verify(results, found, data, report, progress)
+        kinds = {file: kind for run in found["runs"] for kind, file in run["files"].items()}
+        for done, (file, digest) in enumerate(found["digests"].items(), 1):
+            what, path = "the file the tables come from", results / file
+            report.compare(kinds.get(file, "table"), _same_file, path, digest, what)
+            progress(done, len(found["digests"]))
+        report.compare("chain", _same_metrics, results, found["runs"])
+        for run in found["runs"]:
+            report.compare("chain", _follows, results, run)
+        if data:
+            for file, folder in found["data"].items():
+                _compare_images(results / file, results / folder, report)
+        else:
+            report.left_out.append("images and masks of the data: switched off")
+        for sha256, each in found["weights"].items():
+            if each["weights"] in ("timm", RANDOM):
+                what = f"weights of {each['backbone']}: {each['weights_source']}"
+                report.left_out.append(f"{what}, no file to compare")
+            else:
+                report.compare("weights", _same_weights, each["weights"], sha256)
     except (KeyError, TypeError, AttributeError) as error:
         raise StoreError(
-            f"{results / 'provenance.json'}: not a record of this library ({error!r}); delete it "
-            "and run again"
+            f"{record}: not a record of this library ({error!r}); delete it and run again"
         ) from None
     return report
-
-
-def _verify(
-    results: Path, found: Mapping[str, Any], data: bool, report: Report, progress: Progress
-) -> None:
-    kinds = {file: kind for run in found["runs"] for kind, file in run["files"].items()}
-    for done, (file, digest) in enumerate(found["digests"].items(), 1):
-        kind = kinds.get(file, "table")
-        report.compare(kind, _same_file, results / file, digest, "the file the tables come from")
-        progress(done, len(found["digests"]))
-    report.compare("chain", _same_metrics, results, found["runs"])
-    for run in found["runs"]:
-        report.compare("chain", _follows, results, run)
-    if data:
-        for file, folder in found["data"].items():
-            _compare_images(results / file, results / folder, report)
-    else:
-        report.left_out.append("images and masks of the data: switched off")
-    for sha256, each in found["weights"].items():
-        if each["weights"] in ("timm", RANDOM):
-            what = "random" if each["weights"] == RANDOM else "timm's own download"
-            report.left_out.append(f"weights of {each['backbone']}: {what}, no file to compare")
-        else:
-            report.compare("weights", _same_weights, each["weights"], sha256)
 
 
 def _same_file(path: Path, digest: str, what: str) -> str | None:
