@@ -83,8 +83,9 @@ def test_a_file_changed_since_it_was_indexed_is_refused(category, table, tmp_pat
         decode.decode(table, category, tmp_path / "p.h5", geometry=GEOMETRY)
 
 
-def test_ground_truth_without_the_features(table, decoded, extractor, tmp_path):
-    """The labels and masks that evaluate reads are those of the feature store."""
+def test_ground_truth_of_the_store_is_that_of_the_decoded_images(
+    table, decoded, extractor, tmp_path
+):
     extract(table, decoded, tmp_path / "f.h5", extractor=extractor)
     with FeatureStore(tmp_path / "f.h5") as store, Pixels(decoded, table) as opened:
         expected, found = store.ground_truth(), opened.ground_truth(table)

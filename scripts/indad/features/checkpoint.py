@@ -179,6 +179,13 @@ def _required(key: str, kept: Collection[str], whole: Collection[str]) -> bool:
     return False
 
 
+def _is_finite(given: Tensor, own: Tensor) -> bool:
+    """Tell whether a tensor is finite in the model's own type; integers are no weights."""
+    if not own.is_floating_point():
+        return True
+    return given.is_floating_point() and bool(given.to(own.dtype).isfinite().all())
+
+
 def _faults(whole: Tensors, given: Tensors) -> Iterator[tuple[str, str, str]]:
     """Yield ``(kind, key, text)`` of each tensor that is not as the model needs it."""
     for key, own in whole.items():
@@ -187,10 +194,7 @@ def _faults(whole: Tensors, given: Tensors) -> Iterator[tuple[str, str, str]]:
         elif given[key].shape != own.shape:
             shapes = f"{tuple(given[key].shape)} instead of {tuple(own.shape)}"
             yield "of another shape", key, f"{key} {shapes}"
-        elif own.is_floating_point() and not (
-            # Integers are no weights; large numbers are infinite in the model's own type.
-            given[key].is_floating_point() and bool(given[key].to(own.dtype).isfinite().all())
-        ):
+        elif not _is_finite(given[key], own):
             yield "not finite numbers (NaN or infinite)", key, key
     for key in given:
         if key not in whole:
