@@ -54,8 +54,7 @@ class Reader:
         read: reads ``file``'s content from its place; returns what can be compared.
         cases: how many damaged files.
         noticed: for files without a checksum: whether a later stage refuses a file that was read
-            with other content. None: that must never happen.
-        strict: every damage must be refused, even one that changes nothing.
+            with other content. None: every damage must be refused, even one that changes nothing.
         foreign: another file to splice pieces of.
     """
 
@@ -64,7 +63,6 @@ class Reader:
     read: Callable[[], Any]
     cases: int
     noticed: Callable[[], bool] | None = None
-    strict: bool = False
     foreign: bytes = b""
 
 
@@ -122,12 +120,10 @@ def outcome(reader: Reader, expected: Any) -> str:
         return "refused" if str(error) else "failed: an error without a message"
     except BaseException as error:
         return f"failed: {type(error).__name__}: {error}"
-    if reader.strict:
+    if reader.noticed is None:
         return "failed: damage unnoticed"
     if same(found, expected):
         return "equal"
-    if reader.noticed is None:
-        return "failed: read with other content"
     return "noticed" if reader.noticed() else "failed: not noticed"
 
 
@@ -248,14 +244,14 @@ def checksums(folder: Path) -> list[Reader]:
     other_store = (folder / "other.h5").read_bytes()
     return [
         Reader("feature store", folder / "f.h5", lambda: _read_store(folder / "f.h5"), 1200,
-               strict=True, foreign=other_store),
-        Reader("decoded images", folder / "p.h5", read_pixels, 1200, strict=True),
+               foreign=other_store),
+        Reader("decoded images", folder / "p.h5", read_pixels, 1200),
         Reader("anomaly maps", maps, lambda: scores.read(table, maps)[:2], 1000,
-               strict=True, foreign=other_maps.read_bytes()),
-        Reader("resamples", folder / "r.h5", read_resamples, 500, strict=True),
+               foreign=other_maps.read_bytes()),
+        Reader("resamples", folder / "r.h5", read_resamples, 500),
         Reader("calibration", folder / "calibration.json",
-               lambda: calibration.read(folder / "calibration.json"), 400, strict=True),
-        Reader("scores", table, lambda: scores.read(table, maps)[:2], 1000, strict=True),
+               lambda: calibration.read(folder / "calibration.json"), 400),
+        Reader("scores", table, lambda: scores.read(table, maps)[:2], 1000),
     ]  # fmt: skip
 
 
@@ -279,7 +275,7 @@ def models(folder: Path) -> list[Reader]:
             found = methods.load(path, gallery=train)
             return [found.parameters, {k: v.numpy() for k, v in found._state().items()}]
 
-        readers.append(Reader(f"model of {name}", path, read, 600, strict=True, foreign=foreign))
+        readers.append(Reader(f"model of {name}", path, read, 600, foreign=foreign))
     return readers
 
 
@@ -382,8 +378,8 @@ def tables(folder: Path) -> list[Reader]:
 
     return [
         Reader("manifest", folder / "m.csv", lambda: manifest.read(folder / "m.csv"), 700),
-        Reader("metrics", metrics, read_metrics, 500, strict=True),
-        Reader("record of metrics", record, read_metrics, 500, strict=True),
+        Reader("metrics", metrics, read_metrics, 500),
+        Reader("record of metrics", record, read_metrics, 500),
         # An address or a path that differs is another place, where the archive's hash decides.
         Reader("record of an archive", archive, lambda: archives.read_record(archive), 400,
                lambda: True),
