@@ -226,14 +226,14 @@ def test_a_gpu_too_small_for_a_batch_gets_smaller_ones(made, monkeypatch):
     model = load_model(model_file(made, "padim"), device="cpu", batch_size=8)
     images = sorted((made / "data/widget/test/dent").iterdir())
     expected = [result.score for result in model.predict(images)]
-    backbone = model._extractor.backbone
+    network = model._extractor._network
 
     def small(batch):
         if len(batch) > 2:
             raise torch.cuda.OutOfMemoryError("too large")
-        return backbone(batch)
+        return network(batch)
 
-    monkeypatch.setattr(model._extractor, "backbone", small)
+    monkeypatch.setattr(model._extractor, "_network", small)
     np.testing.assert_allclose([r.score for r in model.predict(images)], expected, rtol=1e-4)
     assert model.batch_size == 2
 
