@@ -242,12 +242,12 @@ def read_json(path: Path, what: str = "record") -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
         value = json.loads(text)
         del value[_JSON_FIELD]
-        if text != _json_text(value):
-            raise ValueError("its checksum does not match: it is damaged or was edited")
     except FileNotFoundError:
         raise StoreError(f"{path}: no such {what}; run again") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise StoreError(f"{path}: damaged {what} ({error}); {_AGAIN}") from None
+    if text != _json_text(value):
+        raise StoreError(f"{path}: damaged or edited {what}; {_AGAIN}")
     return value
 
 
