@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-import textwrap
 from collections.abc import Sequence
 from importlib import import_module
 
 from rich.console import Console
 
 from indad import __version__
-from indad.cli.console import print_error, program
+from indad.cli.console import print_labelled, program
 from indad.core.disk import explain_disk_errors
 from indad.core.errors import ConfigError, IndadError
 from indad.methods import METHODS
@@ -62,7 +61,7 @@ def build_parser(command: str | None) -> tuple[argparse.ArgumentParser, argparse
         prog=program(),
         description="Run SPADE, PaDiM or PatchCore on a data set and print the tables.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=textwrap.dedent(EPILOG).format(program=program()),
+        epilog=EPILOG.format(program=program()),
     )
     parser.add_argument("--version", action="version", version=f"indad {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -119,7 +118,7 @@ def main(given: Sequence[str] | None = None) -> int:
         with explain_disk_errors():
             return arguments.run(arguments, console)
     except IndadError as error:
-        print_error(console, str(error))
+        print_labelled(console, "error", "bold red", str(error))
         return 2
     except KeyboardInterrupt:
         return 130
