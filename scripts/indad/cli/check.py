@@ -78,14 +78,13 @@ def find_data(
     Raises:
         IndadError: no such folder, or nothing in it.
     """
-    settings = config.get("datasets", {}).get(arguments.dataset) or {}
-    folder = arguments.data_root
+    datasets = config.get("datasets", {})
+    settings = datasets.get(arguments.dataset) or {}
+    folder = arguments.data_root or settings.get("path")
     if folder is None:
-        if "path" not in settings:
-            raise ConfigError("check needs --data-root DIR, or --dataset with a 'path'")
-        folder = Path(settings["path"])
-    folder = folder.expanduser().resolve()
-    reading = reading_of(config, arguments.dataset)
+        raise ConfigError("check needs --data-root DIR, or --dataset with a 'path'")
+    folder = Path(folder).expanduser().resolve()
+    reading = reading_of(datasets, arguments.dataset)
     single = is_category(folder, reading)
     categories = arguments.category or ([folder.name] if single else settings.get("categories"))
     root = folder.parent if single else folder

@@ -96,17 +96,14 @@ def parse(given: Sequence[str]) -> argparse.Namespace:
 
 def parse_command(name: str, given: Sequence[str]) -> argparse.Namespace:
     """Parse the arguments of one command."""
-    _, subparsers = build_parser(name)
-    parser = subparsers.choices[name]
-    passed_on: Sequence[str] = ()
-    if name == "run" and "--" in given:
-        end = list(given).index("--")
-        given, passed_on = given[:end], given[end + 1 :]
-    # Options may stand among the images; where there is one argument, parse_args allows that too.
-    intermixed = name == "predict"
-    arguments = (parser.parse_intermixed_args if intermixed else parser.parse_args)(given)
-    if name == "run":
-        arguments.snakemake = list(passed_on)
+    parser = build_parser(name)[1].choices[name]
+    if name == "predict":  # options may stand among the images
+        return parser.parse_intermixed_args(given)
+    if name != "run":
+        return parser.parse_args(given)
+    end = list(given).index("--") if "--" in given else len(given)
+    arguments = parser.parse_args(given[:end])
+    arguments.snakemake = list(given[end + 1 :])
     return arguments
 
 
