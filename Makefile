@@ -60,8 +60,7 @@ readme: $(VENV)/.ready  ## rewrite the README's quickstart tables from its resul
 rulegraph: $(VENV)/.ready  ## rewrite the README's graph of the rules
 	$(BIN)/python scripts/dev/rule_graph.py
 
-figures: $(VENV)/.ready  ## redraw the schematics and example maps in docs/ (maps: from finished runs)
-	$(BIN)/python scripts/dev/schematics.py
+figures: $(VENV)/.ready  ## redraw the example maps in docs/ from finished runs
 	$(BIN)/python scripts/dev/example_maps.py $(if $(RUNS),--run $(RUNS))
 
 benchmark: $(VENV)/.ready  ## compare speed and memory with other implementations

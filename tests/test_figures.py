@@ -19,7 +19,6 @@ from PIL import Image
 from sklearn.metrics import auc, f1_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from conftest import ROOT
-from dev import schematics
 from indad.core.errors import DataError, StoreError
 from indad.data import decode, manifest
 from indad.data.ground_truth import GroundTruth
@@ -434,18 +433,3 @@ def test_time_and_size_of_an_experiment(tmp_path, problems):
     tradeoff.draw(found.reset_index(), tmp_path / "tradeoff.png")
     assert not problems
     assert Image.open(tmp_path / "tradeoff.png").width > 1000
-
-
-# -- what the documents show ----------------------------------------------------------------------
-
-
-def test_schematics_are_legible_and_the_same_every_time(tmp_path, problems, monkeypatch):
-    for folder in ("one", "two"):
-        monkeypatch.setattr("sys.argv", ["schematics.py", "--output", str(tmp_path / folder)])
-        schematics.main()
-    assert not problems
-    names = sorted(path.name for path in (tmp_path / "one").iterdir())
-    assert names == [f"{m}.{s}" for m in ("padim", "patchcore", "spade") for s in ("png", "svg")]
-    for name in names:
-        one, two = (tmp_path / folder / name for folder in ("one", "two"))
-        assert one.read_bytes() == two.read_bytes(), name

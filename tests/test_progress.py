@@ -13,10 +13,9 @@ from snakemake.exceptions import InputFunctionException, WorkflowError
 from snakemake_interface_logger_plugins.common import LogEvent
 from snakemake_interface_logger_plugins.tests import TestLogHandlerBase
 
-from indad.cli import display, job_log
-from indad.cli.events import EventFile, RunState
-from indad.cli.run import describe_failure, licence_notice
-from indad.cli.time_left import TimeLeft
+from indad.cli.display import Display, TimeLeft
+from indad.cli.events import EventFile, Job, RunState
+from indad.cli.run import licence_notice
 from indad.core.errors import ConfigError
 from snakemake_logger_plugin_indad import LogHandler, LogHandlerSettings, add_user_message
 
@@ -131,29 +130,32 @@ def test_a_failure_has_the_jobs_own_message_or_the_end_of_its_log(log):
     state = RunState()
     state.apply(started(1, "fit", log, category="wood"))
     state.apply(failed(1, "fit", log))
-    text = describe_failure(state.failures[1], "output")
+    job, message = state.failures[1]
+    text = job.failure(message, "output")
     assert text.startswith("fit wood failed; its log, ")
     assert text.endswith("machine: 12 cores\nextract bottle r18: 5/10 images, 3 s left")
     log.write_text(f"{STAMP}start\n{STAMP}error: weights: not there;\nset them\n")
-    state.apply(failed(1, "fit", log))
-    assert describe_failure(state.failures[1], "output") == "weights: not there;\nset them"
+    assert job.failure(message, "output") == "weights: not there;\nset them"
     log.write_text("")
-    state.apply(failed(1, "fit", log))
-    assert describe_failure(state.failures[1], "output").endswith("ends with:\noutput")
+    assert job.failure("out of memory", "output") == (
+        "fit wood failed (out of memory) and its log is empty; the output of Snakemake ends with:\n"
+        "output"
+    )
 
 
 def test_progress_is_read_from_the_end_of_a_log(log):
-    assert job_log.progress(log) == ("extract bottle r18: 5/10 images, 3 s left", 0.5)
+    job = Job("extract", {}, log)
+    assert job.progress() == ("extract bottle r18: 5/10 images, 3 s left", 0.5)
     log.write_text(log.read_text() + f"{STAMP}extract bottle r18: 10 images in 6 s\n")
-    assert job_log.progress(log).share == 1
+    assert job.progress()[1] == 1
     log.write_text(f"{STAMP}machine: 12 cores\n")
-    assert job_log.progress(log) is None
-    assert job_log.progress(log.with_name("none")) is None
+    assert job.progress() is None
+    assert Job("extract", {}, log.with_name("none")).progress() is None
 
 
 def shown(state: RunState) -> str:
     console = Console(file=io.StringIO(), width=100)
-    display.Display(console, state).show()
+    Display(console, state).show()
     return console.file.getvalue()
 
 
@@ -174,7 +176,7 @@ def test_a_terminal_shows_a_bar(log):
     for event in (counts(extract=1), started(4, "extract", log)):
         state.apply(event)
     console = Console(file=io.StringIO(), width=120, force_terminal=True)
-    with display.Display(console, state) as bar:
+    with Display(console, state) as bar:
         bar.show()
     assert "5/10 images" in console.file.getvalue()
 

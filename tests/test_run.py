@@ -175,7 +175,7 @@ def test_a_dry_run_prints_what_snakemake_would_do(tmp_path):
     assert (process.returncode, err) == (0, "")
     assert re.search(r"^extract +1$", out, re.MULTILINE)
     assert "This was a dry-run" in out
-    assert not (tmp_path / "results").exists()
+    assert {path.name for path in (tmp_path / "results").iterdir()} == {"settings"}
 
 
 def test_a_wrong_option_of_snakemake_is_shown(tmp_path):

@@ -230,7 +230,7 @@ def test_a_model_scores_images_as_the_workflow_does(finished):
 def test_no_job_takes_more_memory_than_it_asks_for(finished):
     jobs = job_resources.read_jobs(finished / "results")
     assert len(jobs) == 32  # all but those that run on the head
-    for job in jobs:
+    for job in jobs.itertuples():
         assert job.measured_mb < job.asked_mb < 4 * job.measured_mb, job
 
 

@@ -17,21 +17,15 @@ import argparse
 import json
 import os
 import statistics
-import time
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
+import pandas as pd
+import torch
 from benchmark_cases import CASES, IMPORTS, Case
-from measure import (
-    children_mb,
-    machine,
-    memory_mb,
-    read_csv,
-    reset_peak_memory,
-    run_child,
-    write_csv,
-)
+from measure import machine, measured, run_child, write_csv
 from tabulate import tabulate
 
 from indad.core import atomic
@@ -41,21 +35,14 @@ Row = dict[str, str]
 
 def measure(case: Case, contender: str, small: bool, threads: int) -> dict[str, float]:
     """Run one contender once in this process: seconds, and peak memory beyond its data."""
-    import torch
-
     torch.set_num_threads(threads)
     data = case.setup(small)
     for module in IMPORTS.get(contender, ()):  # imports are not part of the measured time
         import_module(module)
     torch.mm(torch.rand(512, 512), torch.rand(512, 512))
-    children_before = children_mb()  # an import may have started a process
-    before = memory_mb("VmRSS") if reset_peak_memory() else float("nan")
-    started = time.perf_counter()
-    scale = case.contenders[contender](data)
-    seconds = data.get("seconds", time.perf_counter() - started) * scale
-    # A contender that starts processes is measured by the largest of them.
-    child = children_mb() if children_mb() > children_before else 0.0
-    return {"seconds": seconds, "extra_mb": max(memory_mb("VmHWM") - before, child)}
+    factor, seconds, extra_mb = measured(partial(case.contenders[contender], data))
+    seconds = seconds * (factor or 1) + data.get("extra_seconds", 0)
+    return {"seconds": seconds, "extra_mb": extra_mb}
 
 
 def is_installed(contender: str) -> bool:
@@ -99,16 +86,27 @@ def page(rows: list[Row]) -> str:
     cells = [[CASES[row["case"]].title, *(row[column] for column in columns)] for row in rows]
     headers = ["work", "by", "seconds", "times indad", "extra peak memory, MB", "runs"]
     table = tabulate(cells, headers=headers, tablefmt="pipe", disable_numparse=True)
-    return f"# Speed and memory\n\n{INTRODUCTION}\n{table}\n\n{notes(rows[0])}\n\n{CLOSING}"
+    size = "Reduced sizes (`--small`). " if rows[0]["small"] == "True" else ""
+    files = "MVTec AD bottle" if "INDAD_TEST_MVTEC" in os.environ else "drawn images"
+    return PAGE.format_map(rows[0] | {"table": table, "size": size, "files": files})
 
 
-INTRODUCTION = """\
+PAGE = """\
+# Speed and memory
+
 Each stage of indad compared with what a user would choose instead: anomalib, faiss, scikit-learn,
 timm's network alone, or the bare matrix product. `times indad` below 1 means that the other one is
 faster.
-"""
 
-CLOSING = """\
+{table}
+
+{size}Medians of the runs. The contenders take turns, each run in a process of its own, {threads}
+threads, on {machine}. Scaled: only 100 picks of the
+coreset, or a quarter of the positions, were run and the time multiplied, since each pick or
+position costs the same; the extra memory is that of the part that was run. anomalib inverts its
+covariances in one thread here, since MKL can hang on them in several. Made by `make benchmark` on
+synthetic features of a real category's size; cases that begin with image files use {files}.
+
 The comparison depends on the processor. On an AMD EPYC, faiss computes its matrix products as fast
 as torch, and its flat search is up to a quarter faster than ours. On an Intel Xeon its search took
 four to six times as long as ours ([an earlier run](benchmark_xeon.csv)).
@@ -116,21 +114,6 @@ four to six times as long as ours ([an earlier run](benchmark_xeon.csv)).
 The time of each stage in a run of your own is in `results/tables/runtime.md`. The same code runs on
 a GPU, but it has not been measured there, nor have its results been compared with those of a CPU.
 """
-
-
-def notes(row: Row) -> str:
-    """Return how and on which machine the table was measured."""
-    size = "Reduced sizes (`--small`). " if row["small"] == "True" else ""
-    files = "MVTec AD bottle" if "INDAD_TEST_MVTEC" in os.environ else "drawn images"
-    return (
-        f"{size}Medians of the runs. The contenders take turns, each run in a process of its own, "
-        f"{row['threads']} threads, on {row['machine']}. Scaled: only 100 picks of the coreset, or "
-        "a quarter of the positions, were run and the time multiplied, since each pick or position "
-        "costs the same; the extra memory is that of the part that was run. anomalib inverts its "
-        "covariances in one thread here, since MKL can hang on them in several. Made by `make "
-        "benchmark` on synthetic features of a real category's size; cases that begin with image "
-        f"files use {files}."
-    )
 
 
 def main() -> None:
@@ -152,16 +135,15 @@ def main() -> None:
     output = given.output or Path("results/benchmark" if given.small else "docs/benchmark")
     table, markdown = output.with_suffix(".csv"), output.with_suffix(".md")
     setting = {"small": str(given.small), "threads": str(given.threads), "machine": machine()}
-    rows = [
-        row for row in read_csv(table) if row["case"] in CASES and setting.items() <= row.items()
-    ]
+    rows = pd.read_csv(table, dtype=str).to_dict("records") if table.exists() else []
+    rows = [row for row in rows if row["case"] in CASES and setting.items() <= row.items()]
     for name in given.case or CASES:
         found = [row | setting for row in measure_case(name, given)]
         rows = [row for row in rows if row["case"] != name] + found
         rows.sort(key=lambda row: list(CASES).index(row["case"]))
         for row in found:
             print(*row.values(), flush=True)
-        write_csv(table, rows)  # after each case, since some take long
+        write_csv(table, pd.DataFrame(rows))  # after each case, since some take long
         atomic.write_text(markdown, page(rows))
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import benchmark_images as images
 import benchmark_methods as methods
 
-#: Takes the data of the case; returns the factor to multiply the time by, 1 for the whole work.
-Contender = Callable[[dict[str, Any]], float]
+#: Does the work on the data of the case. If it does only a part, it returns the factor to multiply
+#: its time by.
+Contender = Callable[[methods.Data], float | None]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Case:
     """
 
     title: str
-    setup: Callable[[bool], dict[str, Any]]
+    setup: Callable[[bool], methods.Data]
     contenders: dict[str, Contender]
     max_runs: int = 99
 
@@ -43,23 +43,14 @@ _ANOMALIB = (
     "anomalib.models.components.stats",
     "anomalib.models.image.padim.anomaly_map",
 )
-#: Modules imported before the time of a contender begins. It takes part if they are installed.
+#: Modules of other projects. They are imported before the time of a contender begins; it takes part
+#: if they are installed.
 IMPORTS = {
-    "indad": (
-        "indad.methods.coreset",
-        "indad.methods.neighbors",
-        "indad.evaluation.metrics",
-        "indad.methods.padim",
-        "indad.methods.anomaly_map",
-        "indad.features.extract",
-        "indad.data.decode",
-    ),
     "anomalib": _ANOMALIB,
     "anomalib (scaled)": _ANOMALIB,
     "anomalib (scaled from a quarter)": _ANOMALIB,
-    "bare network": ("timm",),
     "faiss flat L2": ("faiss",),
-    "scikit-learn + plain AUPRO": ("sklearn.metrics", "scipy.ndimage"),
+    "scikit-learn + plain AUPRO": ("sklearn.metrics",),
 }
 
 
@@ -69,18 +60,13 @@ def search(title: str, ours: Contender, *, dimensions: int, bank: int, queries: 
     return Case(title, setup, SEARCH | {"indad": ours})
 
 
-def padim(train: int, dimensions: int, channels: tuple[int, ...], *, part: bool = False) -> Case:
-    """Return a case of PaDiM; ``part``: anomalib runs on a quarter of the positions."""
-    title = f"PaDiM fit + 16 images, {train} training images, {dimensions} of {sum(channels)}"
-    theirs: dict[str, Contender] = (
-        {"anomalib (scaled from a quarter)": methods.padim_anomalib_quarter}
-        if part
-        else {"anomalib": methods.padim_anomalib}
-    )
+def padim(train: int, dimensions: int, channels: tuple[int, ...], *, side: int = 56) -> Case:
+    """Return a case of PaDiM; ``side``: anomalib runs on a part of the 56 x 56 positions."""
+    theirs = "anomalib" if side == 56 else "anomalib (scaled from a quarter)"
     return Case(
-        title,
+        f"PaDiM fit + 16 images, {train} training images, {dimensions} of {sum(channels)}",
         partial(methods.padim_data, train, dimensions, channels),
-        {"indad": methods.padim_ours} | theirs,
+        {"indad": methods.padim_ours, theirs: partial(methods.padim_anomalib, side=side)},
         max_runs=1 if channels == WRN50 else 99,
     )
 
@@ -158,6 +144,6 @@ CASES = {
     ),
     "padim-r18": padim(209, 100, RESNET18),
     "padim-wrn50-60": padim(60, 550, WRN50),
-    "padim-wrn50-209": padim(209, 550, WRN50, part=True),
-    "padim-wrn50-400": padim(400, 550, WRN50, part=True),
+    "padim-wrn50-209": padim(209, 550, WRN50, side=28),
+    "padim-wrn50-400": padim(400, 550, WRN50, side=28),
 }

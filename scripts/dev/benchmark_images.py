@@ -16,15 +16,22 @@ import time
 from pathlib import Path
 from typing import Any
 
+import timm
+import torch
+import yaml
+from benchmark_methods import PICKS, Data
 from measure import ROOT
+
+from indad.data import decode, manifest
+from indad.data.images import Geometry
+from indad.data.synthetic import draw_category
+from indad.features.extract import extract
 
 
 def category_folder(small: bool) -> Path:
     """Return a category folder: bottle if it is available, else a drawn one of its size."""
     if "INDAD_TEST_MVTEC" in os.environ and not small:
         return Path(os.environ["INDAD_TEST_MVTEC"]) / "bottle"
-    from indad.data.synthetic import draw_category
-
     folder = Path(tempfile.mkdtemp()) / "wood"
     train, test = (24, 4) if small else (209, 16)
     draw_category(folder, "wood", train=train, good=test, per_defect=test)
@@ -35,17 +42,12 @@ def resnet18_weights(folder: Path) -> str:
     """Return a ResNet-18 checkpoint: the real one if it is available, else a random one."""
     if "INDAD_TEST_R18_WEIGHTS" in os.environ:
         return os.environ["INDAD_TEST_R18_WEIGHTS"]
-    import timm
-    import torch
-
     torch.manual_seed(0)
     torch.save(timm.create_model("resnet18").state_dict(), folder / "resnet18.pth")
     return str(folder / "resnet18.pth")
 
 
-def extract_data(backbone: str, most: int, small: bool) -> dict[str, Any]:
-    from indad.data import manifest
-
+def extract_data(backbone: str, most: int, small: bool) -> Data:
     folder = category_folder(small)
     images = manifest.build(folder)
     images = images.groupby("split").head(most).reset_index(drop=True)
@@ -63,14 +65,8 @@ def extract_data(backbone: str, most: int, small: bool) -> dict[str, Any]:
     return {"images": images, "folder": folder, "scratch": scratch, "extractor": extractor}
 
 
-def extract_ours(data: dict[str, Any], precision: str = "float32") -> float:
+def extract_ours(data: Data, precision: str = "float32") -> None:
     """Decode the images, run the backbone and its checks, and write the feature file."""
-    import torch
-
-    from indad.data import decode
-    from indad.data.images import Geometry
-    from indad.features.extract import extract
-
     images, scratch = data["images"], data["scratch"]
     extractor = data["extractor"] | {"precision": precision}
     geometry, threads = Geometry.from_config(256, 224), torch.get_num_threads()
@@ -78,14 +74,10 @@ def extract_ours(data: dict[str, Any], precision: str = "float32") -> float:
     decode.decode(images, data["folder"], pixels, geometry=geometry, threads=threads)
     extract(images, pixels, features, extractor=extractor)
     shutil.rmtree(scratch)
-    return 1
 
 
-def extract_bare(data: dict[str, Any]) -> float:
+def extract_bare(data: Data) -> None:
     """timm's unchanged network, created and run to the deepest layer on images in memory."""
-    import timm
-    import torch
-
     name, batch, count = data["extractor"]["backbone"], 8, len(data["images"])
     model = timm.create_model(name, features_only=True, out_indices=(1, 2, 3)).eval()
     model = model.to(memory_format=torch.channels_last)
@@ -93,20 +85,16 @@ def extract_bare(data: dict[str, Any]) -> float:
     with torch.inference_mode():
         for start in range(0, count, batch):
             model(images[: count - start])
-    return 1
 
 
-def end_to_end_data(small: bool) -> dict[str, Any]:
+def end_to_end_data(small: bool) -> Data:
     scratch = Path(tempfile.mkdtemp())
     folder = category_folder(small)
     return {"folder": folder, "scratch": scratch, "weights": resnet18_weights(scratch)}
 
 
-def end_to_end_ours(data: dict[str, Any]) -> float:
+def end_to_end_ours(data: Data) -> None:
     """Run the whole workflow from nothing: five experiments, image files to tables."""
-    import torch
-    import yaml
-
     folder, scratch, threads = data["folder"], data["scratch"], torch.get_num_threads()
     places = {
         "results": str(scratch / "results"),
@@ -126,18 +114,15 @@ def end_to_end_ours(data: dict[str, Any]) -> float:
     )
     assert (scratch / "results/tables/results.md").exists()
     shutil.rmtree(scratch)
-    return 1
 
 
-def end_to_end_anomalib(data: dict[str, Any], picks: int = 100) -> float:
-    """Fit and test anomalib's PatchCore-10, with the coreset scaled from 100 picks."""
-    import torch
+def end_to_end_anomalib(data: Data) -> None:
+    """Fit and test anomalib's PatchCore-10; ``extra_seconds``: the rest of the coreset's picks."""
     from anomalib.data import Folder
     from anomalib.engine import Engine
     from anomalib.models import Patchcore
     from anomalib.models.components.sampling import k_center_greedy
 
-    started = time.perf_counter()
     folder = data["folder"]
     defects = sorted(each.name for each in (folder / "test").iterdir() if each.name != "good")
     module = Folder(
@@ -161,21 +146,18 @@ def end_to_end_anomalib(data: dict[str, Any], picks: int = 100) -> float:
     weights = torch.load(data["weights"], weights_only=True)
     missing = model.model.feature_extractor.feature_extractor.load_state_dict(weights, strict=False)
     assert not missing.missing_keys, missing.missing_keys
-    spent = [0.0]
     greedy = k_center_greedy.KCenterGreedy
-    whole = greedy.select_coreset_idxs
+    select = greedy.select_coreset_idxs
 
-    def scaled(self: Any) -> list[int]:
-        wanted, self.coreset_size = self.coreset_size, min(picks, self.coreset_size)
-        before = time.perf_counter()
-        whole(self)
-        spent[0] = (time.perf_counter() - before) * (wanted / self.coreset_size - 1)
-        return torch.randperm(len(self.embedding))[:wanted].tolist()
+    def select_part(self: Any) -> list[int]:
+        count, self.coreset_size = self.coreset_size, min(PICKS, self.coreset_size)
+        started = time.perf_counter()
+        select(self)
+        seconds = time.perf_counter() - started
+        data["extra_seconds"] = seconds * (count / self.coreset_size - 1)
+        return torch.randperm(len(self.embedding))[:count].tolist()
 
-    if picks:
-        greedy.select_coreset_idxs = scaled
+    greedy.select_coreset_idxs = select_part
     engine = Engine(accelerator="cpu", devices=1, default_root_dir=data["scratch"], logger=False)
     engine.fit(model, datamodule=module)
     engine.test(model, datamodule=module)
-    data["seconds"] = time.perf_counter() - started + spent[0]
-    return 1

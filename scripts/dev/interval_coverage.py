@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,12 @@ TITLES = {
     "pixel_auroc": "pixel AUROC", "pixel_ap": "pixel AP", "pixel_f1max": "pixel F1-max",
     "aupro": "AUPRO",
 }  # fmt: skip
+#: "Method" of the rows that say how often two equally good experiments were called different.
+CLAIMED = "difference claimed"
+
+#: Scores of the images, masks of the defects, and what the metrics are computed from.
+TestSet = tuple[np.ndarray, np.ndarray, bootstrap.ImageCounts]
+Row = dict[str, Any]
 
 
 def image_truth(auroc: float, good: int, defective: int) -> dict[str, float]:
@@ -53,11 +60,6 @@ def image_truth(auroc: float, good: int, defective: int) -> dict[str, float]:
     f1 = 2 * tp / (tp + fp + defective)
     values = (auroc, np.trapezoid(precision, recall), f1.max())
     return dict(zip(metrics.IMAGE_METRICS, map(float, values), strict=True))
-
-
-def image_scores(rng: np.random.Generator, auroc: float, labels: np.ndarray) -> np.ndarray:
-    """Draw one score per image."""
-    return rng.normal(size=len(labels)) + labels * ndtri(auroc) * np.sqrt(2)
 
 
 def maps(
@@ -97,107 +99,95 @@ def plain_intervals(
     }
 
 
-class Cell:
-    """Counts how often the intervals of one simulated case miss the true value."""
+def draw_scores(rng: np.random.Generator, labels: np.ndarray, auroc: float) -> TestSet:
+    """Draw one score per image."""
+    scores = rng.normal(size=len(labels)) + labels * ndtri(auroc) * np.sqrt(2)
+    counts = bootstrap.ImageCounts.from_scores(scores, labels.astype(np.int32))
+    return scores, np.zeros((len(labels), 1, 1), bool), counts
 
-    def __init__(self) -> None:
-        self.rows: dict[tuple[str, str], list[tuple[bool, bool, float]]] = {}
 
-    def add(self, metric: str, method: str, bounds: tuple[float, float], truth: float) -> None:
-        low, high = bounds
-        row = (truth < low, truth > high, high - low)
-        self.rows.setdefault((metric, method), []).append(row)
-
-    def summary(self) -> Iterator[dict[str, Any]]:
-        for (metric, method), rows in self.rows.items():
-            low, high, width = np.mean(rows, axis=0)
-            yield {
-                "metric": metric,
-                "method": method,
-                "coverage": 1 - low - high,
-                "truth_below": low,
-                "truth_above": high,
-                "mean_width": width,
-                "simulations": len(rows),
-            }
+def draw_maps(
+    rng: np.random.Generator, labels: np.ndarray, contrast: float, spread: float
+) -> TestSet:
+    """Draw one anomaly map per image; its score is the maximum."""
+    drawn, masks = maps(rng, labels, contrast, spread)
+    counts = bootstrap.ImageCounts.from_scores(drawn, metrics.regions(masks), 1024)
+    return drawn.max(axis=(1, 2)).astype(float), masks, counts
 
 
 def simulate(
-    rng: np.random.Generator,
+    draw: Callable[[], TestSet],
     labels: np.ndarray,
     truth: dict[str, float],
-    kind: tuple[float, ...],
     *,
     count: int,
     resamples: int,
-) -> Iterator[dict[str, Any]]:
-    """Draw ``count`` test sets and compare their intervals with the true metrics.
+) -> Iterator[Row]:
+    """Draw ``count`` test sets; give a row for each interval that says if it missed the truth.
 
     Args:
+        draw: draws a test set.
         labels: 0 good, 1 defective, of each test image.
         truth: true value by metric.
-        kind: ``(auroc,)`` for image scores, or ``(contrast, spread)`` for anomaly maps.
     """
-    cell = Cell()
-    one_out = 1 - np.eye(len(labels))
+    names = np.arange(len(labels)).astype(str)
+    all_once, one_left_out = np.ones((1, len(labels))), 1 - np.eye(len(labels))
     for number in range(count):
-        if len(kind) == 1:
-            scores, drawn = image_scores(rng, kind[0], labels), np.zeros((len(labels), 1, 1))
-            masks = np.zeros(drawn.shape, bool)
-            counted = bootstrap.ImageCounts.from_scores(scores, labels.astype(np.int32))
-        else:
-            drawn, masks = maps(rng, labels, *kind)
-            scores = drawn.max(axis=(1, 2)).astype(float)
-            counted = bootstrap.ImageCounts.from_scores(drawn, metrics.regions(masks), 1024)
-        names = np.arange(len(labels)).astype(str)
+        scores, masks, counts = draw()
         known = GroundTruth(names, labels, names, np.ones(len(labels), bool), masks)
-        values = dict(zip(truth, counted.metrics(np.ones((1, len(labels))))[:, 0], strict=False))
         weights = bootstrap.draws(labels, resamples, number)
-        resampled = dict(zip(truth, counted.metrics(weights), strict=False))
-        left_out = dict(zip(truth, counted.metrics(one_out), strict=False))
+        values = dict(zip(truth, counts.metrics(all_once)[:, 0], strict=False))
+        resampled = dict(zip(truth, counts.metrics(weights), strict=False))
+        left_out = dict(zip(truth, counts.metrics(one_left_out), strict=False))
         found = evaluate.intervals(values, resampled, scores, known, level=LEVEL)
         for metric, value in values.items():
-            cell.add(metric, "indad", found[metric], truth[metric])
             plain = plain_intervals(value, resampled[metric], left_out[metric], labels)
-            for method, bounds in plain.items():
-                cell.add(metric, method, bounds, truth[metric])
-    yield from cell.summary()
+            for method, (low, high) in ({"indad": found[metric]} | plain).items():
+                below, above = truth[metric] < low, truth[metric] > high
+                yield {
+                    "metric": metric,
+                    "truth": truth[metric],
+                    "method": method,
+                    "coverage": not (below or above),
+                    "truth_below": below,
+                    "truth_above": above,
+                    "mean_width": high - low,
+                }
 
 
-def claims(
-    rng: np.random.Generator, labels: np.ndarray, auroc: float, *, count: int, resamples: int
-) -> Iterator[dict[str, Any]]:
+def compare(
+    rng: np.random.Generator,
+    labels: np.ndarray,
+    truth: dict[str, float],
+    *,
+    count: int,
+    resamples: int,
+) -> Iterator[Row]:
     """Compare two equally good experiments with correlated scores on the same images."""
-    claimed: dict[str, list[bool]] = {}
     names = np.arange(len(labels)).astype(str)
     for number in range(count):
         shared = rng.normal(size=len(labels))
         runs, rows = [], []
         for experiment in "ab":
             own = (shared + rng.normal(size=len(labels))) / np.sqrt(2)
-            scores = own + labels * ndtri(auroc) * np.sqrt(2)
-            counted = bootstrap.ImageCounts.from_scores(scores, labels.astype(np.int32))
-            drawn = counted.metrics(bootstrap.draws(labels, resamples, number))
+            scores = own + labels * ndtri(truth["image_auroc"]) * np.sqrt(2)
+            counts = bootstrap.ImageCounts.from_scores(scores, labels.astype(np.int32))
+            drawn = counts.metrics(bootstrap.draws(labels, resamples, number))
             resampled = dict(zip(metrics.IMAGE_METRICS, drawn, strict=False))
             runs.append(Resamples("", "", experiment, 0, names, labels, scores, resampled, 0, 0, 0))
             values = metrics.image_metrics(labels, scores)
             rows.append(evaluate.tidy(values, experiment=experiment, seed=0))
-        table = comparison.within(runs, pd.concat(rows), ["a", "b"], level=LEVEL)
-        for row in table.itertuples():
-            claimed.setdefault(row.metric, []).append(row.p < 1 - LEVEL)
-    for metric, rejected in claimed.items():
-        yield {
-            "metric": metric,
-            "method": "difference claimed",
-            "coverage": 1 - np.mean(rejected),
-            "simulations": count,
-        }
+        for found in comparison.within(runs, pd.concat(rows), ["a", "b"], level=LEVEL).itertuples():
+            yield {
+                "metric": found.metric,
+                "truth": truth[found.metric],
+                "method": CLAIMED,
+                "coverage": not found.p < 1 - LEVEL,
+            }
 
 
-def study_maps(
-    sizes: Sequence[tuple[int, int]], count: int, resamples: int
-) -> Iterator[dict[str, Any]]:
-    """Simulate pixel metrics: a row for each metric, size, contrast and interval."""
+def study_maps(sizes: Sequence[tuple[int, int]], count: int, resamples: int) -> Iterator[Row]:
+    """Simulate pixel metrics for each contrast and size."""
     large = np.repeat([0, 1], 10_000)
     for number, (contrast, spread) in enumerate(CONTRASTS):
         # A sample so large that its metrics count as the true ones.
@@ -208,44 +198,38 @@ def study_maps(
             truth = metrics.pixel_metrics(big[0][chosen], big[1][chosen])
             labels = np.repeat([0, 1], [good, defective])
             rng = np.random.default_rng([2, number, good, defective])
-            kind = (contrast, spread)
+            draw = partial(draw_maps, rng, labels, contrast, spread)
             keys = {"n_good": good, "n_defective": defective, "case": truth["pixel_auroc"]}
-            for row in simulate(rng, labels, truth, kind, count=count, resamples=resamples):
-                yield keys | row | {"truth": truth[row["metric"]]}
+            for row in simulate(draw, labels, truth, count=count, resamples=resamples):
+                yield keys | row
             print(f"maps, contrast {contrast}, {good} + {defective} images", file=sys.stderr)
 
 
-def study_scores(
-    sizes: Sequence[tuple[int, int]], count: int, resamples: int
-) -> Iterator[dict[str, Any]]:
-    """Simulate image metrics and comparisons: a row for each metric, size, AUROC and interval."""
+def study_scores(sizes: Sequence[tuple[int, int]], count: int, resamples: int) -> Iterator[Row]:
+    """Simulate image metrics and comparisons for each AUROC and size."""
     for auroc in AUROCS:
         for good, defective in sizes:
             truth = image_truth(auroc, good, defective)
             labels = np.repeat([0, 1], [good, defective])
             rng = np.random.default_rng([3, int(auroc * 10_000), good, defective])
+            draw = partial(draw_scores, rng, labels, auroc)
             keys = {"n_good": good, "n_defective": defective, "case": auroc}
-            rows = [
-                *simulate(rng, labels, truth, (auroc,), count=count, resamples=resamples),
-                *claims(rng, labels, auroc, count=count // 2, resamples=resamples),
-            ]
-            yield from (keys | row | {"truth": truth[row["metric"]]} for row in rows)
+            for row in simulate(draw, labels, truth, count=count, resamples=resamples):
+                yield keys | row
+            for row in compare(rng, labels, truth, count=count // 2, resamples=resamples):
+                yield keys | row
             print(f"scores, AUROC {auroc}, {good} + {defective} images", file=sys.stderr)
 
 
 def study(
     sizes: Sequence[tuple[int, int]], *, images: int, pixels: int, resamples: int
 ) -> pd.DataFrame:
-    """Run all simulations: ``images`` and ``pixels`` test sets for each case."""
-    rows = [
-        *study_maps(sizes, pixels, resamples),
-        *study_scores(sizes, images, resamples),
-    ]
-    columns = [
-        "metric", "n_good", "n_defective", "case", "truth", "method", "coverage", "truth_below",
-        "truth_above", "mean_width", "simulations",
-    ]  # fmt: skip
-    return pd.DataFrame(rows)[columns]
+    """Simulate ``images`` and ``pixels`` test sets for each case; one row for each interval."""
+    rows = [*study_maps(sizes, pixels, resamples), *study_scores(sizes, images, resamples)]
+    keys = ["metric", "n_good", "n_defective", "case", "truth", "method"]
+    measured = ["coverage", "truth_below", "truth_above", "mean_width"]
+    groups = pd.DataFrame(rows).astype(dict.fromkeys(measured, float)).groupby(keys, sort=False)
+    return groups[measured].mean().assign(simulations=groups.size()).reset_index()
 
 
 # -- the page -------------------------------------------------------------------------------------
@@ -296,26 +280,22 @@ def page(table: pd.DataFrame) -> str:
         claims=claims_table(table),
         n_images=counts.max()["indad"],
         n_maps=counts.min()["indad"],
-        n_claims=counts.max()["difference claimed"],
+        n_claims=counts.max()[CLAIMED],
     )
 
 
 def coverage_table(table: pd.DataFrame, names: Sequence[str], case: str) -> str:
     """Return coverage and width of indad's intervals by metric, test set size and true value."""
     rows = table[(table["method"] == "indad") & table["metric"].isin(names)]
-    labels = dict.fromkeys(f"{100 * each:.4g}" for each in _merge(sorted(rows["case"].unique())))
-
-    def cells(case: pd.DataFrame) -> list[str]:
-        return [f"{100 * r.coverage:.0f} ({100 * r.mean_width:.1f})" for r in case.itertuples()]
-
-    return _by_size(rows, cells, [f"true {case} {each}" for each in labels])
+    cells = [f"{100 * row.coverage:.0f} ({100 * row.mean_width:.1f})" for row in rows.itertuples()]
+    return _by_size(rows.assign(cell=cells), case)
 
 
 def claims_table(table: pd.DataFrame) -> str:
     """Return how often a difference between equally good experiments is claimed."""
-    rows = table[table["method"] == "difference claimed"]
-    headers = [f"true AUROC {100 * each:.4g}" for each in sorted(rows["case"].unique())]
-    return _by_size(rows, lambda case: [f"{100 * (1 - c):.0f}" for c in case["coverage"]], headers)
+    rows = table[table["method"] == CLAIMED]
+    cells = [f"{100 * (1 - coverage):.0f}" for coverage in rows["coverage"]]
+    return _by_size(rows.assign(cell=cells), "AUROC")
 
 
 def bootstrap_table(table: pd.DataFrame) -> str:
@@ -331,29 +311,17 @@ def bootstrap_table(table: pd.DataFrame) -> str:
     return _table(body, ["metric", *names])
 
 
-def _by_size(
-    rows: pd.DataFrame, cells: Callable[[pd.DataFrame], list[str]], headers: list[str]
-) -> str:
-    """Return a table with a row for each metric and test set size, a column for each case."""
-    groups = rows.groupby(["metric", "n_good", "n_defective"], sort=False)
+def _by_size(rows: pd.DataFrame, case: str) -> str:
+    """Return a table of ``cell``: a row for each metric and test set size, a column per case."""
+    # By rank, since the true value of a case differs a little with the share of good images.
+    sizes = [rows["metric"].map(list(TITLES).index), rows["n_good"], rows["n_defective"]]
+    truths = rows["case"].groupby(rows.groupby(sizes)["case"].rank()).min()
     body = [
-        [TITLES[metric], f"{good} / {defective}", *cells(group.sort_values("case"))]
-        for (metric, good, defective), group in groups
+        [list(TITLES.values())[metric], f"{good} / {defective}", *group.sort_values("case")["cell"]]
+        for (metric, good, defective), group in rows.groupby(sizes)
     ]
-    body.sort(key=lambda line: list(TITLES.values()).index(line[0]))
+    headers = [f"true {case} {100 * truth:.4g}" for truth in truths]
     return _table(body, ["metric", "good / defective", *headers])
-
-
-def _merge(cases: list[float]) -> list[float]:
-    """Merge cases that differ by little.
-
-    The pixel AUROC of one contrast differs in the last digits with the share of good images.
-    """
-    merged: list[float] = []
-    for each in cases:
-        if not merged or each - merged[-1] > (0.01 if each < 0.99 else 0.002):
-            merged.append(each)
-    return merged
 
 
 def _table(body: list[list[str]], headers: list[str]) -> str:

@@ -12,9 +12,9 @@ import argparse
 import ast
 import csv
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 from tabulate import tabulate
 
 from indad.core import atomic
@@ -23,19 +23,12 @@ from indad.core import atomic
 SNAKEMAKE_MB = 300
 
 
-@dataclass(frozen=True)
-class Job:
-    """A finished job: memory in MB, asked time in minutes, measured time in seconds."""
+def read_jobs(results: Path) -> pd.DataFrame:
+    """Read the benchmark files of a run, except those of jobs that run on the head node.
 
-    name: str
-    asked_mb: int
-    measured_mb: float
-    asked_minutes: int
-    seconds: float
-
-
-def read_jobs(results: Path) -> list[Job]:
-    """Read the benchmark files of a run, but for the jobs that run on the head node.
+    Returns:
+        For each job its ``name``, ``asked_mb``, ``measured_mb``, ``asked_minutes`` and
+        ``measured_minutes``.
 
     Raises:
         SystemExit: the run was made without ``--benchmark-extended``.
@@ -49,14 +42,19 @@ def read_jobs(results: Path) -> list[Job]:
             (record,) = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
         if "resources" not in record:
             sys.exit(f"{path}: has no column 'resources'; run with --benchmark-extended")
-        asked = ast.literal_eval(record["resources"])
         if record["max_rss"] == "NA":  # ended before Snakemake measured it
             continue
-        measured = float(record["max_rss"]) + SNAKEMAKE_MB
+        asked = ast.literal_eval(record["resources"])
         jobs.append(
-            Job(name.as_posix(), asked["mem_mb"], measured, asked["runtime"], float(record["s"]))
+            {
+                "name": name.as_posix(),
+                "asked_mb": asked["mem_mb"],
+                "measured_mb": float(record["max_rss"]) + SNAKEMAKE_MB,
+                "asked_minutes": asked["runtime"],
+                "measured_minutes": float(record["s"]) / 60,
+            }
         )
-    return jobs
+    return pd.DataFrame(jobs)
 
 
 PAGE = """\
@@ -71,7 +69,7 @@ memory or time is tried again with more.
 """
 
 
-def page(jobs: list[Job], results: Path) -> str:
+def page(jobs: pd.DataFrame, results: Path) -> str:
     """Return the comparison as Markdown."""
     cells = [
         [
@@ -80,9 +78,9 @@ def page(jobs: list[Job], results: Path) -> str:
             f"{job.measured_mb:,.0f}",
             f"{job.asked_mb / job.measured_mb:.1f}",
             str(job.asked_minutes),
-            f"{job.seconds / 60:.1f}",
+            f"{job.measured_minutes:.1f}",
         ]
-        for job in jobs
+        for job in jobs.itertuples()
     ]
     headers = ["job", "asked MB", "measured MB", "ratio", "asked minutes", "measured minutes"]
     table = tabulate(cells, headers, tablefmt="github", disable_numparse=True)

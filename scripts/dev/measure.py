@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import platform
 import resource
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import pandas as pd
 
 from indad.core import atomic, device
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+
+Result = TypeVar("Result")
 
 
 def machine() -> str:
@@ -25,25 +30,31 @@ def machine() -> str:
     return f"{device.machine()}, Python {platform.python_version()}, torch {torch.__version__}"
 
 
-def memory_mb(field: str) -> float:
-    """Return a field of ``/proc/self/status`` in MB: ``VmRSS`` (now) or ``VmHWM`` (peak)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field):
-            return int(line.split()[1]) / 1024
-    return float("nan")
+def measured(run: Callable[[], Result]) -> tuple[Result, float, float]:
+    """Run a function; return its result, the seconds, and its peak memory in MB.
 
-
-def reset_peak_memory() -> bool:
-    """Reset ``VmHWM`` of this process to its present memory; return whether that was possible."""
-    try:
+    The memory is that beyond what this process has at the start. If the function starts processes,
+    it is that of the largest of them.
+    """
+    children = _children_mb()
+    with suppress(OSError):  # where the peak cannot be reset, it includes the preparation
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return False
-    return True
+    before = _memory_mb("VmRSS")
+    started = time.perf_counter()
+    result = run()
+    seconds = time.perf_counter() - started
+    child = _children_mb() if _children_mb() > children else 0.0
+    return result, seconds, max(_memory_mb("VmHWM") - before, child)
 
 
-def children_mb() -> float:
-    """Return the peak memory of the largest finished child process, in MB."""
+def _memory_mb(field: str) -> float:
+    """Return a field of ``/proc/self/status``: ``VmRSS`` (now) or ``VmHWM`` (peak)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
+
+
+def _children_mb() -> float:
+    """Return the peak memory of the largest child process that has ended."""
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
 
 
@@ -57,21 +68,7 @@ def run_child(script: str, *arguments: str, threads: int | None = None) -> dict[
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows with the same keys to a CSV file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        atomic.replacing(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """Read a CSV file as a list of dictionaries; an empty list if there is no such file."""
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """Write a table to a CSV file."""
+    with atomic.replacing(path) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")

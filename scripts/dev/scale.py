@@ -9,31 +9,25 @@ stages is extrapolated from docs/scaling.csv (``scripts/dev/scaling.py``).
 from __future__ import annotations
 
 import argparse
-import csv
-import json
-import math
 import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from subprocess import PIPE, STDOUT
 from typing import Any
 
+import pandas as pd
 import yaml
-from measure import ROOT, machine, read_csv
+from measure import ROOT, machine
 from tabulate import tabulate
 
 from indad.core import atomic
 
-CATEGORIES, BACKBONES, EXPERIMENTS, SEEDS = 15, 20, 10, 5
+CATEGORIES = 15
 IMAGES, TEST = 100_000, 10_000
 #: Assumed, not measured: how many times faster than these CPU cores a GPU is.
 GPU_SPEED = 50
-
-
-def markdown(cells: list[list[str]], headers: list[str]) -> str:
-    """Return a Markdown table."""
-    return tabulate(cells, headers, tablefmt="github", disable_numparse=True)
 
 
 # -- planning ------------------------------------------------------------------------------------
@@ -65,94 +59,38 @@ def large_config(backbones: int, experiments: int, seeds: int) -> dict[str, Any]
     }
 
 
-#: Runs a command as its only child, whose CPU time and peak memory it then reports.
-MEASURED_CHILD = """
-import json, resource, subprocess, sys
-done = subprocess.run(sys.argv[1:], capture_output=True, text=True)
-used = resource.getrusage(resource.RUSAGE_CHILDREN)
-unit = 1024 if sys.platform == "linux" else 1 << 20
-print(json.dumps({"code": done.returncode, "output": done.stdout + done.stderr,
-                  "cpu": used.ru_utime + used.ru_stime, "mb": used.ru_maxrss / unit}))
-"""
-
-
-def snakemake(folder: Path, config: dict[str, Any], *arguments: str) -> dict[str, Any]:
-    """Run Snakemake in ``folder``; return its output, CPU seconds and peak memory.
+def plan(config: dict[str, Any]) -> list[str]:
+    """Plan a run from nothing; return the number of jobs, CPU seconds and peak MB of Snakemake.
 
     Raises:
         SystemExit: Snakemake failed; its message is included.
     """
-    file = folder / "config.yaml"
-    file.write_text(yaml.safe_dump(config))
-    command = [
-        *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow/Snakefile")),
-        *("--directory", str(folder), "--cores", "1", "--nocolor"),
-        *("--configfile", str(ROOT / "config/config.yaml"), str(file), *arguments),
-    ]
-    call = [sys.executable, "-c", MEASURED_CHILD, *command]
-    result = json.loads(subprocess.run(call, capture_output=True, text=True).stdout)
-    if result["code"]:
-        raise SystemExit(f"snakemake {' '.join(arguments)}: failed\n{result['output'][-3000:]}")
-    return result
-
-
-def job_count(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """Plan a run from nothing; return the number of jobs, CPU seconds and peak memory."""
-    found = snakemake(folder, config, "--dry-run", "--quiet", "rules", "host")
-    total = next(line for line in found["output"].splitlines() if line.startswith("total"))
-    return found | {"jobs": int(total.split()[1])}
-
-
-def write_records(results: Path) -> None:
-    """Write a record for every job whose settings a dry run has written, as if it had run."""
-    for path in (results / "settings").rglob("*.json"):
-        name = path.relative_to(results / "settings")
-        settings = json.loads(path.read_text())["settings"]
-        record = {"version": 1, "rule": name.parts[0].removesuffix(".json"), "settings": settings}
-        record |= {"script": None, "inputs": {}, "outputs": {}, "finished": "never"}
-        (results / "records" / name).parent.mkdir(parents=True, exist_ok=True)
-        (results / "records" / name).write_text(json.dumps(record))
-
-
-def finished_run(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """Measure a run in which all products exist: empty files marked as up to date."""
-    jobs = job_count(folder, config)["jobs"]
-    listed = snakemake(folder, config, "--summary")["output"].splitlines()
-    start = next(i for i, line in enumerate(listed) if line.startswith("output_file"))
-    for row in csv.DictReader(listed[start:], delimiter="\t"):
-        path = folder / (row["output_file"] or "")
-        if path.suffix:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-        else:
-            path.mkdir(parents=True, exist_ok=True)
-    write_records(folder / "results")
-    snakemake(folder, config, "--touch")
-    for path in (folder / "results/settings").rglob("*.json"):
-        os.utime(path, (0, 0))  # older than every product
-    done = snakemake(folder, config)
-    if "Nothing to be done" not in done["output"]:
-        raise SystemExit(f"this run should be finished:\n{done['output'][-3000:]}")
-    return done | {"jobs": jobs}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "config.yaml"
+        file.write_text(yaml.safe_dump(config))
+        command = [
+            *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow/Snakefile")),
+            *("--directory", folder, "--cores", "1", "--nocolor"),
+            *("--configfile", str(ROOT / "config/config.yaml"), str(file)),
+            *("--dry-run", "--quiet", "rules", "host"),
+        ]
+        process = subprocess.Popen(command, stdout=PIPE, stderr=STDOUT, text=True)
+        output = process.stdout.read()
+        _, status, used = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"snakemake --dry-run: failed\n{output[-3000:]}")
+    total = next(line for line in output.splitlines() if line.startswith("total"))
+    jobs, seconds = int(total.split()[1]), used.ru_utime + used.ru_stime
+    return [f"{jobs:,}", f"{seconds:.1f}", f"{used.ru_maxrss / 1024:,.0f}"]
 
 
 def planning_table(sizes: list[tuple[int, int, int]]) -> str:
-    """Measure planning for growing configurations, and a finished run, as Markdown."""
-    rows = []
-    for size in sizes:
-        with tempfile.TemporaryDirectory() as folder:
-            found = job_count(Path(folder), large_config(*size))
-        name = " x ".join(map(str, (CATEGORIES, *size)))
-        rows.append({"what": f"{name}, no product exists"} | found)
-    with tempfile.TemporaryDirectory() as folder:
-        found = finished_run(Path(folder), {})
-    name = f"{CATEGORIES} x 1 x 5 x 1"
-    rows.append({"what": f"{name}, the standard configuration, all products exist"} | found)
+    """Measure planning for growing configurations, as Markdown."""
     cells = [
-        [row["what"], f"{row['jobs']:,}", f"{row['cpu']:.1f}", f"{row['mb']:,.0f}"] for row in rows
+        [" x ".join(map(str, (CATEGORIES, *size))), *plan(large_config(*size))] for size in sizes
     ]
-    sizes_header = "categories x backbones x experiments x seeds"
-    return markdown(cells, [sizes_header, "jobs", "CPU seconds", "peak MB"])
+    headers = ["categories x backbones x experiments x seeds", "jobs", "CPU seconds", "peak MB"]
+    return tabulate(cells, headers, tablefmt="github", disable_numparse=True)
 
 
 # -- 100,000 images ------------------------------------------------------------------------------
@@ -176,52 +114,18 @@ def extrapolate(stage: str, points: list[tuple[int, float]]) -> tuple[float, str
     return seconds1 + slope * (IMAGES - count1), "linear"
 
 
-def stage_table(rows: list[dict[str, str]]) -> str:
+def stage_table(table: pd.DataFrame) -> str:
     """Return the extrapolated time of each stage at 224 x 224 pixels as Markdown."""
-    rows = [row for row in rows if row["side"] == "224"]
     cells = []
-    for stage in dict.fromkeys(row["stage"] for row in rows):
-        chosen = [row for row in rows if row["stage"] == stage]
-        points = [(int(row["images"]), float(row["seconds"])) for row in chosen]
+    for stage, rows in table[table["side"] == 224].groupby("stage", sort=False):
+        points = list(zip(rows["images"], rows["seconds"], strict=True))
         seconds, growth = extrapolate(stage, points)
         gpu = f"{seconds / 3600 / GPU_SPEED:,.2f}" if stage != "decode" else "-"
         count, measured = points[-1]
         cells.append([stage, growth, f"{measured:g} at {count:,}", f"{seconds / 3600:,.1f}", gpu])
     gpu_header = f"GPU hours, if {GPU_SPEED} times as fast"
-    return markdown(cells, ["stage", "growth", "measured seconds", "CPU hours", gpu_header])
-
-
-#: For 224 x 224 pixels: ``(C, h, w)`` of the layers, the embedding's length, PaDiM's dimensions.
-NETWORKS: dict[str, tuple[dict[str, tuple[int, int, int]], int, int]] = {
-    "ResNet-18": ({"1": (64, 56, 56), "2": (128, 28, 28), "3": (256, 14, 14)}, 512, 100),
-    "Wide ResNet-50-2": (
-        {"1": (256, 56, 56), "2": (512, 28, 28), "3": (1024, 14, 14)},
-        2048,
-        550,
-    ),
-}
-
-
-def size_table() -> str:
-    """Return the size of the largest files and arrays for ``IMAGES`` images as Markdown."""
-    cells = []
-    for name, (layers, embedding, dimensions) in NETWORKS.items():
-        values = sum(map(math.prod, layers.values())) + embedding
-        features = 4 * values * (IMAGES + TEST)
-        covariances = 4 * 56 * 56 * dimensions * (dimensions + 1) / 2
-        patches = IMAGES * 28 * 28
-        gigabytes = (covariances, 4 * 128 * patches, 4 * 1024 * patches / 100)
-        maps = TEST * 224 * 224 * (4 + 1)
-        cells.append(
-            [
-                name,
-                *(f"{each / 1e12:.2f}" for each in (features, features / 2)),
-                *(f"{each / 1e9:,.1f}" for each in (*gigabytes, maps)),
-            ]
-        )
-    headers = ["network", "features, TB", "as float16", "PaDiM's covariances, GB"]
-    headers += ["PatchCore's projected patches", "its 1 % bank", "test maps and masks"]
-    return markdown(cells, headers)
+    headers = ["stage", "growth", "measured seconds", "CPU hours", gpu_header]
+    return tabulate(cells, headers, tablefmt="github", disable_numparse=True)
 
 
 PAGE = """\
@@ -231,9 +135,9 @@ Written by `python scripts/dev/scale.py` ({machine}).
 
 ## Planning
 
-Dry runs of MVTec AD's {categories} categories with many backbones, and a run that finds all
-products of the standard configuration up to date. CPU time of one process, which on an idle core
-is about the elapsed time. Small jobs are submitted in groups, so a cluster sees fewer than these.
+Dry runs of MVTec AD's {categories} categories with many backbones; no product exists. CPU time of
+one process, which on an idle core is about the elapsed time. Small jobs are submitted in groups, so
+a cluster sees fewer than these.
 
 {planning}
 
@@ -250,9 +154,16 @@ The growth beyond the measured number of images is an assumption, and so is the 
 
 {stages}
 
-The largest files and arrays:
+The largest files and arrays in GB, calculated from their shapes:
 
-{sizes}
+| file or array                 | size                              | ResNet-18 | Wide ResNet-50-2 |
+|-------------------------------|-----------------------------------|-----------|------------------|
+| features                      | all images, three layers, float32 | 155       | 619              |
+| features as float16           | half of it                        | 77        | 310              |
+| PaDiM's covariances           | 56 x 56 positions, 100 or 550     | 0.1       | 1.9              |
+| PatchCore's projected patches | 28 x 28 per image, 128 float32    | 40.1      | 40.1             |
+| its 1 % bank                  | 1,024 float32                     | 3.2       | 3.2              |
+| test maps and masks           | 224 x 224, float32 and one byte   | 2.5       | 2.5              |
 
 Extraction and PaDiM grow linearly and need little memory. The feature file is large, but all
 readers read it in pieces. Two parts do not scale to this size: `score` and `evaluate` hold all
@@ -269,17 +180,18 @@ def main() -> None:
     parse.add_argument("--small", action="store_true", help="plan few jobs only")
     parse.add_argument("--output", type=Path, default=Path("docs/scale.md"), metavar="FILE")
     given = parse.parse_args()
-    sizes = [(1, 2, 1)] if given.small else [(8, 10, 5), (BACKBONES, EXPERIMENTS, SEEDS)]
-    rows = read_csv(ROOT / "docs/scaling.csv")
+    sizes = [(1, 2, 1)] if given.small else [(8, 10, 5), (20, 10, 5)]
+    # Before torch is imported: the peak memory of a child includes that of its parent at the start.
+    planning = planning_table(sizes)
+    table = pd.read_csv(ROOT / "docs/scaling.csv")
     page = PAGE.format(
         machine=machine(),
         categories=CATEGORIES,
-        planning=planning_table(sizes),
+        planning=planning,
         images=IMAGES,
         test=TEST,
-        machine_scaling=rows[0]["machine"],
-        stages=stage_table(rows),
-        sizes=size_table(),
+        machine_scaling=table["machine"][0],
+        stages=stage_table(table),
     )
     atomic.write_text(given.output, page)
 

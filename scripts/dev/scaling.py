@@ -13,25 +13,33 @@ import argparse
 import json
 import os
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from measure import machine, memory_mb, run_child, write_csv
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from measure import machine, measured, run_child, write_csv
 
+from indad import methods
 from indad.core import atomic
+from indad.data import decode, manifest
+from indad.data.images import Geometry
+from indad.data.synthetic import draw_category
+from indad.features.extract import extract
+from indad.features.store import FeatureStore
 
 DRAWN, TEST = 60, 16
-METHODS = {
-    "SPADE": {"method": "spade"},
-    "PaDiM, 100 dimensions": {"method": "padim", "dimensions": 100},
-    "PatchCore, 1 %": {
-        "method": "patchcore",
-        "layers": ["layer2", "layer3"],
-        "embedding": "concat",
-        "coreset_ratio": 0.01,
-    },
+#: Method and parameters by the name in the table.
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "SPADE": ("spade", {}),
+    "PaDiM, 100 dimensions": ("padim", {"dimensions": 100}),
+    "PatchCore, 1 %": (
+        "patchcore",
+        {"layers": ["layer2", "layer3"], "embedding": "concat", "coreset_ratio": 0.01},
+    ),
 }
 EXTRACTOR = {
     "backbone": "resnet18",
@@ -44,38 +52,29 @@ EXTRACTOR = {
 STAGES = ["decode", "extract", *(f"{step} {name}" for name in METHODS for step in ("fit", "score"))]
 
 
-def table(folder: Path, count: int) -> Any:
+def make_manifest(folder: Path, count: int) -> pd.DataFrame:
     """Return a manifest of ``count`` training images, repeated as often as necessary."""
-    import pandas as pd
-
-    from indad.data import manifest
-
     rows = manifest.build(folder)
     train = rows[rows["split"] == "train"]
     repeated = pd.concat([train] * -(-count // len(train))).head(count)
     test = rows[rows["split"] == "test"].head(TEST)
-    return pd.concat([repeated, test]).reset_index(drop=True)
+    return pd.concat([repeated, test], ignore_index=True)
 
 
-def run_stage(folder: Path, scratch: Path, count: int, side: int, stage: str) -> Callable[[], None]:
-    """Import and read what a stage needs; return the function whose run is measured."""
-    from indad import methods
-    from indad.data import decode
-    from indad.data.images import Geometry
-    from indad.features.extract import extract
-    from indad.features.store import FeatureStore
-
-    extractor = EXTRACTOR | {"resize": side, "crop": side}
-    images, decoded, features = table(folder, count), scratch / "pixels.h5", scratch / "features.h5"
+def stage_to_run(
+    folder: Path, scratch: Path, count: int, side: int, stage: str
+) -> Callable[[], None]:
+    """Prepare what a stage needs; return the function whose run is measured."""
+    images = make_manifest(folder, count)
+    decoded, features = scratch / "pixels.h5", scratch / "features.h5"
     if stage == "decode":
-        geometry = Geometry.from_config(side, side)
-        threads = os.cpu_count() or 1
+        geometry, threads = Geometry.from_config(side, side), torch.get_num_threads()
         return lambda: decode.decode(images, folder, decoded, geometry=geometry, threads=threads)
     if stage == "extract":
+        extractor = EXTRACTOR | {"resize": side, "crop": side}
         return lambda: extract(images, decoded, features, extractor=extractor)
     step, _, name = stage.partition(" ")
-    parameters = dict(METHODS[name])
-    method = parameters.pop("method")
+    method, parameters = METHODS[name]
     model = scratch / f"{method}.safetensors"
 
     def fit() -> None:
@@ -89,66 +88,17 @@ def run_stage(folder: Path, scratch: Path, count: int, side: int, stage: str) ->
     return fit if step == "fit" else score
 
 
-def measure(folder: Path, scratch: Path, count: int, side: int, stage: str) -> dict[str, float]:
-    """Run one stage in this process: seconds, and peak memory beyond the imported libraries."""
-    import torch
-
+def measure_stage(
+    folder: Path, scratch: Path, count: int, side: int, stage: str
+) -> dict[str, float]:
+    """Run one stage in this process; return its seconds and peak memory."""
     torch.set_num_threads(os.cpu_count() or 1)
-    run = run_stage(folder, scratch, count, side, stage)
-    before = memory_mb("VmRSS")
-    started = time.perf_counter()
-    run()
-    seconds = time.perf_counter() - started
-    return {"seconds": round(seconds, 2), "peak_mb": round(memory_mb("VmHWM") - before)}
+    _, seconds, peak_mb = measured(stage_to_run(folder, scratch, count, side, stage))
+    return {"seconds": round(seconds, 2), "peak_mb": round(peak_mb)}
 
 
-def panel(axis: Any, rows: list[dict[str, Any]], key: str, value: str) -> None:
-    """Draw one line for each stage: ``value`` by ``key``, both logarithmic."""
-    for stage in STAGES:
-        points = [(each[key], each[value]) for each in rows if each["stage"] == stage]
-        line = {"fit": "--", "score": ":"}.get(stage.partition(" ")[0], "-")
-        axis.plot(*zip(*points, strict=True), line, marker="o", markersize=4, label=stage)
-    axis.set(xscale="log", yscale="log")
-    ticks = sorted({each[key] for each in rows})
-    axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
-    axis.minorticks_off()
-    axis.grid(alpha=0.3)
-
-
-def plot(rows: list[dict[str, Any]], output: Path) -> None:
-    """Draw seconds and memory by number of images and by image size, one line for each stage."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    sides = sorted({row["side"] for row in rows})
-    base_count = min(
-        {row["images"] for row in rows if row["side"] == sides[-1]}, default=rows[0]["images"]
-    )
-    views = (
-        ("images", "training images, 224 x 224", [r for r in rows if r["side"] == sides[0]]),
-        (
-            "side",
-            f"side of the image in pixels, {base_count} training images",
-            [r for r in rows if r["images"] == base_count],
-        ),
-    )
-    figure, axes = plt.subplots(2, 2, figsize=(10, 7), sharey="row", layout="constrained")
-    for column, (key, label, chosen) in enumerate(views):
-        for row, (value, unit) in enumerate((("seconds", "seconds"), ("peak_mb", "peak MB"))):
-            panel(axes[row][column], chosen, key, value)
-            axes[row][column].set(xlabel=label, ylabel=unit)
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
-    with atomic.replacing(output) as temporary:
-        figure.savefig(temporary, dpi=110, format="png")
-
-
-def measure_all(points: list[tuple[int, int]], drawn: int) -> list[dict[str, Any]]:
+def measure_all(points: list[tuple[int, int]], drawn: int) -> pd.DataFrame:
     """Measure all stages at each number of images and image size, each in a new process."""
-    from indad.data.synthetic import draw_category
-
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "wood"
@@ -158,7 +108,40 @@ def measure_all(points: list[tuple[int, int]], drawn: int) -> list[dict[str, Any
                 found = run_child(__file__, str(folder), scratch, str(count), str(side), stage)
                 rows.append({"stage": stage, "images": count, "side": side} | found)
                 print(rows[-1], flush=True)
-    return rows
+    return pd.DataFrame(rows).assign(machine=machine())
+
+
+def plot(table: pd.DataFrame, output: Path) -> None:
+    """Draw seconds and memory by number of images and by image size, one line for each stage."""
+    base = table.loc[table["side"] == table["side"].max(), "images"].min()
+    views = {
+        ("images", "training images, 224 x 224"): table[table["side"] == table["side"].min()],
+        ("side", f"side of the image in pixels, {base} training images"): table[
+            table["images"] == base
+        ],
+    }
+    figure = Figure(figsize=(10, 7), layout="constrained")
+    axes = figure.subplots(2, 2, sharey="row")
+    for column, ((key, label), chosen) in enumerate(views.items()):
+        for row, (value, unit) in enumerate((("seconds", "seconds"), ("peak_mb", "peak MB"))):
+            panel(axes[row][column], chosen, key, value)
+            axes[row][column].set(xlabel=label, ylabel=unit)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    with atomic.replacing(output) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
+
+
+def panel(axis: Axes, table: pd.DataFrame, key: str, value: str) -> None:
+    """Draw one line for each stage: ``value`` by ``key``, both logarithmic."""
+    for stage, rows in table.groupby("stage", sort=False):
+        line = {"fit": "--", "score": ":"}.get(stage.partition(" ")[0], "-")
+        axis.plot(rows[key], rows[value], line, marker="o", markersize=4, label=stage)
+    axis.set(xscale="log", yscale="log")
+    ticks = sorted(table[key].unique())
+    axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axis.minorticks_off()
+    axis.grid(alpha=0.3)
 
 
 def main() -> None:
@@ -172,14 +155,13 @@ def main() -> None:
     given = parse.parse_args()
     if given.child:
         folder, scratch, count, side, stage = given.child
-        print(json.dumps(measure(Path(folder), Path(scratch), int(count), int(side), stage)))
+        print(json.dumps(measure_stage(Path(folder), Path(scratch), int(count), int(side), stage)))
         return
     points = [(count, given.sides[0]) for count in given.images]
     points += [(given.images[min(1, len(given.images) - 1)], side) for side in given.sides[1:]]
-    rows = measure_all(points, drawn=min(DRAWN, *given.images))
-    name = machine()
-    write_csv(given.output.with_suffix(".csv"), [row | {"machine": name} for row in rows])
-    plot(rows, given.output.with_suffix(".png"))
+    table = measure_all(points, drawn=min(DRAWN, *given.images))
+    write_csv(given.output.with_suffix(".csv"), table)
+    plot(table, given.output.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -11,10 +11,8 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
@@ -112,16 +110,11 @@ def add_user_message(record: logging.LogRecord) -> bool:
 
 def user_message(error: BaseException | None) -> str | None:
     """Return the message of the workflow's own error among an exception and its causes."""
-    for each in _chain(error):
-        text = str(each)
+    while error is not None:
+        text = str(error)
         if text.startswith(PREFIX):
             return text.removeprefix(PREFIX)
-        if isinstance(each, IndadError):
+        if isinstance(error, IndadError):
             return text
-    return None
-
-
-def _chain(error: BaseException | None) -> Iterator[Any]:
-    while error is not None:
-        yield error
         error = error.__cause__ or error.__context__
+    return None

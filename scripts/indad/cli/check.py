@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
-from indad.cli.console import counted, plain
+from indad.cli.console import counted, plain, print_labelled, print_line
 from indad.cli.override import reading_of
 from indad.cli.run import add_data_options
 from indad.core.errors import ConfigError
@@ -57,12 +57,16 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     reports = []
     with Progress(console=console, transient=True) as bar:
         for name in categories:
-            update = partial(_show, bar, bar.add_task(plain(name)))
+            update = partial(_update, bar, bar.add_task(plain(name)))
             reports.append(
                 check(root / name, geometry, reading, threads=arguments.cores, progress=update)
             )
     print_reports(reports, console)
-    print_findings(reports, console)
+    for report in reports:
+        for line in report.problems:
+            print_labelled(console, "problem", "red", f"{report.category}: {line}")
+        for line in report.warnings:
+            print_labelled(console, "warning", "yellow", f"{report.category}: {line}")
     return print_verdict(reports, f"resize {resize}, crop {crop}", console)
 
 
@@ -74,14 +78,13 @@ def find_data(
     Raises:
         IndadError: no such folder, or nothing in it.
     """
-    settings = config.get("datasets", {}).get(arguments.dataset) or {}
-    folder = arguments.data_root
+    datasets = config.get("datasets", {})
+    settings = datasets.get(arguments.dataset) or {}
+    folder = arguments.data_root or settings.get("path")
     if folder is None:
-        if "path" not in settings:
-            raise ConfigError("check needs --data-root DIR, or --dataset with a 'path'")
-        folder = Path(settings["path"])
-    folder = folder.expanduser().resolve()
-    reading = reading_of(config, arguments.dataset)
+        raise ConfigError("check needs --data-root DIR, or --dataset with a 'path'")
+    folder = Path(folder).expanduser().resolve()
+    reading = reading_of(datasets, arguments.dataset)
     single = is_category(folder, reading)
     categories = arguments.category or ([folder.name] if single else settings.get("categories"))
     root = folder.parent if single else folder
@@ -116,36 +119,21 @@ def print_reports(reports: Sequence[Report], console: Console) -> None:
         console.print(table)
 
 
-def print_findings(reports: Sequence[Report], console: Console) -> None:
-    """Print each problem and each warning."""
-    for report in reports:
-        for kind, colour, lines in (
-            ("problem", "red", report.problems),
-            ("warning", "yellow", report.warnings),
-        ):
-            for line in lines:
-                console.print(
-                    f"[{colour}]{kind}[/] {plain(report.category)}: {plain(line)}",
-                    highlight=False,
-                    soft_wrap=True,
-                )
-
-
-def print_verdict(reports: Sequence[Report], seen: str, console: Console) -> int:
+def print_verdict(reports: Sequence[Report], preprocessing: str, console: Console) -> int:
     """Print the number of problems and warnings; return the exit code."""
-    problems = sum(len(report.problems) for report in reports)
-    if problems:
-        bad = [report.category for report in reports if report.problems]
-        console.print(
-            f"{counted(problems, 'problem', 'problems')} in {plain(', '.join(bad))}: fix them "
-            "first, such a category cannot be run.",
-            soft_wrap=True,
+    bad = [report.category for report in reports if report.problems]
+    if bad:
+        problems = sum(len(report.problems) for report in reports)
+        print_line(
+            console,
+            f"{counted(problems, 'problem', 'problems')} in {', '.join(bad)}: fix them first, such "
+            "a category cannot be run.",
         )
         return 1
     warned = sum(len(report.warnings) for report in reports)
     warnings = f" {counted(warned, 'warning', 'warnings')}." if warned else ""
     checked = counted(len(reports), "category", "categories")
-    console.print(f"No problem in {checked}, for {seen}.{warnings}", highlight=False)
+    print_line(console, f"No problem in {checked}, for {preprocessing}.{warnings}")
     return 0
 
 
@@ -162,7 +150,7 @@ def _cells(report: Report) -> tuple[str, ...]:
     )
 
 
-def _show(bar: Progress, task: TaskID, done: int, total: int) -> None:
+def _update(bar: Progress, task: TaskID, done: int, total: int) -> None:
     bar.update(task, completed=done, total=total)
 
 

@@ -18,9 +18,14 @@ def program() -> str:
     return Path(sys.argv[0]).name if Path(sys.argv[0]).name == "indad" else "run.py"
 
 
-def print_error(console: Console, message: str) -> None:
-    """Print an error message."""
-    console.print(f"[bold red]error[/] {plain(message)}", highlight=False, soft_wrap=True)
+def print_line(console: Console, text: str) -> None:
+    """Print a text as it is; long lines are not broken."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def print_labelled(console: Console, label: str, style: str, text: str) -> None:
+    """Print a text after a coloured word."""
+    console.print(f"[{style}]{label}[/] {plain(text)}", highlight=False, soft_wrap=True)
 
 
 def counted(count: int, one: str, many: str) -> str:

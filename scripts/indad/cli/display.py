@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from indad.cli import job_log
-from indad.cli.events import Job, RunState
-from indad.cli.time_left import TimeLeft
+from indad.cli.console import print_line
+from indad.cli.events import RunState
 from indad.core.progress import duration
 
 #: Rough share of a run that a job of each rule takes; 1 where nothing is said.
@@ -23,6 +22,45 @@ NETWORK = {"archive", "weights"}
 LABELS = {"download": "prepare", "archive": "download"}
 #: Seconds between plain lines.
 INTERVAL = 5.0
+
+
+class TimeLeft:
+    """Estimates the rest of a run from the time that the finished part took.
+
+    The estimate is made anew when work is finished and counts down in between, so that it never
+    grows while a job takes longer than others. Time in which no job computes does not count.
+    """
+
+    #: Below this share of the work, and below this many seconds, nothing can be estimated.
+    LEAST_SHARE = 0.05
+    LEAST_SECONDS = 3.0
+
+    def __init__(self) -> None:
+        self._last: float | None = None
+        self._worked = self._done = 0.0
+        self._left: float | None = None
+
+    def update(self, now: float, done: float, total: float, working: bool) -> float | None:
+        """Return the seconds left, or None if they are not known.
+
+        Args:
+            now: the time, in seconds.
+            done: work done.
+            total: all work, in the same unit.
+            working: whether a job runs that does some of this work.
+        """
+        passed = 0.0 if self._last is None else now - self._last
+        self._last = now
+        if working:
+            self._worked += passed
+            if self._left is not None:
+                self._left -= passed
+        if done > self._done:
+            self._done = done
+            if done >= self.LEAST_SHARE * total and self._worked >= self.LEAST_SECONDS:
+                self._left = self._worked / done * max(0.0, total - done)
+        # Past zero the estimate was wrong; the next finished job gives a better one.
+        return self._left if self._left is not None and self._left > 0 else None
 
 
 class Display:
@@ -52,49 +90,30 @@ class Display:
 
     def show(self) -> None:
         """Update the bar, or print a line every five seconds."""
-        running = [(job, self._progress(job)) for job in self.state.running.values()]
-        total = sum(WEIGHTS.get(rule, 1) * n for rule, n in self.state.counts.items())
-        done = self._done(running)
-        left = self._time_left(running)
-        activity = "; ".join(each.text for _, each in running[:2])
+        texts, shares = [], [(job.rule, 1.0) for job in self.state.finished.values()]
+        for job in self.state.running.values():
+            label = " ".join([LABELS.get(job.rule, job.rule), *map(str, job.wildcards.values())])
+            text, share = job.progress() or (label, 0.0)
+            texts.append(text)
+            shares.append((job.rule, share))
+        done, total = work(shares), work(self.state.counts.items())
+        seconds = self._left.update(
+            time.monotonic(),
+            done=work(shares, without=NETWORK),
+            total=work(self.state.counts.items(), without=NETWORK),
+            working=any(job.rule not in NETWORK for job in self.state.running.values()),
+        )
+        left = "" if seconds is None else f"{duration(seconds)} left"
+        activity = "; ".join(texts[:2]) if total else "planning"
         if self.console.is_terminal:
             self._bar.update(
-                self._task,
-                total=total or None,
-                completed=done,
-                left=left,
-                **({"description": activity} if total else {}),
+                self._task, total=total or None, completed=done, left=left, description=activity
             )
         elif total and activity and time.monotonic() - self._last_line >= INTERVAL:
             self._last_line = time.monotonic()
-            self.console.print(
-                f"{100 * done / total:3.0f} %  {left:14}  {activity}",
-                highlight=False,
-                markup=False,
-                soft_wrap=True,
-            )
+            print_line(self.console, f"{100 * done / total:3.0f} %  {left:14}  {activity}")
 
-    @staticmethod
-    def _progress(job: Job) -> job_log.Progress:
-        found = job_log.progress(job.log) if job.log else None
-        name = " ".join([LABELS.get(job.rule, job.rule), *map(str, job.wildcards.values())])
-        return found or job_log.Progress(name, 0.0)
 
-    def _done(
-        self, running: list[tuple[Job, job_log.Progress]], without: Collection[str] = ()
-    ) -> float:
-        """Return the work done, in units of ``WEIGHTS``, running jobs by their shares."""
-        shares = [(job.rule, 1.0) for job in self.state.finished.values()]
-        shares += [(job.rule, each.share) for job, each in running]
-        return sum(WEIGHTS.get(rule, 1) * share for rule, share in shares if rule not in without)
-
-    def _time_left(self, running: list[tuple[Job, job_log.Progress]]) -> str:
-        """Return how long the rest will take, once there is something to estimate it from."""
-        computing = {rule: n for rule, n in self.state.counts.items() if rule not in NETWORK}
-        seconds = self._left.update(
-            time.monotonic(),
-            done=self._done(running, without=NETWORK),
-            total=sum(WEIGHTS.get(rule, 1) * n for rule, n in computing.items()),
-            working=any(job.rule not in NETWORK for job, _ in running),
-        )
-        return "" if seconds is None else f"{duration(seconds)} left"
+def work(amounts: Iterable[tuple[str, float]], without: Collection[str] = ()) -> float:
+    """Return the sum of jobs or shares of jobs by rule, in units of ``WEIGHTS``."""
+    return sum(WEIGHTS.get(rule, 1) * amount for rule, amount in amounts if rule not in without)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from rich import box
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 
-from indad.cli.console import plain, program
+from indad.cli.console import plain, print_line, program
 from indad.core.errors import ConfigError
 from indad.pipeline.inventory import Category, Experiment, Model, survey
 
@@ -33,56 +34,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--json", action="store_true", help="print all of it as JSON")
 
 
-def size(count: int) -> str:
-    """Return a number of bytes as text: ``215 kB``, ``63 MB``, ``1.9 GB``."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6)):
-        if count >= scale:
-            return f"{count / scale:.3g} {unit}"
-    return f"{count / 1e3:.3g} kB"
-
-
-def _settings(parameters: dict[str, object]) -> str:
-    parts = []
-    for name, value in parameters.items():
-        text = "+".join(map(str, value)) if isinstance(value, list) else f"{value}"
-        parts.append(f"{name} {text}")
-    return ", ".join(parts)
-
-
-def _row(table: Table, model: Model | None, experiment: Experiment | None, first: bool) -> None:
-    seed = experiment.seed if experiment else model.seed if model else 0
-    about = ["", "", ""]
-    if model and first:
-        own = model.parameters
-        if experiment:  # scoring parameters are shown with the experiment
-            own = {k: v for k, v in own.items() if k not in experiment.parameters}
-        about = [model.method or "?", model.problem or _settings(own), size(model.bytes)]
-    if not model:
-        about[1] = "model unknown"
-    metrics = experiment.metrics if experiment else {}
-    table.add_row(
-        *map(plain, about),
-        plain(experiment.name) if experiment else "[dim]not scored[/]",
-        plain(_settings(experiment.parameters)) if experiment else "",
-        str(seed),
-        *(f"{100 * metrics[name]:.1f}" if name in metrics else "-" for name in SHOWN),
-    )
-
-
-def _table(category: Category) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("method", "fitted with", "size", "experiment", "scored with"):
-        table.add_column(heading, overflow="fold", justify="right" if heading == "size" else "left")
-    for heading in ("seed", *SHOWN.values()):
-        table.add_column(heading, justify="right")
-    for model in category.models:
-        for i, experiment in enumerate(model.experiments or [None]):
-            _row(table, model, experiment, i == 0)
-    for experiment in category.others:
-        _row(table, None, experiment, True)
-    return table
-
-
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Print what a results folder holds; return the exit code.
 
@@ -100,10 +51,10 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         print(json.dumps([asdict(each) for each in found], indent=2, ensure_ascii=False))
         return 0
     if not found:
-        console.print(
-            f"{plain(str(results))}: nothing has been computed yet. Begin with: "
+        print_line(
+            console,
+            f"{results}: nothing has been computed yet. Begin with: "
             f"{program()} all --data-root DIR",
-            soft_wrap=True,
         )
         return 0
     if not console.is_terminal:
@@ -112,10 +63,9 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         print_category(category, console)
     files = [model.path for category in found for model in category.models if not model.problem]
     if files:
-        console.print("Model files, to score new images with:", highlight=False)
+        print_line(console, "Model files, to score new images with:")
         for path in files:
-            line = f"  {program()} predict {plain(path)} IMAGES"
-            console.print(line, highlight=False, soft_wrap=True)
+            print_line(console, f"  {program()} predict {path} IMAGES")
     return 0
 
 
@@ -129,7 +79,45 @@ def print_category(category: Category, console: Console) -> None:
         )
     name = plain(f"{category.dataset}/{category.category}")
     console.print(f"[bold]{name}[/]  {images}", highlight=False, soft_wrap=True)
-    stores = [f"{plain(one.extractor)} ({size(one.bytes)})" for one in category.features]
-    console.print(f"features: {', '.join(stores) or 'none'}", highlight=False, soft_wrap=True)
-    if category.models or category.others:
-        console.print(_table(category))
+    stores = [f"{one.extractor} ({decimal(one.bytes)})" for one in category.features]
+    print_line(console, f"features: {', '.join(stores) or 'none'}")
+    if not (category.models or category.others):
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("method", "fitted with", "size", "experiment", "scored with"):
+        table.add_column(heading, overflow="fold", justify="right" if heading == "size" else "left")
+    for heading in ("seed", *SHOWN.values()):
+        table.add_column(heading, justify="right")
+    for model in category.models:
+        for i, experiment in enumerate(model.experiments or [None]):
+            about = _about(model, experiment) if i == 0 else ("", "", "")
+            table.add_row(*map(plain, about), *_scored(experiment, model.seed))
+    for experiment in category.others:
+        table.add_row("", "model unknown", "", *_scored(experiment, experiment.seed))
+    console.print(table)
+
+
+def _about(model: Model, experiment: Experiment | None) -> tuple[str, str, str]:
+    scoring = experiment.parameters if experiment else {}  # shown with the experiment
+    own = {name: value for name, value in model.parameters.items() if name not in scoring}
+    return model.method or "?", model.problem or _settings(own), decimal(model.bytes)
+
+
+def _scored(experiment: Experiment | None, seed: int) -> list[str]:
+    if experiment is None:
+        return ["[dim]not scored[/]", "", str(seed), *("-" for _ in SHOWN)]
+    metrics = experiment.metrics
+    return [
+        plain(experiment.name),
+        plain(_settings(experiment.parameters)),
+        str(experiment.seed),
+        *(f"{100 * metrics[name]:.1f}" if name in metrics else "-" for name in SHOWN),
+    ]
+
+
+def _settings(parameters: dict[str, object]) -> str:
+    texts = {
+        name: "+".join(map(str, value)) if isinstance(value, list) else value
+        for name, value in parameters.items()
+    }
+    return ", ".join(f"{name} {text}" for name, text in texts.items())

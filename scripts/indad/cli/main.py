@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-import textwrap
 from collections.abc import Sequence
 from importlib import import_module
 
 from rich.console import Console
 
 from indad import __version__
-from indad.cli.console import print_error, program
+from indad.cli.console import print_labelled, program
 from indad.core.disk import explain_disk_errors
 from indad.core.errors import ConfigError, IndadError
 from indad.methods import METHODS
@@ -62,7 +61,7 @@ def build_parser(command: str | None) -> tuple[argparse.ArgumentParser, argparse
         prog=program(),
         description="Run SPADE, PaDiM or PatchCore on a data set and print the tables.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=textwrap.dedent(EPILOG).format(program=program()),
+        epilog=EPILOG.format(program=program()),
     )
     parser.add_argument("--version", action="version", version=f"indad {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -97,17 +96,14 @@ def parse(given: Sequence[str]) -> argparse.Namespace:
 
 def parse_command(name: str, given: Sequence[str]) -> argparse.Namespace:
     """Parse the arguments of one command."""
-    _, subparsers = build_parser(name)
-    parser = subparsers.choices[name]
-    passed_on: Sequence[str] = ()
-    if name == "run" and "--" in given:
-        end = list(given).index("--")
-        given, passed_on = given[:end], given[end + 1 :]
-    # Options may stand among the images; where there is one argument, parse_args allows that too.
-    intermixed = name == "predict"
-    arguments = (parser.parse_intermixed_args if intermixed else parser.parse_args)(given)
-    if name == "run":
-        arguments.snakemake = list(passed_on)
+    parser = build_parser(name)[1].choices[name]
+    if name == "predict":  # options may stand among the images
+        return parser.parse_intermixed_args(given)
+    if name != "run":
+        return parser.parse_args(given)
+    end = list(given).index("--") if "--" in given else len(given)
+    arguments = parser.parse_args(given[:end])
+    arguments.snakemake = list(given[end + 1 :])
     return arguments
 
 
@@ -119,7 +115,7 @@ def main(given: Sequence[str] | None = None) -> int:
         with explain_disk_errors():
             return arguments.run(arguments, console)
     except IndadError as error:
-        print_error(console, str(error))
+        print_labelled(console, "error", "bold red", str(error))
         return 2
     except KeyboardInterrupt:
         return 130

@@ -21,12 +21,10 @@ def override(arguments: argparse.Namespace) -> dict[str, Any]:
         IndadError: the arguments do not fit the configuration or the data folder.
     """
     config = load_config(arguments.configfile)
-    run: dict[str, Any] = {
-        "experiments": choose_experiments(config, arguments.method, arguments.extractor)
-    }
+    experiments = choose_experiments(config, arguments.method, arguments.extractor)
+    run: dict[str, Any] = {"experiments": experiments}
     settings: dict[str, Any] = {"run": run}
-    chosen = choose_dataset(config, arguments)
-    if chosen is not None:
+    if chosen := choose_dataset(config, arguments):
         name, dataset = chosen
         run["datasets"] = [name]
         settings["datasets"] = {name: dataset}
@@ -71,35 +69,33 @@ def choose_dataset(
     Raises:
         IndadError: the arguments do not fit the configuration or the data folder.
     """
-    categories = arguments.category
+    known = config.get("datasets", {})
     if arguments.data_root is not None:
-        return _folder(config, arguments.data_root, arguments.dataset, categories)
+        return _folder(known, arguments.data_root, arguments.dataset, arguments.category)
     if arguments.dataset is None:
-        if categories:
+        if arguments.category:
             raise ConfigError("--category needs --dataset or --data-root")
         return None
-    if arguments.dataset not in config.get("datasets", {}):
-        known = ", ".join(config.get("datasets", {}))
+    if arguments.dataset not in known:
         raise ConfigError(
-            f"--dataset {arguments.dataset}: not in the configuration, which has {known}. For a "
-            "folder of your own add --data-root DIR"
+            f"--dataset {arguments.dataset}: not in the configuration, which has "
+            f"{', '.join(known)}. For a folder of your own add --data-root DIR"
         )
-    return arguments.dataset, {"categories": categories} if categories else {}
+    return arguments.dataset, _only(arguments.category)
 
 
 def _folder(
-    config: dict[str, Any], folder: Path, dataset: str | None, categories: list[str] | None
+    known: dict[str, Any], folder: Path, dataset: str | None, categories: list[str] | None
 ) -> tuple[str, dict[str, Any]]:
     """Return the data set that a folder is run as."""
     folder = folder.expanduser().resolve()
-    reading = reading_of(config, dataset)
+    reading = reading_of(known, dataset)
     if is_category(folder, reading):  # a single one: its parent is the data set
         categories = categories or [folder.name]
         folder = folder.parent
-    known = config.get("datasets", {})
     name = dataset or folder.name.lstrip(".") or "data"
     if name not in known:
-        return name, {"path": str(folder)} | ({"categories": categories} if categories else {})
+        return name, {"path": str(folder)} | _only(categories)
     if not dataset:
         name = f"{name}-folder"
     source = known.get(name, {}).get("source")
@@ -116,14 +112,17 @@ def _folder(
         if not (source and folder.is_dir()):
             raise
         settings = {"mirrors": [str(folder)]}  # in the public data set's own layout
-    return name, settings | ({"categories": categories} if categories else {})
+    return name, settings | _only(categories)
 
 
-def reading_of(config: dict[str, Any], dataset: str | None) -> Reading:
+def _only(categories: list[str] | None) -> dict[str, Any]:
+    return {"categories": categories} if categories else {}
+
+
+def reading_of(datasets: dict[str, Any], dataset: str | None) -> Reading:
     """Return how the folders of a data set are read: by its options, where it has any.
 
     Raises:
         IndadError: an option has a value that cannot be used.
     """
-    settings = config.get("datasets", {}).get(dataset) or {}
-    return Reading.from_config(settings, f"datasets.{dataset}")
+    return Reading.from_config(datasets.get(dataset) or {}, f"datasets.{dataset}")

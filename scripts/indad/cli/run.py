@@ -14,9 +14,9 @@ import yaml
 from rich.console import Console
 from rich.markdown import Markdown
 
-from indad.cli.console import print_error, program
+from indad.cli.console import print_labelled, print_line, program
 from indad.cli.display import Display
-from indad.cli.events import Failure, Job, RunState
+from indad.cli.events import Job, RunState
 from indad.cli.override import override
 from indad.cli.workflow import WorkflowProcess, snakemake_command
 from indad.core.progress import duration
@@ -138,14 +138,13 @@ def follow(
     if quiet:
         with process:
             return process.wait()
-    display = Display(console, process.state)
-    with process, display:
+    with process, Display(console, process.state) as display:
         running = True
         while running:
             running = process.running()
             for job in process.read_events():
                 if notice := licence_notice(job, config):
-                    console.print(notice, highlight=False, markup=False, soft_wrap=True)
+                    print_line(console, notice)
             display.show()
             time.sleep(0.2 if running else 0)
     return process.wait()
@@ -163,29 +162,19 @@ def licence_notice(job: Job, config: Mapping[str, Any]) -> str | None:
 def explain_failure(state: RunState, output: str, console: Console) -> None:
     """Print why a run failed."""
     end = "\n".join(output.splitlines()[-OUTPUT_LINES:])
-    messages = [describe_failure(each, end) for each in state.failures.values()] or state.errors
-    if not messages:  # not a failure of the workflow: a wrong option of Snakemake, for example
-        messages = [f"Snakemake failed; its output ends with:\n{end}"]
+    messages = [job.failure(message, end) for job, message in state.failures.values()]
+    # Without any message it is no failure of the workflow: a wrong option, for example.
+    messages = messages or state.errors or [f"Snakemake failed; its output ends with:\n{end}"]
     for message in dict.fromkeys(messages):
-        print_error(console, message)
+        print_labelled(console, "error", "bold red", message)
     if any("pretrained weights" in message for message in messages):
-        console.print(
+        print_line(
+            console,
             "Or run with --extractor lite0: a small backbone whose weights were installed with "
             "this project's packages.",
-            soft_wrap=True,
         )
     if state.finished:
         console.print("Finished results are kept: fix the error and run again.")
-
-
-def describe_failure(failure: Failure, output_end: str) -> str:
-    """Return the job's own message for the user, or else the end of its log or of all output."""
-    if failure.user_message:
-        return failure.user_message
-    what = f"{failure.job.name} failed" + (f" ({failure.message})" if failure.message else "")
-    if failure.log_end:
-        return f"{what}; its log, {failure.job.log}, ends with:\n{failure.log_end}"
-    return f"{what} and its log is empty; the output of Snakemake ends with:\n{output_end}"
 
 
 def show_results(results: Path, state: RunState, started: float, console: Console) -> None:
@@ -199,10 +188,9 @@ def show_results(results: Path, state: RunState, started: float, console: Consol
         console.print(f"Nothing to do: all results were up to date (checked in {took}).")
     place = results.resolve()
     call = "indad" if program() == "indad" else "python scripts/run.py"
-    console.print(
+    print_line(
+        console,
         f"Report: {place}/report/index.html   tables: {place}/tables/   "
         f"metrics: {place}/metrics.csv   everything: {place}/\n"
         f"Models, to score new images with: {call} list {results}",
-        highlight=False,
-        soft_wrap=True,
     )

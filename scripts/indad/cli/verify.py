@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from indad.cli.console import plain
+from indad.cli.console import print_labelled, print_line
 from indad.pipeline.verify import HEADINGS, verify
 
 
@@ -53,11 +53,9 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
             table.add_row(heading, str(report.checked[kind]), marked)
     console.print(table)
     for line in report.left_out:
-        console.print(f"[yellow]left out[/] {plain(line)}", highlight=False, soft_wrap=True)
+        print_labelled(console, "left out", "yellow", line)
     for _, line in report.problems:
-        console.print(f"[red]mismatch[/] {plain(line)}", highlight=False, soft_wrap=True)
-    if report.problems:
-        return 1
-    name = plain(str(arguments.results))
-    console.print(f"Everything matches the record of {name}.", highlight=False, soft_wrap=True)
-    return 0
+        print_labelled(console, "mismatch", "red", line)
+    if not report.problems:
+        print_line(console, f"Everything matches the record of {arguments.results}.")
+    return 1 if report.problems else 0

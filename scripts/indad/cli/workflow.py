@@ -14,15 +14,12 @@ from indad.core.paths import PACKAGE, is_checkout, project_root
 from indad.pipeline.config_files import default_config
 
 
-def has_gpu() -> bool:
-    """Return whether this machine has an NVIDIA driver, without importing torch."""
-    return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
-
-
 def snakemake_command(arguments: argparse.Namespace, override: Path) -> list[str]:
     """Return the Snakemake call for a command line and the settings it amounts to."""
     workflow = project_root() / "workflow"
     files = [default_config(), arguments.configfile, override]
+    # An NVIDIA driver, found without importing torch.
+    has_gpu = Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi")
     return [
         sys.executable, "-m", "snakemake",
         "--snakefile", str(workflow / "Snakefile"),
@@ -30,7 +27,7 @@ def snakemake_command(arguments: argparse.Namespace, override: Path) -> list[str
         "--configfile", *(str(file) for file in files if file),
         "--cores", str(arguments.cores),
         # The profile lets one job at a time claim the GPU. Without a driver, nothing is shared.
-        *([] if has_gpu() else ["--resources", f"gpu={arguments.cores}"]),
+        *([] if has_gpu else ["--resources", f"gpu={arguments.cores}"]),
         "--nocolor",
         *(["--dry-run"] if arguments.dry_run else []),
         *arguments.snakemake,
