@@ -388,8 +388,8 @@ def tables(folder: Path) -> list[Reader]:
 
 def config(folder: Path) -> list[Reader]:
     """A configuration: what is still valid is another one, whose results say so."""
-    from indad.pipeline.config import Config, check_schema, read_yaml
-    from indad.pipeline.config_files import merged, schema_file
+    from indad.pipeline.config import Config
+    from indad.pipeline.config_files import check_schema, merged, read_yaml, schema_file
 
     base, schema = read_yaml(ROOT / "config/config.yaml"), read_yaml(schema_file())
     file = folder / "bottle.yaml"

@@ -12,7 +12,8 @@ from conftest import ROOT
 from indad import methods
 from indad.core.errors import ConfigError, DataError
 from indad.features.settings import expected_store, made_with
-from indad.pipeline.config import Config, check_schema, read_yaml
+from indad.pipeline.config import Config
+from indad.pipeline.config_files import check_schema, read_yaml
 from indad.pipeline.dataset import Dataset
 from indad.pipeline.presentation import layout, weights_notes
 

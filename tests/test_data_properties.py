@@ -23,8 +23,8 @@ from indad.data import find_images, manifest
 from indad.data.folder_layout import Reading
 from indad.data.images import SUFFIXES, Geometry, mask_pixels, read_image, read_mask
 from indad.data.manifest import printable
-from indad.pipeline.config import Config, check_schema
-from indad.pipeline.config_files import load_config
+from indad.pipeline.config import Config
+from indad.pipeline.config_files import check_schema, load_config
 from indad.pipeline.presentation import layout
 
 EASY = {"deadline": None, "suppress_health_check": list(HealthCheck)}

@@ -1,7 +1,7 @@
 """The configuration, the folders of all products, and look-ups by wildcards."""
 
-import os
 import sys
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -20,29 +20,38 @@ if isinstance(BASE, LocalGitFile):
     join = LocalGitFile.join
     LocalGitFile.join = lambda self, path: join(self, str(path))
 
+from indad.core.disk import explain_disk_errors
 from indad.core.errors import IndadError
 from indad.pipeline import lock
-from indad.pipeline.config import Config, check_schema, read_yaml
+from indad.pipeline.config import Config
+from indad.pipeline.config_files import check_schema, read_yaml
 from indad.pipeline.currency import Planner, job_name
 from indad.pipeline.settings import category_jobs, job_settings, used_geometries
 from indad.reporting import tables
 
-try:
+
+@contextmanager
+def workflow_errors(key=""):
+    """Show the library's errors, and those of a disk, as their message alone."""
+    try:
+        with explain_disk_errors():
+            yield
+    except IndadError as error:
+        raise WorkflowError(f"indad: {key}{error}") from None
+
+
+with workflow_errors("configuration: "):
     # The library's own messages name the key and what is allowed; `validate` fills in the defaults.
-    check_schema(
-        config, read_yaml(Path(workflow.source_path("../schemas/config.schema.yaml")))
-    )
+    schema = workflow.source_path("../schemas/config.schema.yaml")
+    check_schema(config, read_yaml(Path(schema)))
     validate(config, schema="../schemas/config.schema.yaml")
     CONFIG = Config.parse(config)
-except IndadError as error:
-    raise WorkflowError(f"indad: configuration: {error}") from None
 
 RESULTS = str(CONFIG.results)
 LOGS = f"{RESULTS}/logs"
 BENCHMARKS = f"{RESULTS}/benchmarks"
 RECORDS = f"{RESULTS}/records"
 CATEGORY = "{dataset}/{category}"
-MODEL = f"{CATEGORY}/{{model}}/seed{{seed}}"
 RUN = f"{CATEGORY}/{{experiment}}/seed{{seed}}"
 # A job that may use a GPU claims one unless the configuration rules it out, so that
 # `--resources gpu=1` bounds how many of them run at once.
@@ -62,43 +71,13 @@ wildcard_constraints:
     seed="[0-9]+",
 
 
-def reported(function):
-    """Show the library's errors as their message alone."""
-
-    def lookup(*arguments):
-        try:
-            return function(*arguments)
-        except IndadError as error:
-            raise WorkflowError(f"indad: {error}") from None
-
-    return lookup
-
-
-def require_writable(folder):
-    """Fail at once if the results cannot be written, instead of in every job."""
-    place = Path(folder).absolute()
-    while not place.exists():
-        place = place.parent
-    if not os.access(place, os.W_OK):
-        raise WorkflowError(
-            f"indad: {folder}: cannot be written to (read-only disk, or no permission for "
-            f"{place}); make it writable or choose another 'results' folder"
-        )
-
-
-@reported
-def claim_results():
-    """Keep other runs out of the results folder, from other directories and hosts too."""
-    lock.claim(CONFIG.results)
-
-
 def settings(rule):
     """The settings that decide the result of a rule's job, for its script.
 
     Snakemake does not compare parameters that take `input` with those it remembers in
     `.snakemake`. The settings file does that, from any folder (see indad.pipeline.currency).
     """
-    return lambda wildcards, input: reported(job_settings)(CONFIG, rule, wildcards)
+    return lambda wildcards, input: job_settings(CONFIG, rule, wildcards)
 
 
 @cache
@@ -109,20 +88,13 @@ def planner():
 
 def settings_file(rule):
     """The input that makes a job run when its settings differ from the recorded ones."""
-
-    def lookup(wildcards):
-        if (
-            not workflow.is_main_process
-        ):  # in the process of a job everything is planned
-            return []
-        try:
-            name = job_name(rule, wildcards)
-            return planner().settings_file(name, settings(rule)(wildcards, None))
-        except OSError:
-            require_writable(RESULTS)
-            raise
-
-    return lookup
+    if not workflow.is_main_process:  # in the process of a job everything is planned
+        return []
+    return workflow_errors()(
+        lambda wildcards: planner().settings_file(
+            job_name(rule, wildcards), job_settings(CONFIG, rule, wildcards)
+        )
+    )
 
 
 def grow(amount, attempt):
@@ -131,11 +103,13 @@ def grow(amount, attempt):
 
 
 @cache
-@reported
 def categories():
     """The data set and category of everything to run."""
-    datasets = CONFIG.datasets.items()
-    return [(name, each) for name, dataset in datasets for each in dataset.categories]
+    return [
+        (name, each)
+        for name, dataset in CONFIG.datasets.items()
+        for each in dataset.categories
+    ]
 
 
 def per_category(*patterns):
@@ -151,17 +125,6 @@ def per_run(pattern):
     """An input function: the pattern for every category, experiment and seed to run."""
     names = {"experiment": CONFIG.experiments, "seed": CONFIG.seeds}
     return per_category(*expand(pattern, **names, allow_missing=True))
-
-
-def all_records(wildcards):
-    """The records of all jobs on the categories to run."""
-    jobs = per_category(*category_jobs(CONFIG))(wildcards)
-    downloads = [
-        f"download/{dataset}/{category}"
-        for dataset, category in categories()
-        if CONFIG.datasets[dataset].used_in_place is None
-    ]
-    return [f"{RECORDS}/{job}.json" for job in [*downloads, *jobs]]
 
 
 def category_folder(wildcards, input):
@@ -184,7 +147,6 @@ def archive_record(wildcards):
     return ancient(f"{RESULTS}/data/{{dataset}}.json") if public else []
 
 
-@reported
 def weights_file(wildcards):
     """The weights if they are a file of the user or downloaded: other weights, other features."""
     path = CONFIG.extractors[wildcards.extractor].weights_file(CONFIG.results)
@@ -194,12 +156,6 @@ def weights_file(wildcards):
 def features_of(extractor):
     """The feature store of an extractor."""
     return f"{RESULTS}/features/{CATEGORY}/{extractor}.h5"
-
-
-def model_of(experiment):
-    """The fitted model that an experiment scores with."""
-    model = CONFIG.experiments[experiment].model
-    return f"{RESULTS}/models/{CATEGORY}/{model}/seed{{seed}}.safetensors"
 
 
 def pixels_of(extractor):

@@ -3,12 +3,12 @@ rule fit:
         features=lambda wildcards: features_of(CONFIG.models[wildcards.model].extractor),
         settings=settings_file("fit"),
     output:
-        model=f"{RESULTS}/models/{MODEL}.safetensors",
-        record=f"{RECORDS}/fit/{MODEL}.json",
+        model=f"{RESULTS}/models/{CATEGORY}/{{model}}/seed{{seed}}.safetensors",
+        record=f"{RECORDS}/fit/{CATEGORY}/{{model}}/seed{{seed}}.json",
     log:
-        f"{LOGS}/fit/{MODEL}.log",
+        f"{LOGS}/fit/{CATEGORY}/{{model}}/seed{{seed}}.log",
     benchmark:
-        f"{BENCHMARKS}/fit/{MODEL}.tsv"
+        f"{BENCHMARKS}/fit/{CATEGORY}/{{model}}/seed{{seed}}.tsv"
     conda:
         "../../environment.yaml"
     # SPADE only reads.

@@ -1,6 +1,8 @@
 rule runtime:
     input:
-        records=all_records,
+        records=lambda wildcards: [
+            f"{RECORDS}/{job}.json" for job in category_jobs(CONFIG)
+        ],
         settings=settings_file("runtime"),
     output:
         table=f"{RESULTS}/runtime.csv",

@@ -3,7 +3,10 @@ rule score:
         features=lambda wildcards: features_of(
             CONFIG.experiments[wildcards.experiment].extractor
         ),
-        model=lambda wildcards: model_of(wildcards.experiment),
+        model=lambda wildcards: (
+            f"{RESULTS}/models/{CATEGORY}/"
+            f"{CONFIG.experiments[wildcards.experiment].model}/seed{{seed}}.safetensors"
+        ),
         settings=settings_file("score"),
     output:
         table=f"{RESULTS}/scores/{RUN}/scores.csv",

@@ -12,12 +12,9 @@ import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from indad import methods
 from indad.core.errors import ConfigError, IndadError
@@ -25,118 +22,6 @@ from indad.data.images import Geometry
 from indad.features import weights
 from indad.pipeline.dataset import Dataset, require_known
 from indad.reporting import published
-
-#: Most values of a configuration: a few lines of YAML whose aliases refer to each other can expand
-#: to more values than memory holds.
-MOST_VALUES = 100_000
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a configuration file; an empty one is an empty configuration.
-
-    Raises:
-        ConfigError: the file is missing, is not YAML, or does not hold a mapping.
-    """
-    try:
-        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
-        document = loader.get_single_node()
-        check_extent(document)  # before merge keys expand the aliases
-        loaded = None if document is None else loader.construct_document(document)
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such configuration file") from None
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
-    except RecursionError:
-        raise ConfigError(f"{path}: not a YAML configuration (nested too deeply)") from None
-    # Values such as dates, numbers and keys of impossible types raise errors of their own.
-    except (yaml.YAMLError, OSError, ValueError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path}: not a YAML configuration ({error})") from None
-    if loaded is None:
-        return {}
-    if not isinstance(loaded, dict):
-        raise ConfigError(
-            f"{path}: not a YAML configuration (it holds no keys, but {loaded!r:.40})"
-        )
-    return loaded
-
-
-def check_extent(config: Any) -> None:
-    """Refuse a configuration that is too large once its aliases are expanded.
-
-    Args:
-        config: the configuration, or the parsed YAML document.
-
-    Raises:
-        ConfigError: it holds more than ``MOST_VALUES`` values, or contains itself.
-    """
-    count, waiting = 0, [config]
-    while waiting:
-        count += 1
-        if count > MOST_VALUES:
-            raise ConfigError(f"more than {MOST_VALUES} values; do its aliases name each other?")
-        value = waiting.pop()
-        if isinstance(value, yaml.CollectionNode):
-            value = value.value
-        if isinstance(value, Mapping):
-            waiting += value.values()
-        elif isinstance(value, list | tuple):
-            waiting += value
-
-
-def check_schema(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
-    """Check types, values and keys, before defaults are filled in.
-
-    Raises:
-        ConfigError: one line for each problem, naming the key and what is allowed.
-    """
-    import jsonschema
-
-    check_extent(config)
-    problems = jsonschema.Draft202012Validator(schema).iter_errors(config)
-    lines = [line for problem in problems for line in _schema_lines(problem)]
-    if lines:
-        raise ConfigError("\n".join(dict.fromkeys(lines)))
-
-
-def _schema_lines(problem: Any) -> list[str]:
-    """Explain a schema violation: the key, and what is allowed."""
-    key = ".".join(map(str, problem.absolute_path))
-    rule, value, allowed = problem.validator, problem.instance, problem.validator_value
-    if rule == "additionalProperties" and allowed is False:
-        known = list(problem.schema["properties"])
-        lines = []
-        for name in sorted(set(value) - set(known), key=str):
-            near = get_close_matches(str(name), known, 1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            full = f"{key}.{name}" if key else name
-            lines.append(f"{full}: unknown key{hint}; allowed are {', '.join(known)}")
-        return lines
-    if rule == "enum":
-        return [f"{key}: {value!r} is not allowed; choose one of {', '.join(map(str, allowed))}"]
-    if rule == "required":
-        missing = [name for name in allowed if name not in value]
-        return [f"{key + '.' if key else ''}{name}: missing" for name in missing]
-    if rule == "anyOf" and all("required" in each for each in allowed):
-        choices = " or ".join("/".join(each["required"]) for each in allowed)
-        return [f"{key}: needs {choices}"]
-    if rule == "anyOf":
-        expected = " or ".join(filter(None, (_describe(each) for each in allowed)))
-        return [f"{key}: must be {expected}, got {value!r}"]
-    if rule == "type":
-        return [f"{key}: must be {_describe(problem.schema)}, got {value!r}"]
-    return [f"{key}: {problem.message}"]
-
-
-def _describe(schema: Mapping[str, Any]) -> str:
-    names = {
-        "array": "a list",
-        "object": "a mapping",
-        "string": "text",
-        "integer": "a whole number",
-    }
-    kind = schema.get("type", "a list of two whole numbers" if "$ref" in schema else "")
-    bound = f" of at least {schema['minimum']}" if "minimum" in schema else ""
-    return names.get(kind, kind) + bound
 
 
 @dataclass(frozen=True)
@@ -158,7 +43,7 @@ class Extractor:
         Raises:
             ConfigError: the crop is larger than the resized image.
         """
-        complete = {"weights": None} | dict(settings)
+        complete = {"weights": None, **settings}
         complete["embedding"] = complete.get("embedding") or complete["layers"][-1]
         crop, resize = complete["crop"], complete["resize"]
         if isinstance(crop, int) and isinstance(resize, int) and crop > resize:
@@ -313,9 +198,8 @@ class Config:
         Raises:
             ConfigError: naming the key and the values that are allowed.
         """
-        results = Path(config["results"])
+        results, run = Path(config["results"]), config["run"]
         downloads = Path(config.get("downloads") or results / "downloads")
-        run = config["run"]
         for kind in ("datasets", "experiments"):
             for name in run[kind]:
                 require_known(f"run.{kind}", name, config.get(kind) or {}, kind)
@@ -349,6 +233,13 @@ class Config:
     def geometries(self) -> dict[str, Geometry]:
         """Resize and crop of all extractors, by name."""
         return {each.geometry.name: each.geometry for each in self.extractors.values()}
+
+    @cached_property
+    def used_extractors(self) -> dict[str, Extractor]:
+        """The extractors of the experiments to run, by name."""
+        return {
+            each.extractor: self.extractors[each.extractor] for each in self.experiments.values()
+        }
 
     def extractor_of(self, experiment: str) -> Extractor:
         """Return the extractor of an experiment."""

@@ -13,16 +13,14 @@ from __future__ import annotations
 
 import json
 import os
-import stat
-import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from indad.core import checksum
 from indad.core.errors import StoreError
-from indad.pipeline.settings import ORDER, portable
+from indad.pipeline.settings import ORDER
 
 #: Raised when records have another format; jobs with older records run again.
 VERSION = 1
@@ -59,11 +57,6 @@ def digest(path: Path) -> str | None:
     return checksum.recorded_digest(path)
 
 
-def digests(paths: Sequence[Path], results: Path) -> dict[str, str | None]:
-    """Return the digest of each path, named relative to the results where it lies there."""
-    return {portable(path, results): digest(path) for path in paths}
-
-
 class Planner:
     """Compares the jobs of a run with the records in the results folder.
 
@@ -92,30 +85,27 @@ class Planner:
         path = self.results / "settings" / f"{name}.json"
         wanted: Record = {"settings": json.loads(json.dumps(settings))}
         record, written = self._records.get(name), _read_json(path)
-        times = [time for each in self._outputs(name) if (time := _time(each)) is not None]
-        if record is None or not times:  # Snakemake runs it, since products are missing
-            if written != wanted:
-                _write_json(path, wanted)
-        elif record["settings"] == wanted["settings"] and name not in self._outdated:
+        oldest = min(filter(None, map(_time, self._outputs(name))), default=0)
+        if record and record["settings"] == wanted["settings"] and name not in self._outdated:
             if written.get("settings") != wanted["settings"]:
                 _write_json(path, wanted)
-            if (_time(path) or 0) > min(times):
-                _set_time(path, min(times))
-        else:
+            if _time(path) > oldest:
+                _set_time(path, oldest)
+            return str(path)
+        if record:
             # Snakemake ignores a newer file that has the content of the last run it remembers.
             wanted["replaces"] = record["finished"]
-            if written != wanted or (_time(path) or 0) <= min(times):
-                _write_json(path, wanted)
-            if (_time(path) or 0) <= min(times):  # the products' times are in the future
-                _set_time(path, min(times) + 10**9)
+        if written != wanted or _time(path) <= oldest:
+            _write_json(path, wanted)
+        if _time(path) <= oldest:  # the products' times are in the future
+            _set_time(path, oldest + 10**9)
         return str(path)
 
     def _outputs(self, name: str) -> list[Path]:
-        record = self._records.get(name, {})
-        written = [self.results / each for each in record.get("outputs", ())]
-        # Snakemake takes a benchmark for an output.
-        benchmark = self.results / "benchmarks" / f"{name}.tsv"
-        return [*written, self.results / "records" / f"{name}.json", benchmark]
+        """Return the files that Snakemake takes for outputs of a job, the benchmark included."""
+        files = [*self._records.get(name, {}).get("outputs", ())]
+        files += [f"records/{name}.json", f"benchmarks/{name}.tsv"]
+        return [self.results / file for file in files]
 
     def _settle(self, name: str) -> bool:
         """Correct the times of a job's products after a copy.
@@ -128,16 +118,16 @@ class Planner:
             Whether the product belongs to its input.
         """
         record = self._records[name]
-        newest = max((_time(self.results / each) or 0 for each in record["inputs"]), default=0)
+        newest = max((_time(self.results / each) for each in record["inputs"]), default=0)
         least = max(newest, self._script_time(record))
-        older = [each for each in self._outputs(name) if 0 < (_time(each) or 0) < least]
+        older = [each for each in self._outputs(name) if 0 < _time(each) < least]
         if not older:
             return True
         files = {**record["inputs"], **record["outputs"]}
         present = {each: self.results / each for each in files if _time(self.results / each)}
         try:
             if any(self._digest(path) != files[each] for each, path in present.items()):
-                return all((_time(each) or 0) >= newest for each in older)
+                return all(_time(each) >= newest for each in older)
             for each in older:
                 _set_time(each, least)
         except (StoreError, OSError):
@@ -150,7 +140,7 @@ class Planner:
         if script is None or record.get("script") != self._digest(script):
             return 0
         # Snakemake runs a job whose product is as old as the script.
-        return (_time(script) or 0) + 10**6
+        return _time(script) + 10**6
 
 
 def _read_records(folder: Path) -> dict[str, Record]:
@@ -177,14 +167,9 @@ def _read_json(path: Path) -> Record:
 
 
 def _write_json(path: Path, value: Record) -> None:
-    """Replace a file. It is not synced: a damaged settings file is written again."""
+    """Write a settings file. One that is damaged is written again by the next run."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp.json")
-    try:
-        temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
 #: Snakemake takes the time of a folder from this file in it.
@@ -196,17 +181,13 @@ def _timed(path: Path) -> Path:
     return inside if inside.exists() else path
 
 
-def _time(path: Path) -> int | None:
-    """Return the time of a file or folder in nanoseconds, as Snakemake sees it; None if missing."""
+def _time(path: Path) -> int:
+    """Return the time of a file or folder in nanoseconds, as Snakemake sees it; 0 if missing."""
     try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
-            status = _timed(path).stat()
+        return _timed(path).stat().st_mtime_ns
     except OSError:
-        return None
-    return status.st_mtime_ns
+        return 0
 
 
 def _set_time(path: Path, time: int) -> None:
-    place = _timed(path)
-    os.utime(place, ns=(time, time))
+    os.utime(_timed(path), ns=(time, time))

@@ -36,7 +36,6 @@ class Dataset:
 
     Attributes:
         name: as in the configuration.
-        key: where the configuration describes it, for messages.
         folder: the configured ``path``, None for a source.
         source: name of the source, None for a folder.
         asked: the configured categories; empty for all of them.
@@ -50,7 +49,6 @@ class Dataset:
     """
 
     name: str
-    key: str
     folder: Path | None
     source: str | None
     asked: tuple[str, ...]
@@ -71,45 +69,42 @@ class Dataset:
         Raises:
             ConfigError: an option has a value that is not allowed, or does not apply here.
         """
-        key = f"datasets.{name}"
-        folder = Path(settings["path"]) if "path" in settings else None
-        source = None if folder else settings["source"]
-        entry = sources.get(source, f"{key}.source").entry if source else None
-        misplaced = FOLDER_OPTIONS & set(settings)
-        if misplaced and folder is None:
-            raise ConfigError(
-                f"{key}.{min(misplaced)}: only for a data set with a 'path'; a source always has "
-                "the layout of MVTec AD"
-            )
-        mirrors = settings.get("mirrors") or []
-        if mirrors and source and entry is None:
-            raise ConfigError(
-                f"{key}.mirrors: only for a source that is downloaded: "
-                + ", ".join(catalogue.load())
-            )
+        key, known = f"datasets.{name}", catalogue.load()
+        source = None if "path" in settings else settings["source"]
+        mirrors = (settings.get("mirrors") or []) if source else []
+        if source:
+            if misplaced := FOLDER_OPTIONS & set(settings):
+                raise ConfigError(
+                    f"{key}.{min(misplaced)}: only for a data set with a 'path'; a source always "
+                    "has the layout of MVTec AD"
+                )
+            if sources.get(source, f"{key}.source").entry is None and mirrors:
+                raise ConfigError(
+                    f"{key}.mirrors: only for a source that is downloaded: {', '.join(known)}"
+                )
+        # A folder may keep the source that an override file gives a path for.
+        original = settings.get("source", "")
         published_as = settings.get("published")
         if published_as is not None:
             require_known(f"{key}.published", published_as, published.datasets(), "data sets")
-        elif settings.get("source") in published.datasets():
-            published_as = settings["source"]
+        elif original in published.datasets():
+            published_as = original
         groups = settings.get("groups")
         if groups is None:
-            known = catalogue.load()
-            named = known.get(published_as or "") or known.get(settings.get("source", ""))
-            groups = named.groups if named else {}
+            public = known.get(published_as or "") or known.get(original)
+            groups = public.groups if public else {}
         return cls(
             name=name,
-            key=key,
-            folder=folder,
+            folder=None if source else Path(settings["path"]),
             source=source,
             asked=tuple(settings.get("categories") or ()),
             options=settings.get("options") or {},
-            mirrors=tuple(catalogue.Place.of(each, mine=True) for each in mirrors if source),
+            mirrors=tuple(catalogue.Place.of(each, mine=True) for each in mirrors),
             reading=Reading.from_config(settings, key),
             published=published_as,
             groups={group: list(categories) for group, categories in groups.items()},
             made_in=results / "data" / name,
-            archives=downloads / settings.get("source", ""),
+            archives=downloads / original,
         )
 
     @cached_property
@@ -127,7 +122,7 @@ class Dataset:
             known = find_categories(self.folder, self.reading)
             what = f"categories of {self.folder}"
         for category in self.asked:
-            require_known(f"{self.key}.categories", category, known, what)
+            require_known(f"datasets.{self.name}.categories", category, known, what)
         chosen = list(self.asked or known)
         for category in chosen:
             if self.folder is not None and set(category) & set("{}"):  # Snakemake's wildcards
@@ -164,7 +159,7 @@ class Dataset:
         if self.used_in_place is not None:
             return None
         assert self.source is not None
-        options = sources.check_options(self.source, self.options, f"{self.key}.options")
+        options = sources.check_options(self.source, self.options, f"datasets.{self.name}.options")
         return {"source": self.source, "options": options}
 
     def category_folder(self, category: str) -> Path:

@@ -22,6 +22,7 @@ from indad.core.device import device_name, machine, use_device
 from indad.core.disk import explain_disk_errors
 from indad.core.errors import DiskError, IndadError
 from indad.pipeline import currency
+from indad.pipeline.settings import portable
 
 logger = logging.getLogger("indad")
 
@@ -45,7 +46,17 @@ def run(main: Callable[[Job], Facts | None], job: Job | None) -> None:
     if job is None:
         script = Path(main.__code__.co_filename).name
         sys.exit(f"{script} is the script of a rule: Snakemake runs it (see README.md)")
-    _log_to(list(job.log))
+    logging.basicConfig(
+        filename=job.log[0],
+        filemode="w",
+        level=logging.INFO,
+        format="%(asctime)s %(message)s",
+        encoding="utf-8",
+        force=True,
+    )
+    logging.captureWarnings(True)
+    # PIL warns of images above 89 megapixels; indad.data.images has its own, higher limit.
+    warnings.filterwarnings("ignore", message="Image size .* could be decompression bomb")
     # A library that cannot close a file on a full disk reports it for each of its objects.
     sys.unraisablehook = lambda what: logger.debug("while cleaning up: %s", what.exc_value)
     started = time.perf_counter()
@@ -69,7 +80,11 @@ def run(main: Callable[[Job], Facts | None], job: Job | None) -> None:
         logger.exception("failed")
         traceback.print_exc()
         sys.exit(1)
-    _leave()
+    # Python would first clean up every module, which takes half a second for torch.
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def write_record(job: Job, facts: Facts, seconds: float) -> None:
@@ -93,8 +108,8 @@ def write_record(job: Job, facts: Facts, seconds: float) -> None:
             "script": currency.digest(Path(job.scriptdir, f"{rule}.py")),
             "wildcards": dict(job.wildcards.items()),
             "settings": job.params.settings,
-            "inputs": currency.digests(inputs, results),
-            "outputs": currency.digests(outputs, results),
+            "inputs": {portable(path, results): currency.digest(path) for path in inputs},
+            "outputs": {portable(path, results): currency.digest(path) for path in outputs},
             "output_mb": sum(path.stat().st_size for path in files) / 1e6,
             "seconds": seconds,
             "machine": machine(),
@@ -134,29 +149,3 @@ def start_device(job: Job, threads: int | None = None) -> tuple[str, dict[str, A
     device = use_device(job.config, threads or job.threads)
     loaded = time.perf_counter() - started
     return device, {"device": f"{device} ({device_name(device)})", "torch_seconds": loaded}
-
-
-def _log_to(files: list[str]) -> None:
-    handlers: list[logging.Handler] = []
-    if files:
-        Path(files[0]).parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(files[0], mode="w", encoding="utf-8"))
-    else:
-        handlers.append(logging.StreamHandler())
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(message)s", handlers=handlers, force=True
-    )
-    logging.captureWarnings(True)
-    # PIL warns of images above 89 megapixels; indad.data.images has its own, higher limit.
-    warnings.filterwarnings("ignore", message="Image size .* could be decompression bomb")
-
-
-def _leave() -> None:
-    """End the process at once, with its work done and on the disk.
-
-    Python would first clean up every module, which takes half a second for torch.
-    """
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)

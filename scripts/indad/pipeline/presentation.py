@@ -15,18 +15,18 @@ def layout(config: Config) -> dict[str, Any]:
     A published result is shown next to an experiment only on its data set and with its backbone.
     """
     compared = {name: each.published for name, each in config.datasets.items() if each.published}
-    named = {name: each.published for name, each in config.experiments.items() if each.published}
-    differing = {
-        name: note for name, result in named.items() if (note := _difference(config, name, result))
-    }
-    notes = weights_notes(config)
-    for name, note in differing.items() if compared else ():
-        notes[name] = f"{notes[name]}; {note}" if name in notes else note
+    notes, same = weights_notes(config), {}
+    for name, each in config.experiments.items():
+        if each.published and (difference := _difference(config, name, each.published)):
+            if compared:
+                notes[name] = "; ".join(filter(None, [notes.get(name), difference]))
+        elif each.published:
+            same[name] = each.published
     return {
         "experiments": list(config.experiments),
         "groups": {name: dict(each.groups) for name, each in config.datasets.items()},
         "compared": compared,
-        "published": {name: result for name, result in named.items() if name not in differing},
+        "published": same,
         "notes": notes,
     }
 
@@ -68,11 +68,10 @@ def experiment_summaries(config: Config) -> dict[str, dict[str, Any]]:
 def deciding_part(config: Config) -> dict[str, Any]:
     """Return the part of the configuration that decides the results: enough to repeat the run."""
     written = config.written
-    extractors = dict.fromkeys(each.extractor for each in config.experiments.values())
     return {
         "run": dict(written["run"]),
         "datasets": {name: written["datasets"][name] for name in config.datasets},
-        "extractors": {name: written["extractors"][name] for name in extractors},
+        "extractors": {name: written["extractors"][name] for name in config.used_extractors},
         "experiments": {name: written["experiments"][name] for name in config.experiments},
         "uncertainty": written["uncertainty"],
     }

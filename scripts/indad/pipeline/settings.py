@@ -29,6 +29,8 @@ from indad.reporting import published, report, runtime
 Settings = dict[str, Any]
 Wildcards = Mapping[str, str]
 
+_fingerprint = cache(manifest.fingerprint)
+
 
 def portable(path: Path, results: Path) -> str:
     """Return a path, relative to the results if it lies there, so that they can be moved."""
@@ -64,10 +66,6 @@ def _download(config: Config, wildcards: Wildcards) -> Settings:
     return {"request": config.datasets[wildcards["dataset"]].request}
 
 
-def _weights(config: Config, wildcards: Wildcards) -> Settings:
-    return {}
-
-
 def _index(config: Config, wildcards: Wildcards) -> Settings:
     dataset = config.datasets[wildcards["dataset"]]
     content = ""
@@ -79,9 +77,6 @@ def _index(config: Config, wildcards: Wildcards) -> Settings:
         "fingerprint": content,
         "version": manifest.VERSION,
     }
-
-
-_fingerprint = cache(manifest.fingerprint)
 
 
 def _decode(config: Config, wildcards: Wildcards) -> Settings:
@@ -141,55 +136,46 @@ def _shown(config: Config, wildcards: Wildcards) -> Settings:
 
 
 def category_jobs(config: Config) -> list[str]:
-    """Return the names of all jobs on a category but its download.
-
-    Returns:
-        As `currency.job_name`, with ``{dataset}/{category}`` in place of a category.
-    """
-    at, seeds = "{dataset}/{category}", [f"seed{seed}" for seed in config.seeds]
-    extractors = dict.fromkeys(each.extractor for each in config.experiments.values())
-    return [
-        f"index/{at}",
-        *(f"decode/{at}/{name}" for name in used_geometries(config)),
-        *(f"extract/{at}/{name}" for name in extractors),
-        *(f"fit/{at}/{name}/{seed}" for name in config.models for seed in seeds),
-        *(f"score/{at}/{name}/{seed}" for name in config.experiments for seed in seeds),
-        *(f"evaluate/{at}/{name}/{seed}" for name in config.experiments for seed in seeds),
-        f"pictures/{at}",
-        f"figures/{at}",
-    ]
+    """Return the names of all jobs on categories, as `currency.job_name`."""
+    seeds = [f"seed{seed}" for seed in config.seeds]
+    jobs = []
+    for name, dataset in config.datasets.items():
+        for at in (f"{name}/{category}" for category in dataset.categories):
+            jobs += [] if dataset.used_in_place else [f"download/{at}"]
+            jobs += [f"index/{at}"]
+            jobs += [f"decode/{at}/{geometry}" for geometry in used_geometries(config)]
+            jobs += [f"extract/{at}/{extractor}" for extractor in config.used_extractors]
+            jobs += [f"fit/{at}/{model}/{seed}" for model in config.models for seed in seeds]
+            for rule in ("score", "evaluate"):
+                jobs += [
+                    f"{rule}/{at}/{run}/{seed}" for run in config.experiments for seed in seeds
+                ]
+            jobs += [f"pictures/{at}", f"figures/{at}"]
+    return jobs
 
 
 def used_geometries(config: Config) -> list[str]:
     """Return the names of resize and crop of the experiments to run."""
-    return list(dict.fromkeys(config.extractor_of(n).geometry.name for n in config.experiments))
+    return list(dict.fromkeys(each.geometry.name for each in config.used_extractors.values()))
 
 
 # -- all categories ------------------------------------------------------------------------------
 
 
-def _extent(config: Config) -> Settings:
+def _extent(config: Config, wildcards: Wildcards) -> Settings:
     """What is run: a product of all of it changes with the set of its inputs."""
     return {
         "categories": {name: each.categories for name, each in config.datasets.items()},
-        "models": models_and_extractors(config),
+        "models": {name: [each.model, each.extractor] for name, each in config.experiments.items()},
         "seeds": list(config.seeds),
     }
 
 
-def models_and_extractors(config: Config) -> dict[str, list[str]]:
-    """Return the names of the model and the extractor of each experiment."""
-    return {name: [each.model, each.extractor] for name, each in config.experiments.items()}
-
-
 def _aggregate(config: Config, wildcards: Wildcards) -> Settings:
-    return _extent(config) | {
+    return _extent(config, wildcards) | {
         "layout": presentation.layout(config),
         "published": published.fingerprint(),
-        "geometries": {
-            each.extractor: config.extractors[each.extractor].geometry.name
-            for each in config.experiments.values()
-        },
+        "geometries": {name: each.geometry.name for name, each in config.used_extractors.items()},
         "data": {
             name: portable(each.category_folder(""), config.results)
             for name, each in config.datasets.items()
@@ -200,16 +186,15 @@ def _aggregate(config: Config, wildcards: Wildcards) -> Settings:
 
 def _count(config: Config, wildcards: Wildcards) -> Settings:
     # Masks and regions are counted after the first experiment's crop.
-    extent = _extent(config)
     return {
-        "categories": extent["categories"],
+        "categories": _extent(config, wildcards)["categories"],
         "experiment": next(iter(config.experiments)),
         "seed": config.seeds[0],
     }
 
 
 def _compare(config: Config, wildcards: Wildcards) -> Settings:
-    return _extent(config) | {
+    return _extent(config, wildcards) | {
         "experiments": list(config.experiments),
         "level": config.written["uncertainty"]["level"],
     }
@@ -217,19 +202,15 @@ def _compare(config: Config, wildcards: Wildcards) -> Settings:
 
 def _runtime(config: Config, wildcards: Wildcards) -> Settings:
     layout = presentation.layout(config)
-    return _extent(config) | {
+    return _extent(config, wildcards) | {
         "layout": {key: layout[key] for key in ("experiments", "compared", "published")},
         "published": published.fingerprint(),
         "version": runtime.VERSION,
     }
 
 
-def _tradeoff(config: Config, wildcards: Wildcards) -> Settings:
-    return _extent(config)
-
-
 def _html_report(config: Config, wildcards: Wildcards) -> Settings:
-    return _extent(config) | {
+    return _extent(config, wildcards) | {
         "experiments": presentation.experiment_summaries(config),
         "notes": presentation.weights_notes(config),
         "config": presentation.deciding_part(config),
@@ -239,7 +220,7 @@ def _html_report(config: Config, wildcards: Wildcards) -> Settings:
 
 
 def _readme_tables(config: Config, wildcards: Wildcards) -> Settings:
-    return _extent(config) | {
+    return _extent(config, wildcards) | {
         "metrics": config.written["readme"]["metrics"],
         "layout": presentation.layout(config),
         "published": published.fingerprint(),
@@ -250,7 +231,7 @@ def _readme_tables(config: Config, wildcards: Wildcards) -> Settings:
 _RULES: dict[str, Callable[[Config, Wildcards], Settings]] = {
     "archive": _archive,
     "download": _download,
-    "weights": _weights,
+    "weights": lambda config, wildcards: {},
     "index": _index,
     "decode": _decode,
     "extract": _extract,
@@ -263,7 +244,7 @@ _RULES: dict[str, Callable[[Config, Wildcards], Settings]] = {
     "aggregate": _aggregate,
     "compare": _compare,
     "runtime": _runtime,
-    "tradeoff": _tradeoff,
+    "tradeoff": _extent,
     "html_report": _html_report,
     "readme_tables": _readme_tables,
 }
