@@ -59,28 +59,21 @@ def main(job: Job) -> None:
 
 
 def run_files(keys: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, str]:
-    """Return the products that one run's metrics come from, relative to the results, and the
-    folder of the images.
-
-    Args:
-        keys: dataset, category, experiment and seed.
-        settings: the job's, with the model, extractor and geometry of each experiment.
-    """
-    dataset, experiment = keys["dataset"], keys["experiment"]
-    at, seed = f"{dataset}/{keys['category']}", f"seed{keys['seed']}"
+    """Return the products that one run's metrics come from, relative to the results."""
+    dataset, category, experiment, seed = (keys[name] for name in provenance.KEYS)
+    at, run = f"{dataset}/{category}", f"{dataset}/{category}/{experiment}/seed{seed}"
     model, extractor = settings["models"][experiment]
-    scores, metrics = f"scores/{at}/{experiment}/{seed}", f"metrics/{at}/{experiment}/{seed}"
     return {
-        "folder": str(Path(settings["data"][dataset], keys["category"])),
+        "folder": str(Path(settings["data"][dataset], category)),
         "manifest": f"manifests/{at}.csv",
         "pixels": f"pixels/{at}/{settings['geometries'][extractor]}.h5",
         "features": f"features/{at}/{extractor}.h5",
-        "model": f"models/{at}/{model}/{seed}.safetensors",
-        "scores": f"{scores}/scores.csv",
-        "maps": f"{scores}/maps.h5",
-        "calibration": f"{scores}/calibration.json",
-        "metrics": f"{metrics}.csv",
-        "resamples": f"{metrics}.h5",
+        "model": f"models/{at}/{model}/seed{seed}.safetensors",
+        "scores": f"scores/{run}/scores.csv",
+        "maps": f"scores/{run}/maps.h5",
+        "calibration": f"scores/{run}/calibration.json",
+        "metrics": f"metrics/{run}.csv",
+        "resamples": f"metrics/{run}.h5",
     }
 
 

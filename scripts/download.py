@@ -14,15 +14,14 @@ def main(job: Job) -> Facts:
     request, download = job.params.settings["request"], None
     if archive := job.input.get("archive"):
         dataset = Config.parse(job.config).datasets[name]
-        others = (each for each in dataset.categories if each != category)
+        missing = [
+            each
+            for each in dataset.categories
+            if each != category and not (receipt.parent / f"{each}.json").exists()
+        ]
+        progress = LoggedProgress(f"unpack {name}", "MB")
         download = archives.Download(
-            Path(archive),
-            [
-                category,
-                *(each for each in others if not (receipt.parent / f"{each}.json").exists()),
-            ],
-            dataset.archives,
-            LoggedProgress(f"unpack {name}", "MB"),
+            Path(archive), [category, *missing], dataset.archives, progress
         )
     sources.fetch(
         folder,

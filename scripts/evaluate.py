@@ -11,8 +11,7 @@ from indad.pipeline.job import Facts, Job, run
 
 def main(job: Job) -> Facts:
     settings = job.params.settings
-    run = {name: job.wildcards[name] for name in provenance.KEYS}
-    run["seed"] = int(run["seed"])
+    run = dict(job.wildcards.items()) | {"seed": int(job.wildcards.seed)}
     images = manifest.read(Path(job.input.manifest))
     files = scores.ScoreFiles(*map(Path, (job.input.table, job.input.maps, job.input.pixels)))
     scored, truth = scores.read_with_truth(files, images)
@@ -41,19 +40,14 @@ def main(job: Job) -> Facts:
     )
     write_csv(evaluate.tidy(values, bounds, **run), Path(job.output.metrics))
     used = {
-        "manifest": job.input.manifest,
-        "pixels": job.input.pixels,
-        "scores": job.input.table,
-        "maps": job.input.maps,
-        "metrics": job.output.metrics,
-        "resamples": job.output.resamples,
+        "manifest": Path(job.input.manifest),
+        "pixels": files.pixels,
+        "scores": files.table,
+        "maps": files.maps,
+        "metrics": Path(job.output.metrics),
+        "resamples": Path(job.output.resamples),
     }
-    provenance.write_record(
-        Path(job.output.provenance),
-        run,
-        scored.made_with,
-        {kind: Path(path) for kind, path in used.items()},
-    )
+    provenance.write_record(Path(job.output.provenance), run, scored.made_with, used)
     return {"images": len(table)}
 
 

@@ -15,20 +15,13 @@ def main(job: Job) -> Facts:
     images, features = manifest.read(Path(job.input.manifest)), Path(job.output.features)
     extractor = job.params.settings["extractor"]
     facts["images"] = len(images)
-    file = job.input.get("weights")
+    file, folder = job.input.get("weights"), job.config.get("cache")
     weights = Path(file) if file else None
-    cache = None
-    if folder := job.config.get("cache"):
-        cache = FeatureCache(
-            Path(folder),
-            images,
-            extractor,
-            weights,
-            device=device,
-            tf32=job.config["tf32"],
-        )
-        if cache.take(features):
-            return facts | {"cached": True}
+    cache = folder and FeatureCache(
+        Path(folder), images, extractor, weights, device=device, tf32=job.config["tf32"]
+    )
+    if cache and cache.take(features):
+        return facts | {"cached": True}
     from indad.features.extract import extract
 
     extract(

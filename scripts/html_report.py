@@ -10,43 +10,26 @@ from indad.reporting import report
 
 def main(job: Job) -> None:
     settings = job.params.settings
+    headings = ("Typical images", "Clear, hard and wrong", "Curves", "Scores")
+    pictures = zip(
+        job.input.typical, job.input.cases, job.input.curves, job.input.scores, strict=True
+    )
     categories = [
-        report.Category(
-            dataset,
-            name,
-            {
-                "Typical images": Path(typical),
-                "Clear, hard and wrong": Path(cases),
-                "Curves": Path(curves),
-                "Scores": Path(scores),
-            },
-            Path(defects),
-        )
-        for (dataset, name), typical, cases, curves, scores, defects in zip(
-            job.params.categories,
-            job.input.typical,
-            job.input.cases,
-            job.input.curves,
-            job.input.scores,
-            job.input.defects,
-            strict=True,
+        report.Category(*names, dict(zip(headings, map(Path, files), strict=True)), Path(defects))
+        for names, files, defects in zip(
+            job.params.categories, pictures, job.input.defects, strict=True
         )
     ]
+    tables = ("images", "counts", "comparisons", "ranks", "runtime", "tradeoff", "provenance")
     sources = report.Sources(
         metrics=[Path(path) for path in job.input.metrics],
         categories=categories,
         experiments=settings["experiments"],
         notes=settings["notes"],
         config=yaml.safe_dump(settings["config"], sort_keys=False, allow_unicode=True),
-        images=Path(job.input.images),
-        counts=Path(job.input.counts),
-        comparisons=Path(job.input.comparisons),
-        ranks=Path(job.input.ranks),
         diagrams=sorted(Path(job.input.diagrams).glob("*.png")),
-        runtime=Path(job.input.runtime),
-        tradeoff=Path(job.input.tradeoff),
-        provenance=Path(job.input.provenance),
         level=settings["level"],
+        **{name: Path(job.input[name]) for name in tables},
     )
     report.write(sources, Path(job.output.page), threads=job.threads)
 

@@ -47,27 +47,16 @@ def main(job: Job) -> Facts:
             good=good,
             defective=defective,
         ).write(target)
-        scores.write(
-            result,
-            truth,
-            Path(job.output.table),
-            Path(job.output.maps),
-            {
-                "method": detector.method,
-                "method_version": detector.version,
-                "parameters": detector.parameters,
-                **{
-                    kind: checksum.recorded_digest(Path(path))
-                    for kind, path in (
-                        ("features", job.input.features),
-                        ("model", job.input.model),
-                        ("calibration", target),
-                    )
-                },
-                "features_made_with": store.made_with,
-                **provenance.here(device),
-            },
-        )
+        files = {"features": job.input.features, "model": job.input.model, "calibration": target}
+        made_with = {
+            "method": detector.method,
+            "method_version": detector.version,
+            "parameters": detector.parameters,
+            **{name: checksum.recorded_digest(Path(file)) for name, file in files.items()},
+            "features_made_with": store.made_with,
+            **provenance.here(device),
+        }
+        scores.write(result, truth, Path(job.output.table), Path(job.output.maps), made_with)
         size = model_mb(Path(job.input.model), detector, store)
         return facts | {"images": len(truth.label), "model_mb": size}
 

@@ -518,7 +518,7 @@ def test_a_demanded_gpu_is_not_replaced(finished, tmp_path):
     shutil.copytree(finished / "results/data", tmp_path / "results/data")
     done = snakemake(tmp_path, device="cuda")
     assert done.returncode != 0
-    assert "demands 'device: cuda', but torch finds no usable CUDA" in done.stdout + done.stderr
+    assert "has 'device: cuda', but torch finds no usable CUDA" in done.stdout + done.stderr
     assert not list((tmp_path / "results/features").rglob("*.h5"))
 
 

@@ -193,7 +193,7 @@ def start(
     folder: Path,
     *,
     cpus: int = 10,
-    memory: int = 12000,
+    memory: int = 15000,
     prepare: Callable[[str], str] = lambda address: "true",
 ) -> None:
     """Start the daemons with all their files in ``folder``.

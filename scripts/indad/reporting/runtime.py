@@ -73,24 +73,19 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
     which = dict(record["wildcards"])
     dataset, category, seed = which.pop("dataset"), which.pop("category"), which.pop("seed", None)
     work = max(0.0, record["seconds"] - record["torch_seconds"])
-    images = record["images"]
-    rate = images / work if images and work > 0 and not record["cached"] else np.nan
+    images, cached = record["images"], record["cached"]
     return {
         "stage": record["rule"],
         "dataset": dataset,
         "category": category,
         "name": next(iter(which.values()), ""),
         "seed": None if seed is None else int(seed),
-        "images": images,
-        "images_per_second": rate,
+        "images_per_second": images / work if images and work > 0 and not cached else np.nan,
         "compute_seconds": work,
         "load_seconds": record["torch_seconds"],
         "model_mb": record.get("model_mb", np.nan),
         "product_mb": record["output_mb"],
-        "device": record["device"],
-        "machine": record["machine"],
-        "finished": record["finished"],
-        "cached": record["cached"],
+        **{name: record[name] for name in ("images", "device", "machine", "finished", "cached")},
     }
 
 
@@ -157,10 +152,9 @@ def experiments(table: pd.DataFrame, models: Mapping[str, tuple[str, str]]) -> p
     """
     found = []
     for experiment, (model, extractor) in models.items():
-        fit = _jobs(table, "fit", model)
-        score = _jobs(table, "score", experiment)
-        each = score["compute_seconds"].sum() / _known(score)
+        fit, score = _jobs(table, "fit", model), _jobs(table, "score", experiment)
         features = _measured_jobs(_jobs(table, "extract", extractor))
+        each = _seconds_per_image(score)
         found.append(
             {
                 "experiment": experiment,
@@ -168,7 +162,7 @@ def experiments(table: pd.DataFrame, models: Mapping[str, tuple[str, str]]) -> p
                 "score_seconds": score["compute_seconds"].mean(),
                 "score_per_second": 1 / each if each > 0 else np.nan,
                 "seconds_per_image": each,
-                "with_backbone": each + features["compute_seconds"].sum() / _known(features),
+                "with_backbone": each + _seconds_per_image(features),
                 "max_rss_mb": pd.concat([fit["max_rss_mb"], score["max_rss_mb"]]).max(),
                 "model_mb": score["model_mb"].mean(),
             }
@@ -185,9 +179,8 @@ def _measured_jobs(jobs: pd.DataFrame) -> pd.DataFrame:
     return jobs[~jobs["cached"].astype(bool)]
 
 
-def _known(jobs: pd.DataFrame) -> float:
-    """Count the images of jobs."""
-    return float(jobs["images"].sum()) or np.nan
+def _seconds_per_image(jobs: pd.DataFrame) -> float:
+    return jobs["compute_seconds"].sum() / (float(jobs["images"].sum()) or np.nan)
 
 
 def _text(value: float, digits: int = 1) -> str:
@@ -195,23 +188,19 @@ def _text(value: float, digits: int = 1) -> str:
 
 
 def _experiments(costs: pd.DataFrame) -> str:
+    columns = {
+        "fit, s": ("fit_seconds", 1),
+        "score, s": ("score_seconds", 1),
+        "images/s scored": ("score_per_second", 1),
+        "s/image with backbone": ("with_backbone", 3),
+        "peak memory, MB": ("max_rss_mb", 0),
+        "model, MB": ("model_mb", 1),
+    }
     grid = [
-        [
-            row.experiment,
-            _text(row.fit_seconds),
-            _text(row.score_seconds),
-            _text(row.score_per_second),
-            _text(row.with_backbone, 3),
-            _text(row.max_rss_mb, 0),
-            _text(row.model_mb),
-        ]
-        for row in costs.itertuples()
+        [cost["experiment"], *(_text(cost[name], digits) for name, digits in columns.values())]
+        for cost in costs.to_dict("records")
     ]
-    header = [
-        "experiment", "fit, s", "score, s", "images/s scored", "s/image with backbone",
-        "peak memory, MB", "model, MB",
-    ]  # fmt: skip
-    return markdown_table(header, grid)
+    return markdown_table(["experiment", *columns], grid)
 
 
 def _sharing(models: Mapping[str, tuple[str, str]]) -> str:
@@ -232,7 +221,7 @@ def _extractors(table: pd.DataFrame) -> str:
     extracted = table[table["stage"] == "extract"]
     for name, jobs in extracted.groupby("name", sort=False):
         size, made = jobs["product_mb"].mean(), _measured_jobs(jobs)
-        rate = _known(made) / made["compute_seconds"].sum()
+        rate = 1 / _seconds_per_image(made)
         seconds, memory = made["compute_seconds"].mean(), made["max_rss_mb"].max()
         grid.append([str(name), _text(seconds), _text(rate), _text(memory, 0), _text(size, 0)])
     header = ["extractor", "extract, s", "images/s", "peak memory, MB", "features, MB"]
@@ -267,11 +256,9 @@ def _papers(costs: pd.DataFrame, layout: Layout) -> str:
 def _stages(table: pd.DataFrame) -> str:
     known = table[table["seconds"].notna()]
     grid = []
-    listed = [(name, known[known["stage"] == name]) for name in STAGES]
-    for name, jobs in [*listed, ("all", known)]:
+    for name, jobs in [*((name, known[known["stage"] == name]) for name in STAGES), ("all", known)]:
         if len(jobs):
-            wall, work = jobs["seconds"].sum(), jobs["compute_seconds"].sum()
-            load = jobs["load_seconds"].sum()
+            wall, work, load = jobs[["seconds", "compute_seconds", "load_seconds"]].sum()
             # Clocks differ in their last digit.
             start = max(0.0, wall - work - load)
             share = 100 * (load + start) / wall if wall else np.nan
@@ -286,24 +273,19 @@ def _overlap(table: pd.DataFrame) -> str:
     known = table[table["seconds"].notna()]
     if known.empty:
         return ""
-    ends = pd.to_datetime(known["finished"])
-    starts = ends - pd.to_timedelta(known["seconds"], unit="s")
-    busy = between = 0.0
-    pauses, last = 0, None
-    for start, end in sorted(zip(starts, ends, strict=True)):
-        gap = (start - last).total_seconds() if last is not None else 0.0
-        if last is None or gap > 0:
-            pauses += gap > PAUSE
-            between += gap if gap <= PAUSE else 0.0
-            busy += (end - start).total_seconds()
-        else:
-            busy += max(0.0, (end - last).total_seconds())
-        last = end if last is None else max(last, end)
+    end = pd.to_datetime(known["finished"])
+    start = end - pd.to_timedelta(known["seconds"], unit="s")
+    order = start.argsort()
+    start, last = start.iloc[order], end.iloc[order].cummax()
+    gaps = (start - last.shift()).dt.total_seconds().clip(lower=0)
+    busy = (last.max() - start.min()).total_seconds() - gaps.sum()
+    pauses = (gaps > PAUSE).sum()
     total = known["seconds"].sum()
     text = (
         f"{len(known)} jobs took {_text(total)} s one by one; during {_text(busy)} s at least one "
-        f"ran, {_text(total / busy if busy else np.nan)} at once on average, and {_text(between)} "
-        "s passed between jobs. Jobs that run at the same time slow each other down."
+        f"ran, {_text(total / busy if busy else np.nan)} at once on average, and "
+        f"{_text(gaps[gaps <= PAUSE].sum())} s passed between jobs. Jobs that run at the same time "
+        "slow each other down."
     )
     if pauses:
         text += f" Made in {pauses + 1} or more runs: pauses over {PAUSE:.0f} s do not count."
