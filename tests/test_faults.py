@@ -233,7 +233,7 @@ def test_a_read_only_and_a_full_disk_are_reported_and_survived(reference, tmp_pa
         COUNTS["read-only results folder"] += 1
         assert failed.returncode != 0
         assert "the file system is read-only; choose another 'results' folder" in said(failed)
-        assert "Traceback" not in said(failed)
+        assert "Traceback (most recent call last)" not in said(failed)
 
         remount(disk, "rw")
         failed = run_tiny(tmp_path)
