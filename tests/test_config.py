@@ -139,6 +139,17 @@ def test_crop_larger_than_resize():
         config(extractors__r=BASE["extractors"]["r"] | {"crop": 300})
 
 
+def test_weights_that_are_missing(tmp_path):
+    def extractor(weights):
+        return config(extractors__r=BASE["extractors"]["r"] | {"weights": weights}).extractors["r"]
+
+    with pytest.raises(ConfigError, match="extractors.r.weights: weights '/no/such.pth': there is"):
+        extractor("/no/such.pth").weights_file(tmp_path)
+    downloaded = extractor(None).weights_file(tmp_path)
+    assert downloaded == tmp_path / "weights/resnet18.tv_in1k.safetensors"
+    assert extractor("random").weights_file(tmp_path) is None
+
+
 def test_datasets_from_folders(category):
     made = dataset({"path": str(category.parent)})
     assert made.categories == ["widget"]
