@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -184,9 +185,12 @@ def _timed(path: Path) -> Path:
 def _time(path: Path) -> int:
     """Return the time of a file or folder in nanoseconds, as Snakemake sees it; 0 if missing."""
     try:
-        return _timed(path).stat().st_mtime_ns
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            status = _timed(path).stat()
     except OSError:
         return 0
+    return status.st_mtime_ns
 
 
 def _set_time(path: Path, time: int) -> None:
