@@ -24,7 +24,6 @@ from indad.cli.main import main as indad
 from indad.core import checksum, provenance
 from indad.data import manifest
 from indad.evaluation import comparison, evaluate
-from indad.pipeline.config_files import load_config
 from indad.pipeline.verify import verify
 from indad.reporting import tables
 from test_layouts import make_mvtec, pack
@@ -533,7 +532,6 @@ def test_changed_data_are_noticed_from_any_folder(category, tmp_path):
     def plan(folder: Path, **more) -> dict[str, int]:
         return planned(snakemake(folder, target, "--dry-run", **changes | more))
 
-    assert plan(second) == {}
     read_as = {"mine": {"path": str(category.parent), "good": ["good", "dirt"]}}
     assert plan(second, datasets=read_as) == dict.fromkeys(everything, 1)
     assert plan(first) == {}  # the dry run left no trace
@@ -542,8 +540,6 @@ def test_changed_data_are_noticed_from_any_folder(category, tmp_path):
     assert plan(second) == dict.fromkeys(everything, 1)
     assert snakemake(second, target, **changes).returncode == 0
     # The first folder remembers other parameters and checksums, the results do not.
-    assert plan(first) == {}
-    shutil.rmtree(first / ".snakemake")
     assert plan(first) == {}
 
 
@@ -605,7 +601,9 @@ def test_mvtec_ad_is_used_where_it_lies_or_downloaded(tmp_path):
     assert wanted == {"archive": 1, "download": 15, "index": 15}
     # No network: whoever answers at this address refuses.
     offline = {"HTTPS_PROXY": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
-    failed = snakemake(tmp_path, "--until", "index", environment=offline, run=run)
+    few = {"mvtec_ad": {"categories": ["bottle", "cable"]}}
+    index = ("--until", "index")
+    failed = snakemake(tmp_path, *index, environment=offline, run=run, datasets=few)
     message = failed.stdout + failed.stderr
     assert failed.returncode != 0
     assert message.count("indad: mvtec_ad: could not get MVTec AD; tried in this order:") == 1
@@ -614,14 +612,15 @@ def test_mvtec_ad_is_used_where_it_lies_or_downloaded(tmp_path):
     assert "To get it by hand: download mvtec_anomaly_detection.tar.xz (sha256 cf4313b" in message
     assert "Traceback" not in message
 
-    for category in load_config(None)["datasets"]["mvtec_ad"]["categories"]:
+    for category in few["mvtec_ad"]["categories"]:
         make_mvtec(tmp_path / "data/mvtec_ad", category)
-    done = snakemake(tmp_path, "--until", "index", run=run)
+    done = snakemake(tmp_path, *index, run=run, datasets=few)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert len(list((tmp_path / "results/manifests/mvtec_ad").iterdir())) == 15
+    assert len(list((tmp_path / "results/manifests/mvtec_ad").iterdir())) == 2
     assert not (tmp_path / "results/data").exists()
     make_mvtec(tmp_path / "data/mvtec_ad", "bottle")  # other pixels
-    assert planned(snakemake(tmp_path, "--until", "index", "--dry-run", run=run)) == {"index": 1}
+    again = snakemake(tmp_path, *index, "--dry-run", run=run, datasets=few)
+    assert planned(again) == {"index": 1}
 
 
 def test_a_folder_of_ones_own_by_a_list_and_with_one_class(category, tmp_path):
