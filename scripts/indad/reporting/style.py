@@ -58,20 +58,17 @@ _RC = {
     "axes.axisbelow": True,
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
-    # Text as outlines looks the same everywhere; the salt makes the ids reproducible.
-    "svg.fonttype": "path",
-    "svg.hashsalt": "indad",
 }
 
 
 @contextmanager
 def drawing(
-    *outputs: Path, width: float = WIDTH, height: float, **options: Any
+    output: Path, *, width: float = WIDTH, height: float, **options: Any
 ) -> Iterator[Figure]:
     """Give an empty figure in the common style; it is saved at the end of the block.
 
     Args:
-        outputs: PNG or SVG files.
+        output: the PNG file.
         width, height: in inches.
         options: of ``matplotlib.figure.Figure``.
     """
@@ -79,8 +76,7 @@ def drawing(
         figure = Figure(figsize=(width, height), **options)
         FigureCanvasAgg(figure)
         yield figure
-        for output in outputs:
-            save(figure, output)
+        save(figure, output)
 
 
 @contextmanager
@@ -220,7 +216,6 @@ def logarithmic(axis: Axes, low: float, high: float) -> None:
 
 
 def save(figure: Figure, output: Path) -> None:
-    """Write a PNG or SVG file; the same figure gives the same bytes."""
-    metadata = {"Date": None} if output.suffix == ".svg" else {"Software": None}
+    """Write a PNG file; the same figure gives the same bytes."""
     with atomic.replacing(output) as temporary:
-        figure.savefig(temporary, dpi=DPI, metadata=metadata)
+        figure.savefig(temporary, dpi=DPI, metadata={"Software": None})
