@@ -12,7 +12,6 @@ from indad.data.decode import Pixels
 from indad.evaluation import counts, evaluate
 from indad.pipeline.job import Job, run
 from indad.reporting import results_document, tables
-from indad.reporting.latex import latex
 
 
 def main(job: Job) -> None:
@@ -30,9 +29,9 @@ def main(job: Job) -> None:
     ):
         document = results_document.document(measured, layout, selected=[metric], full=True)
         atomic.write_text(page, document)
-        atomic.write_text(text, latex(measured, metric, layout))
+        atomic.write_text(text, results_document.latex(measured, metric, layout))
         write_csv(tables.select(measured, metric=metric), Path(data))
-    write_csv(tables.beside(measured, layout), Path(job.output.published))
+    write_csv(tables.with_published(measured, layout), Path(job.output.published))
     manifests = {
         (path.parent.name, path.stem): manifest.read(path)
         for path in map(Path, job.input.manifests)

@@ -13,7 +13,6 @@ from indad.data.ground_truth import GroundTruth
 from indad.data.public import catalogue
 from indad.evaluation import counts, evaluate
 from indad.reporting import published, readme, results_document, tables
-from indad.reporting.latex import latex
 from indad.reporting.tables import Layout
 
 
@@ -111,8 +110,8 @@ def test_the_difference_to_the_paper():
     other = Layout(["S"], published={"S": "SPADE"})
     without = measured.assign(difference=np.nan)
     assert "(" not in results_document.table(without, "d", "pixel_auroc", other)
-    assert tables.beside(measured, other).empty
-    assert tables.beside(measured, Layout(["S"], compared={"d": "mvtec_ad"})).empty
+    assert tables.with_published(measured, other).empty
+    assert tables.with_published(measured, Layout(["S"], compared={"d": "mvtec_ad"})).empty
 
 
 def test_a_result_published_only_as_an_average_is_not_used_for_categories():
@@ -123,7 +122,7 @@ def test_a_result_published_only_as_an_average_is_not_used_for_categories():
     text = results_document.document(measured, layout, full=True)
     assert "SPADE's paper gives Image AUROC only as an average over all 15 categories: 85.5" in text
     comparison = results_document.comparison(
-        measured, tables.beside(measured, layout), "d", "image_auroc", "S"
+        measured, tables.with_published(measured, layout), "d", "image_auroc", "S"
     )
     bottle = next(row for row in cells(comparison) if row[0] == "bottle")
     assert bottle == ["bottle", "90.0", "-", "-", "96.7", "95.7", "97.2"]
@@ -138,7 +137,7 @@ def test_a_result_published_only_as_an_average_is_not_used_for_categories():
 
 def test_averages_are_computed_and_different_printed_ones_are_noted():
     measured, layout = on_mvtec(MVTEC)
-    others = tables.beside(measured, layout)
+    others = tables.with_published(measured, layout)
     average = others[(others["scope"] == "average") & (others["kind"] == "paper")]
     computed = average.set_index("metric")["theirs"]
     of_paper = tables.select(published.values(), name="SPADE", metric="pixel_auroc")
@@ -153,7 +152,9 @@ def test_averages_are_computed_and_different_printed_ones_are_noted():
 
 def test_the_overview_has_the_paper_others_and_ours():
     measured, layout = on_mvtec(MVTEC, result="PatchCore-10")
-    text = results_document.overview(measured, tables.beside(measured, layout), "d", tables.SUMMARY)
+    text = results_document.overview(
+        measured, tables.with_published(measured, layout), "d", tables.SUMMARY
+    )
     rows = cells(text)[2:]
     assert rows[0][:3] == ["S", "**ours**", "90.0 (-8.9)"]
     assert rows[1] == ["", "paper", "98.9", "98.1", "93.5"]
@@ -167,7 +168,7 @@ def test_latex_is_escaped_and_balanced():
         ("d_1", "b", "50%&_{x}\\", 0, "aupro", 0.8),
     ]
     layout = Layout(["50%&_{x}\\"])
-    text = latex(tables.summarise(metrics(rows), layout), "aupro", layout)
+    text = results_document.latex(tables.summarise(metrics(rows), layout), "aupro", layout)
     assert r"category & 50\%\&\_\{x\}\textbackslash{} \\" in text
     assert r"metal\_nut & \textbf{90.0} \\" in text
     assert text.count(r"\midrule") == 2

@@ -14,7 +14,7 @@ images would change the result, not whether other seeds would.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, partial
 from itertools import combinations
 from typing import Any
@@ -184,11 +184,6 @@ def _corrected(family: Sequence[tuple], keys: Mapping[str, Any]) -> list[dict[st
 # -- over categories ----------------------------------------------------------------------------
 
 
-def groups(metrics: pd.DataFrame) -> Iterable[tuple[str, str]]:
-    """Return every data set and metric, in the order of the rows."""
-    return dict.fromkeys(zip(metrics["dataset"], metrics["metric"], strict=True))
-
-
 def _tables(
     metrics: pd.DataFrame, experiments: Sequence[str]
 ) -> Iterator[tuple[str, str, pd.DataFrame]]:
@@ -196,8 +191,7 @@ def _tables(
 
     Incomplete categories are left out.
     """
-    for dataset, metric in groups(metrics):
-        chosen = metrics[(metrics["dataset"] == dataset) & (metrics["metric"] == metric)]
+    for (dataset, metric), chosen in metrics.groupby(["dataset", "metric"], sort=False):
         table = chosen.pivot_table(
             index="category", columns="experiment", values="value", aggfunc="mean", sort=False
         )

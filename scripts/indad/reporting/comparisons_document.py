@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from indad.evaluation.comparison import FEWEST, OVER_CATEGORIES, groups
+from indad.evaluation.comparison import FEWEST, OVER_CATEGORIES
 from indad.reporting.markdown import markdown_table
 from indad.reporting.numbers import p_value
 from indad.reporting.tables import SUMMARY, TITLES, select
@@ -36,13 +36,12 @@ def document(
     if comparisons.empty:
         return "# Comparisons\n\nThere is only one experiment, so there is nothing to compare.\n"
     parts = ["# Comparisons"]
-    for dataset, metric in groups(metrics):
+    for (dataset, metric), values in metrics.groupby(["dataset", "metric"], sort=False):
         if metric not in SUMMARY:
             continue
         keys = {"dataset": dataset, "metric": metric}
         pairs = select(comparisons, **keys)
         over = pairs["category"] == OVER_CATEGORIES
-        values = select(metrics, **keys)
         means = values.groupby(["category", "experiment"], sort=False)["value"].mean()
         parts += [
             f"## {TITLES[metric]}: {dataset}",

@@ -1,6 +1,6 @@
 """The values of all tables: averages of the tidy metrics, and published values of the same.
 
-`summarise` and `beside` return tidy frames in percent. `results_document` and `latex` format them.
+`summarise` and `with_published` return tidy frames in percent. `results_document` formats them.
 """
 
 from __future__ import annotations
@@ -120,7 +120,9 @@ def summarise(metrics: pd.DataFrame, layout: Layout) -> pd.DataFrame:
     shown = frame["percent"].round(1)
     row = [frame[name] for name in ("dataset", "metric", "scope", "category")]
     frame["best"] = shown == shown.groupby(row).transform("max")
-    papers = select(beside(frame, layout), kind=published.PAPER).rename(columns={"theirs": "paper"})
+    papers = select(with_published(frame, layout), kind=published.PAPER).rename(
+        columns={"theirs": "paper"}
+    )
     return frame.merge(papers[[*_KEYS, "paper", "difference"]], "left", _KEYS)
 
 
@@ -146,7 +148,7 @@ def _average(values: pd.DataFrame, bounds: pd.DataFrame, row: Row) -> dict[str, 
     }
 
 
-def beside(measured: pd.DataFrame, layout: Layout) -> pd.DataFrame:
+def with_published(measured: pd.DataFrame, layout: Layout) -> pd.DataFrame:
     """Return published values of the same data sets, metrics and methods, one per row.
 
     Only of data sets in ``layout.compared``. An average is computed over the categories of its
