@@ -7,13 +7,15 @@ import logging
 import os
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from indad.core.errors import DeviceError
 
 logger = logging.getLogger("indad")
+
+Result = TypeVar("Result")
 
 
 def smaller(size: int, what: str, least: int = 1) -> int:
@@ -40,6 +42,36 @@ def smaller(size: int, what: str, least: int = 1) -> int:
     logger.warning("the GPU's memory does not hold %s; trying %d", what.format(size), half)
     torch.cuda.empty_cache()
     return half
+
+
+class Batches:
+    """Cuts a number of images into batches, smaller ones where a GPU's memory is too small.
+
+    Attributes:
+        size: images in a batch.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def run(self, count: int, compute: Callable[[slice], Result]) -> Iterator[tuple[slice, Result]]:
+        """Call ``compute`` for batch after batch of ``count`` images; yield batches and results.
+
+        Raises:
+            DeviceError: the GPU's memory is too small for a single image.
+        """
+        import torch
+
+        start = 0
+        while start < count:
+            batch = slice(start, min(start + self.size, count))
+            try:
+                result = compute(batch)
+            except torch.cuda.OutOfMemoryError:
+                self.size = smaller(self.size, "a batch of {} images")
+                continue
+            yield batch, result
+            start = batch.stop
 
 
 def _cpuinfo() -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from indad.core.device import smaller
+from indad.core.device import Batches
 from indad.core.progress import Progress, ignore
 from indad.data.decode import Pixels
 from indad.features import store
@@ -156,28 +156,23 @@ def _extract_split(
     The backbone runs in the calling thread. Another thread copies the features from the device,
     checks and writes them, while the next batch is computed.
     """
-    count, start = len(images.images(split)), 0
     stream = torch.cuda.Stream(network.device) if network.device != "cpu" else None
     waiting: deque[Future[None]] = deque()
+
+    def compute(batch: slice) -> Callable[[], list[np.ndarray]]:
+        maps, embedding = network(images.read(split, batch))
+        return _to_host([*maps.values(), embedding], stream)
 
     def write(start: int, arrays: Callable[[], list[np.ndarray]]) -> None:
         *maps, embedding = arrays()
         writer.write(split, start, dict(zip(network.layers, maps, strict=True)), embedding)
 
     with ThreadPoolExecutor(1) as pool:
-        while start < count:
-            stop = min(start + batch_size, count)
-            try:
-                maps, embedding = network(images.read(split, slice(start, stop)))
-                arrays = _to_host([*maps.values(), embedding], stream)
-            except torch.cuda.OutOfMemoryError:
-                batch_size = smaller(batch_size, "a batch of {} images")
-                continue
-            waiting.append(pool.submit(write, start, arrays))
+        for batch, arrays in Batches(batch_size).run(len(images.images(split)), compute):
+            waiting.append(pool.submit(write, batch.start, arrays))
             if len(waiting) > WAITING:
                 waiting.popleft().result()
-            yield stop
-            start = stop
+            yield batch.stop
         for each in waiting:
             each.result()
 

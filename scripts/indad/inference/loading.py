@@ -67,16 +67,7 @@ def load_model(
     model, known = choose_experiment(path, experiment)
     header = methods.read_header(model, verify=False)
     made_with = header["features"]
-    if "backbone" not in made_with:
-        raise StoreError(
-            f"{model}: does not record how its features were made, so that no image can be scored "
-            "with it; fit it with the workflow"
-        )
-    if made_with["extract_version"] != EXTRACT_VERSION:
-        raise StoreError(
-            f"{model}: fitted on features of version {made_with['extract_version']}, this library "
-            f"makes version {EXTRACT_VERSION}; run the workflow again"
-        )
+    _check_version(model, made_with)
     settings = {"device": device, "tf32": bool(made_with.get("tf32"))}
     device = use_device(settings, torch.get_num_threads())
     detector = methods.load(
@@ -164,6 +155,20 @@ def _calibration_files(model: Path) -> list[Path]:
 
 
 # -- the gallery and the backbone -----------------------------------------------------------------
+
+
+def _check_version(model: Path, made_with: Mapping[str, Any]) -> None:
+    """Check that this library makes features like those of the model."""
+    if "backbone" not in made_with:
+        raise StoreError(
+            f"{model}: does not record how its features were made, so that no image can be scored "
+            "with it; fit it with the workflow"
+        )
+    if made_with["extract_version"] != EXTRACT_VERSION:
+        raise StoreError(
+            f"{model}: fitted on features of version {made_with['extract_version']}, this library "
+            f"makes version {EXTRACT_VERSION}; run the workflow again"
+        )
 
 
 def _open_gallery(

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from indad import methods
-from indad.core.device import smaller
+from indad.core.device import Batches
 from indad.core.errors import ConfigError, DataError
 from indad.data.images import Geometry, prepare
 from indad.evaluation import calibration as calibrations
@@ -77,8 +77,10 @@ class Extractor:
         backbone: the backbone of the model's features, on ``device``.
         made_with: the settings of the model's features.
         device: ``cpu`` or ``cuda``.
-        batch_size: images that the backbone gets at once. It is halved when a GPU's memory is too
-            small for them.
+        batch_size: images that the backbone gets at once.
+
+    Attributes:
+        batches: their size, which is halved when a GPU's memory is too small for them.
     """
 
     def __init__(
@@ -86,7 +88,7 @@ class Extractor:
     ) -> None:
         from indad.features.extract import Network
 
-        self.made_with, self.batch_size = made_with, batch_size
+        self.made_with, self.batches = made_with, Batches(batch_size)
         self._network = Network(backbone, made_with, device)
 
     def __call__(self, pixels: np.ndarray) -> ArrayFeatures:
@@ -95,20 +97,11 @@ class Extractor:
         Raises:
             DeviceError: the GPU's memory is too small for a single image.
         """
-        import torch
-
-        made, parts, start = self.made_with, [], 0
-        while start < len(pixels):
-            images = pixels[start : start + self.batch_size]
-            try:
-                maps, z = self._network(images)
-            except torch.cuda.OutOfMemoryError:
-                self.batch_size = smaller(self.batch_size, "a batch of {} images")
-                continue
+        made, parts = self.made_with, []
+        for _, (maps, z) in self.batches.run(len(pixels), lambda at: self._network(pixels[at])):
             # Rounded to the type of the stored features, which may be float16.
             arrays = [maps[name].cpu().numpy().astype(made["dtype"]) for name in made["layers"]]
             parts.append((*arrays, z.cpu().numpy()))
-            start += len(images)
         *layers, embedding = (np.concatenate(each) for each in zip(*parts, strict=True))
         return ArrayFeatures(
             dict(zip(made["layers"], layers, strict=True)),
@@ -150,7 +143,7 @@ class Model:
     @property
     def batch_size(self) -> int:
         """Images that the backbone gets at once."""
-        return self._extractor.batch_size
+        return self._extractor.batches.size
 
     def predict(self, images: Photo | Sequence[Photo]) -> Result | list[Result]:
         """Score one image, or several.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 import numpy as np
 
 from indad import __version__
-from indad.core.device import smaller
+from indad.core.device import Batches, smaller
 from indad.core.errors import ConfigError, StoreError
 from indad.core.progress import Progress, ignore
 from indad.features.source import FeatureSource
@@ -163,17 +163,11 @@ class Detector(ABC):
         count = len(test)
         images = np.empty(count, np.float32)
         maps = np.empty((count, *test.input_size), np.float32)
-        batch, start = SCORE_BATCH, 0
+        batches = Batches(SCORE_BATCH)
         with torch.inference_mode():
-            while start < count:
-                part = slice(start, min(start + batch, count))
-                try:
-                    images[part], maps[part] = self._score_images(test, part)
-                except torch.cuda.OutOfMemoryError:
-                    batch = smaller(batch, "a batch of {} images")
-                    continue
-                start = part.stop
-                progress(start, count)
+            for part, scores in batches.run(count, lambda part: self._score_images(test, part)):
+                images[part], maps[part] = scores
+                progress(part.stop, count)
         return Scores(images, maps)
 
     def _score_images(self, test: FeatureSource, part: slice) -> Scores:
