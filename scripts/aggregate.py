@@ -1,8 +1,6 @@
 """Gather all metrics into one tidy CSV, tables (Markdown, LaTeX, CSV) and their provenance."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from indad.core import atomic, provenance
 from indad.core.csv_files import write_csv
@@ -16,10 +14,9 @@ from indad.reporting import results_document, tables
 
 def main(job: Job) -> None:
     settings = job.params.settings
-    records = [
-        provenance.read_record(Path(record), Path(metrics))
-        for record, metrics in zip(job.input.provenance, job.input.metrics, strict=True)
-    ]
+    results = Path(job.config["results"])
+    scored, evaluated = (list(map(Path, job.input[name])) for name in ("scored", "evaluated"))
+    runs, digests = provenance.gather(results, scored, evaluated)
     metrics = evaluate.read(map(Path, job.input.metrics))
     write_csv(metrics, Path(job.output.metrics))
     layout = tables.Layout(**settings["layout"])
@@ -50,30 +47,10 @@ def main(job: Job) -> None:
     everything = results_document.document(
         measured, layout, full=True, counts=images, remarks=noted
     )
-    atomic.write_text(job.output.document, f"# Results\n\n{everything}\n{provenance.line(records)}")
+    atomic.write_text(job.output.document, f"# Results\n\n{everything}\n{provenance.line(runs)}")
     last = (job.output.provenance, job.output.record)
     made = [Path(path) for path in job.output if path not in last]
-    runs = [run_files(record["keys"], settings) for record in records]
-    provenance.write(Path(job.output.provenance), records, runs, made)
-
-
-def run_files(keys: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, str]:
-    """Return the products that one run's metrics come from, relative to the results."""
-    dataset, category, experiment, seed = (keys[name] for name in provenance.KEYS)
-    at, run = f"{dataset}/{category}", f"{dataset}/{category}/{experiment}/seed{seed}"
-    model, extractor = settings["models"][experiment]
-    return {
-        "folder": str(Path(settings["data"][dataset], category)),
-        "manifest": f"manifests/{at}.csv",
-        "pixels": f"pixels/{at}/{settings['geometries'][extractor]}.h5",
-        "features": f"features/{at}/{extractor}.h5",
-        "model": f"models/{at}/{model}/seed{seed}.safetensors",
-        "scores": f"scores/{run}/scores.csv",
-        "maps": f"scores/{run}/maps.h5",
-        "calibration": f"scores/{run}/calibration.json",
-        "metrics": f"metrics/{run}.csv",
-        "resamples": f"metrics/{run}.h5",
-    }
+    provenance.write(Path(job.output.provenance), runs, digests, settings["data"], made)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from indad.core import provenance
 from indad.core.csv_files import write_csv
 from indad.data import manifest
 from indad.evaluation import evaluate, metrics, resamples, scores
@@ -39,15 +38,6 @@ def main(job: Job) -> Facts:
         Path(job.output.resamples),
     )
     write_csv(evaluate.tidy(values, bounds, **run), Path(job.output.metrics))
-    used = {
-        "manifest": Path(job.input.manifest),
-        "pixels": files.pixels,
-        "scores": files.table,
-        "maps": files.maps,
-        "metrics": Path(job.output.metrics),
-        "resamples": Path(job.output.resamples),
-    }
-    provenance.write_record(Path(job.output.provenance), run, scored.made_with, used)
     return {"images": len(table)}
 
 

@@ -58,7 +58,7 @@ def main(job: Job) -> Facts:
         }
         scores.write(result, truth, Path(job.output.table), Path(job.output.maps), made_with)
         size = model_mb(Path(job.input.model), detector, store)
-        return facts | {"images": len(truth.label), "model_mb": size}
+        return facts | {"images": len(truth.label), "model_mb": size, "made_with": made_with}
 
 
 def model_mb(model: Path, detector: Detector, store: FeatureStore) -> float:

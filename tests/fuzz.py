@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
 
 from conftest import make_features, save_image  # noqa: E402
-from indad.core import provenance  # noqa: E402
+from indad.core import checksum, provenance  # noqa: E402
 from indad.core.csv_files import write_csv  # noqa: E402
 from indad.core.errors import IndadError  # noqa: E402
 from indad.data import decode, manifest  # noqa: E402
@@ -356,24 +356,19 @@ def tables(folder: Path) -> list[Reader]:
     root = category(folder / "widget", np.random.default_rng(0))
     rows = manifest.build(root)
     manifest.write(rows, folder / "m.csv")
-    _, maps = _scores(folder, 0)
-    (folder / "pixels.h5").write_bytes(maps.read_bytes())
     keys = {"dataset": "d", "category": "c", "experiment": "e", "seed": 0}
     frame = evaluate.tidy({"image_auroc": 0.912345678, "image_ap": 1 / 3}, **keys)
-    metrics, record = folder / "seed0.csv", folder / "seed0.json"
+    metrics, record = folder / "metrics/seed0.csv", folder / "seed0.json"
     write_csv(frame, metrics)
-    provenance.write_record(
-        record,
-        keys,
-        {"features": "", "model": "", "calibration": ""},
-        {"maps": maps, "metrics": metrics},
-    )
+    outputs = {"metrics/seed0.csv": checksum.recorded_digest(metrics)}
+    common = {"wildcards": keys, "made_with": {}, "software": {}, "inputs": {}}
+    checksum.write_json(record, common | {"outputs": outputs})
     archive = folder / "archive.json"
     origin = {"from": "http://x/y.zip", "path": "/d/y.zip", "sha256": "ab" * 32, "verified": True}
     archive.write_text(json.dumps(origin | {"size": 12, "time": 34}, indent=2))
 
     def read_metrics() -> Any:
-        found = provenance.read_record(record, metrics)
+        found = provenance.gather(folder, [record], [record])
         return [evaluate.read([metrics]), found]
 
     return [

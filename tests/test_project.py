@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -195,6 +196,16 @@ def test_rules_and_library_keep_apart():
         assert not re.search(r"^\s*(import|from) snakemake", path.read_text(), re.M), path
     for path in (ROOT / "workflow").rglob("*.smk"):
         assert "torch" not in path.read_text(), path
+
+
+def test_planning_a_workflow_loads_no_large_library():
+    code = "import sys; import indad.pipeline.settings, indad.cli.run; print(*sys.modules)"
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    loaded = set(done.stdout.split())
+    assert not loaded & {"torch", "timm", "matplotlib", "sklearn"}
+    assert not loaded & {"scipy.ndimage", "scipy.fft", "scipy.special", "scipy.stats"}
 
 
 def test_a_script_of_a_rule_says_that_snakemake_runs_it():

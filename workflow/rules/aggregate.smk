@@ -1,7 +1,8 @@
 rule aggregate:
     input:
         metrics=per_run(f"{RESULTS}/metrics/{RUN}.csv"),
-        provenance=per_run(f"{RESULTS}/metrics/{RUN}.json"),
+        scored=per_run(f"{RECORDS}/score/{RUN}.json"),
+        evaluated=per_run(f"{RECORDS}/evaluate/{RUN}.json"),
         manifests=per_category(f"{RESULTS}/manifests/{CATEGORY}.csv"),
         pixels=per_category(
             *(

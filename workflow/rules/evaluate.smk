@@ -11,7 +11,6 @@ rule evaluate:
     output:
         metrics=f"{RESULTS}/metrics/{RUN}.csv",
         resamples=f"{RESULTS}/metrics/{RUN}.h5",
-        provenance=f"{RESULTS}/metrics/{RUN}.json",
         record=f"{RECORDS}/evaluate/{RUN}.json",
     log:
         f"{LOGS}/evaluate/{RUN}.log",

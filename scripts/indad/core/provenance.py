@@ -1,9 +1,8 @@
-"""Where results come from: a record for each metrics file, and one of all for a run.
+"""Where results come from: ``provenance.json``, made of the records of a run's jobs.
 
 A chain of digests leads from a table back to the images. The feature store names the weights, the
-manifest and its settings; the file of anomaly maps names the store and the model; the record of a
-metrics file names them all. ``provenance.json`` gathers the records of a run, and
-`indad.pipeline.verify` compares them with the files on disk.
+manifest and its settings, and the records of the jobs that score and evaluate name the files they
+read and wrote. `indad.pipeline.verify` compares ``provenance.json`` with the files on disk.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import hashlib
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,8 @@ from indad.core.device import device_name, machine
 from indad.core.errors import StoreError
 from indad.core.paths import project_root
 
-#: Raised when the content of records changes.
-VERSION = 1
-KEYS = ("dataset", "category", "experiment", "seed")
+#: Raised when the content of ``provenance.json`` changes.
+VERSION = 2
 PACKAGES = ("torch", "timm", "numpy", "scipy", "scikit-learn", "pandas", "pillow", "h5py")
 
 
@@ -53,70 +52,83 @@ def revision(folder: Path) -> str | None:
     return done.stdout.strip()
 
 
-def write_record(
-    path: Path,
-    keys: Mapping[str, Any],
-    made_with: Mapping[str, Any],
-    files: Mapping[str, Path],
-) -> None:
-    """Write the record of a metrics file.
+def gather(
+    results: Path, scored: Sequence[Path], evaluated: Sequence[Path]
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Read what the results of a run come from.
 
     Args:
-        path: the record (JSON).
-        keys: dataset, category, experiment and seed.
-        made_with: attributes of the scores, which name the model and the features.
-        files: input and output files by kind.
-    """
-    digests = {kind: checksum.recorded_digest(file) for kind, file in files.items()}
-    digests |= {kind: made_with[kind] for kind in ("features", "model", "calibration")}
-    checksum.write_json(
-        path,
-        {
-            "version": VERSION,
-            "keys": {name: keys[name] for name in KEYS},
-            "digests": digests,
-            "made_with": dict(made_with),
-            "evaluated_with": software(),
-        },
-    )
+        results: the results folder.
+        scored: records of the jobs that scored each category, experiment and seed.
+        evaluated: records of the jobs that evaluated these scores.
 
-
-def read(path: Path) -> dict[str, Any]:
-    """Read a file of `write` or `write_record`.
+    Returns:
+        For each result its ``keys``, ``made_with``, ``evaluated_with`` and ``files`` by kind; and
+        the digests of all these files.
 
     Raises:
-        StoreError: the file is missing, damaged or of another version.
+        StoreError: a record is missing or damaged, the metrics are not those that were computed, or
+            two results come from different versions of a file.
     """
-    found = checksum.read_json(path)
-    if found.get("version") != VERSION:
-        raise StoreError(f"{path}: of another version; delete it and run again")
-    return found
-
-
-def read_record(path: Path, metrics: Path) -> dict[str, Any]:
-    """Read the record of a metrics file.
-
-    Raises:
-        StoreError: the record is missing or damaged, or is not of these metrics.
-    """
-    record = read(path)
-    if record["digests"]["metrics"] != checksum.recorded_digest(metrics):
-        raise StoreError(
-            f"{metrics}: not the metrics that were computed: damaged or edited; delete it and run "
-            "again"
+    digests: dict[str, str] = {}
+    runs = []
+    for paths in zip(scored, evaluated, strict=True):
+        score, evaluate = map(checksum.read_json, paths)
+        read = {**score["inputs"], **evaluate["inputs"]}
+        written = {**score["outputs"], **evaluate["outputs"]}
+        for file, digest in [*read.items(), *written.items()]:
+            if digests.setdefault(file, digest) != digest:
+                raise StoreError(
+                    f"{results / file}: was replaced after some results were computed from it, so "
+                    "the tables would mix two versions; delete the folder 'scores' and run again"
+                )
+        files = {kind(file): file for file in [*read, *written]}
+        metrics = results / files["metrics"]
+        if digests[files["metrics"]] != checksum.recorded_digest(metrics):
+            raise StoreError(
+                f"{metrics}: not the metrics that were computed: damaged or edited; delete it and "
+                "run again"
+            )
+        keys = evaluate["wildcards"]
+        runs.append(
+            {
+                "keys": {**keys, "seed": int(keys["seed"])},
+                "made_with": score["made_with"],
+                "evaluated_with": evaluate["software"],
+                "files": files,
+            }
         )
-    return record
+    return runs, digests
 
 
-def line(records: Sequence[Mapping[str, Any]]) -> str:
+#: Kinds of products, by their names in the results folder.
+_KINDS = {
+    "manifests/*": "manifest",
+    "pixels/*": "pixels",
+    "features/*": "features",
+    "models/*": "model",
+    "scores/*/scores.csv": "scores",
+    "scores/*/maps.h5": "maps",
+    "scores/*/calibration.json": "calibration",
+    "metrics/*.csv": "metrics",
+    "metrics/*.h5": "resamples",
+}
+
+
+def kind(file: str) -> str:
+    """Return what a file of the results folder is."""
+    return next((found for name, found in _KINDS.items() if fnmatchcase(file, name)), "table")
+
+
+def line(runs: Sequence[Mapping[str, Any]]) -> str:
     """Return the line below the tables: software, weights, data and device, without a date."""
-    made = [record["made_with"] for record in records]
+    made = [run["made_with"] for run in runs]
     features = [each["features_made_with"] for each in made]
     versions = made[0]["versions"]
     weights = {f"{each['backbone']} {each['weights_sha256'][:12]}" for each in features}
     data: dict[str, set[str]] = {}
-    for record, each in zip(records, features, strict=True):
-        data.setdefault(record["keys"]["dataset"], set()).add(each["manifest_sha256"])
+    for run, each in zip(runs, features, strict=True):
+        data.setdefault(run["keys"]["dataset"], set()).add(each["manifest_sha256"])
     hashes = {
         name: hashlib.sha256("".join(sorted(each)).encode()).hexdigest()[:12]
         for name, each in data.items()
@@ -133,42 +145,30 @@ def line(records: Sequence[Mapping[str, Any]]) -> str:
 
 def write(
     path: Path,
-    records: Sequence[Mapping[str, Any]],
-    runs: Sequence[Mapping[str, str]],
+    runs: Sequence[Mapping[str, Any]],
+    digests: Mapping[str, str],
+    folders: Mapping[str, str],
     tables: Sequence[Path],
 ) -> None:
-    """Gather the records of a run.
+    """Write what a run comes from.
 
     Args:
         path: ``provenance.json``, in the results folder.
-        records: of every dataset, category, experiment and seed.
-        runs: for each record its files by kind, and ``folder`` of the images, all relative to the
-            results folder where they are in it.
+        runs, digests: as `gather` returns them.
+        folders: folder of each data set, relative to the results folder where it is in it.
         tables: files made of all metrics.
-
-    Raises:
-        StoreError: two results come from different versions of a file.
     """
-    root = path.parent
-    digests: dict[str, str] = {}
-    listed, data, weights = [], {}, {}
-    for record, run in zip(records, runs, strict=True):
-        files = {kind: file for kind, file in run.items() if kind != "folder"}
-        for kind, file in files.items():
-            digest = record["digests"][kind]
-            if digests.setdefault(file, digest) != digest:
-                raise StoreError(
-                    f"{root / file}: was replaced after some results were computed from it, so the "
-                    "tables would mix two versions; delete the folder 'scores' and run again"
-                )
-        listed.append({**record, "files": files})
-        features = record["made_with"]["features_made_with"]
-        data[run["manifest"]] = run["folder"]
+    data, weights = {}, {}
+    for run in runs:
+        dataset, category = run["keys"]["dataset"], run["keys"]["category"]
+        data[run["files"]["manifest"]] = str(Path(folders[dataset], category))
+        features = run["made_with"]["features_made_with"]
         weights[features["weights_sha256"]] = {
             key: features[key] for key in ("backbone", "weights", "weights_source")
         }
-    for each in tables:
-        digests[each.relative_to(root).as_posix()] = checksum.recorded_digest(each)
+    made = {
+        each.relative_to(path.parent).as_posix(): checksum.recorded_digest(each) for each in tables
+    }
     checksum.write_json(
         path,
         {
@@ -177,9 +177,21 @@ def write(
             "machine": machine(),
             "platform": platform.platform(),
             "software": software(),
-            "digests": digests,
+            "digests": {**digests, **made},
             "data": data,
             "weights": weights,
-            "runs": listed,
+            "runs": runs,
         },
     )
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a file of `write`.
+
+    Raises:
+        StoreError: the file is missing, damaged or of another version.
+    """
+    found = checksum.read_json(path)
+    if found.get("version") != VERSION:
+        raise StoreError(f"{path}: of another version; delete it and run again")
+    return found

@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import scipy  # loads its parts when they are used, not when a workflow is planned
 from PIL import Image
-from scipy.fft import irfft2, rfft2
-from scipy.ndimage import gaussian_filter, map_coordinates
 
 from indad.core.progress import Progress, ignore
 
@@ -35,8 +34,8 @@ def _noise(rng: Random, size: int, scale: float | tuple[float, float]) -> np.nda
     rows, columns = np.broadcast_to(scale, 2)
     fall_y = np.exp(-2 * (np.pi * rows * np.fft.fftfreq(size)) ** 2)
     fall_x = np.exp(-2 * (np.pi * columns * np.fft.rfftfreq(size)) ** 2)
-    spectrum = rfft2(rng.standard_normal((size, size), dtype=np.float32))
-    field = irfft2(spectrum * np.outer(fall_y, fall_x).astype(np.float32), s=(size, size))
+    spectrum = scipy.fft.rfft2(rng.standard_normal((size, size), dtype=np.float32))
+    field = scipy.fft.irfft2(spectrum * np.outer(fall_y, fall_x).astype(np.float32), s=(size, size))
     return (field - field.mean()) / (field.std() + 1e-9)
 
 
@@ -163,7 +162,7 @@ def _stroke(points: np.ndarray, size: int, width: float) -> np.ndarray:
     rows, columns = np.rint(points).astype(int).T
     inside = (rows >= 0) & (rows < size) & (columns >= 0) & (columns < size)
     canvas[rows[inside], columns[inside]] = 1
-    soft = gaussian_filter(canvas, width / 2)
+    soft = scipy.ndimage.gaussian_filter(canvas, width / 2)
     return np.clip(soft / (soft.max() + 1e-9) * 1.6, 0, 1)
 
 
@@ -228,7 +227,7 @@ def dent(rng: Random, image: np.ndarray) -> Layer:
     size = len(image)
     field = _blob(rng, size, (0.05, 0.09), 0.1)
     bump = np.clip(field / (0.05 * size), 0, 1) ** 2
-    slope = gaussian_filter(bump, 2)
+    slope = scipy.ndimage.gaussian_filter(bump, 2)
     flank = np.gradient(slope, axis=0) + 0.5 * np.gradient(slope, axis=1)
     shading = flank / (np.abs(flank).max() + 1e-9) * rng.uniform(45, 80)
     return np.clip(field / 4, 0, 1), image + shading[..., None]
@@ -270,7 +269,10 @@ def distortion(rng: Random, image: np.ndarray) -> Layer:
     rows, columns = np.mgrid[:size, :size].astype(float)
     direction = rng.uniform(0, 2 * np.pi)
     where = [rows + pull * np.sin(direction), columns + pull * np.cos(direction)]
-    moved = [map_coordinates(image[..., c], where, order=1, mode="reflect") for c in range(3)]
+    moved = [
+        scipy.ndimage.map_coordinates(image[..., c], where, order=1, mode="reflect")
+        for c in range(3)
+    ]
     return np.clip(field / 3, 0, 1), np.stack(moved, axis=-1)
 
 

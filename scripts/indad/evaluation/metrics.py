@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import label
+import scipy  # loads its parts when they are used, not when a workflow is planned
 
 #: The metrics in the order tables show them.
 IMAGE_METRICS = ("image_auroc", "image_ap", "image_f1max")
@@ -182,7 +182,7 @@ def regions(masks: np.ndarray) -> np.ndarray:
     count = 0
     for image, mask in zip(numbered, masks, strict=True):
         if mask.any():
-            found = label(mask, _EIGHT_CONNECTED, output=image)
+            found = scipy.ndimage.label(mask, _EIGHT_CONNECTED, output=image)
             image[image > 0] += count
             count += found
     return numbered

@@ -24,7 +24,7 @@ from indad.core.errors import StoreError
 from indad.pipeline.settings import ORDER
 
 #: Raised when records have another format; jobs with older records run again.
-VERSION = 1
+VERSION = 2
 
 Record = dict[str, Any]
 _KEYS = {"rule", "script", "settings", "inputs", "outputs", "finished"}
@@ -170,7 +170,7 @@ def _read_json(path: Path) -> Record:
 def _write_json(path: Path, value: Record) -> None:
     """Write a settings file. One that is damaged is written again by the next run."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(value) + "\n", encoding="utf-8")
 
 
 #: Snakemake takes the time of a folder from this file in it.

@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from indad.core import atomic
+from indad.core import checksum, provenance
 from indad.core.device import device_name, machine, use_device
 from indad.core.disk import explain_disk_errors
 from indad.core.errors import DiskError, IndadError
@@ -27,8 +27,8 @@ from indad.pipeline.settings import portable
 logger = logging.getLogger("indad")
 
 Job = Any
-#: What a script tells of its job: ``images``, ``device``, ``torch_seconds``, ``cached``,
-#: ``model_mb``; all of them optional.
+#: What a script adds to the record of its job: ``images``, ``device``, ``torch_seconds``,
+#: ``cached``, ``model_mb``, ``made_with``; all of them optional.
 Facts = Mapping[str, Any]
 
 #: Inputs that do not decide the outputs. The settings are compared by themselves, and an archive
@@ -100,8 +100,8 @@ def write_record(job: Job, facts: Facts, seconds: float) -> None:
     outputs = [path for name, path in _named(job.output) if name != "record"]
     rule = Path(job.output.record).relative_to(results / "records").with_suffix("").parts[0]
     files = [path for path in outputs if path.is_file()]
-    atomic.write_json(
-        job.output.record,
+    checksum.write_json(
+        Path(job.output.record),
         {
             "version": currency.VERSION,
             "rule": rule,
@@ -113,6 +113,7 @@ def write_record(job: Job, facts: Facts, seconds: float) -> None:
             "output_mb": sum(path.stat().st_size for path in files) / 1e6,
             "seconds": seconds,
             "machine": machine(),
+            "software": provenance.software(),
             "torch_seconds": 0.0,
             "images": None,
             "device": "",

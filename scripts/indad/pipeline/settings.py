@@ -121,7 +121,7 @@ def _score(config: Config, wildcards: Wildcards) -> Settings:
 def _evaluate(config: Config, wildcards: Wildcards) -> Settings:
     return {
         **config.written["uncertainty"],
-        "version": [bootstrap.VERSION, resamples.SCHEMA_VERSION, provenance.VERSION],
+        "version": [bootstrap.VERSION, resamples.SCHEMA_VERSION],
     }
 
 
@@ -175,7 +175,6 @@ def _aggregate(config: Config, wildcards: Wildcards) -> Settings:
     return _extent(config, wildcards) | {
         "layout": presentation.layout(config),
         "published": published.fingerprint(),
-        "geometries": {name: each.geometry.name for name, each in config.used_extractors.items()},
         "data": {
             name: portable(each.category_folder(""), config.results)
             for name, each in config.datasets.items()

@@ -80,10 +80,9 @@ def verify(results: Path, *, data: bool = True, progress: Progress = ignore) -> 
     record, report = results / "provenance.json", Report()
     found = provenance.read(record)
     try:
-        kinds = {file: kind for run in found["runs"] for kind, file in run["files"].items()}
         for done, (file, digest) in enumerate(found["digests"].items(), 1):
             what, path = "the file the tables come from", results / file
-            report.compare(kinds.get(file, "table"), _same_file, path, digest, what)
+            report.compare(provenance.kind(file), _same_file, path, digest, what)
             progress(done, len(found["digests"]))
         report.compare("chain", _same_metrics, results, found["runs"])
         for run in found["runs"]:
