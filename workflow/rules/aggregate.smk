@@ -5,10 +5,7 @@ rule aggregate:
         evaluated=per_run(f"{RECORDS}/evaluate/{RUN}.json"),
         manifests=per_category(f"{RESULTS}/manifests/{CATEGORY}.csv"),
         pixels=per_category(
-            *(
-                f"{RESULTS}/pixels/{CATEGORY}/{name}.h5"
-                for name in used_geometries(CONFIG)
-            )
+            *(f"{RESULTS}/pixels/{CATEGORY}/{name}.h5" for name in CONFIG.geometries)
         ),
         settings=settings_file("aggregate"),
     output:

@@ -26,7 +26,7 @@ from indad.pipeline import lock
 from indad.pipeline.config import Config
 from indad.pipeline.config_files import check_schema, read_yaml
 from indad.pipeline.currency import Planner, job_name
-from indad.pipeline.settings import category_jobs, job_settings, used_geometries
+from indad.pipeline.settings import category_jobs, job_settings
 from indad.reporting import tables
 
 

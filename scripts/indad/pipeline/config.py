@@ -11,7 +11,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -138,32 +138,14 @@ class Experiment:
         return cls(name, method, extractor, parameters, f"{method}-{extractor}-{digest}", result)
 
 
-@dataclass(frozen=True)
-class Model:
-    """What is fitted once for all experiments that differ only in scoring.
-
-    Attributes:
-        name: as in the experiments' ``model``.
-        method: the method's name.
-        extractor: name of the extractor.
-        parameters: of the fit; those of scoring have their defaults.
-    """
-
-    name: str
-    method: str
-    extractor: str
-    parameters: Mapping[str, Any]
-
-    @classmethod
-    def shared_by(cls, experiments: Sequence[Experiment]) -> Model:
-        """Return the model of experiments that share one."""
-        first = experiments[0]
-        method = methods.method_class(first.method)
-        signature = inspect.signature(method).parameters
-        defaults = {name: signature[name].default for name in method.score_parameters}
-        shared = method.shared_fit([each.parameters for each in experiments])
-        parameters = {**first.parameters, **defaults, **shared}
-        return cls(first.model, first.method, first.extractor, parameters)
+def _shared_fit(experiments: Sequence[Experiment]) -> Experiment:
+    """Return the fit of experiments that share a model: scoring parameters have their defaults."""
+    first = experiments[0]
+    method = methods.method_class(first.method)
+    signature = inspect.signature(method).parameters
+    defaults = {name: signature[name].default for name in method.score_parameters}
+    shared = method.shared_fit([each.parameters for each in experiments])
+    return replace(first, parameters={**first.parameters, **defaults, **shared})
 
 
 @dataclass(frozen=True)
@@ -176,7 +158,7 @@ class Config:
         threads: cores that one job of heavy computation may use.
         datasets, experiments: those to run, by name.
         extractors: all of the configuration, by name.
-        models: what to fit, by name.
+        models: what to fit, by name of the model: an experiment with the parameters of the fit.
         seeds: the seeds to run.
         written: the configuration as it was given, defaults filled in by the schema.
     """
@@ -187,7 +169,7 @@ class Config:
     datasets: Mapping[str, Dataset]
     extractors: Mapping[str, Extractor]
     experiments: Mapping[str, Experiment]
-    models: Mapping[str, Model]
+    models: Mapping[str, Experiment]
     seeds: tuple[int, ...]
     written: Mapping[str, Any]
 
@@ -224,15 +206,10 @@ class Config:
             },
             extractors=extractors,
             experiments=experiments,
-            models={name: Model.shared_by(users) for name, users in sharing.items()},
+            models={name: _shared_fit(users) for name, users in sharing.items()},
             seeds=tuple(dict.fromkeys(run["seeds"])),
             written=config,
         )
-
-    @cached_property
-    def geometries(self) -> dict[str, Geometry]:
-        """Resize and crop of all extractors, by name."""
-        return {each.geometry.name: each.geometry for each in self.extractors.values()}
 
     @cached_property
     def used_extractors(self) -> dict[str, Extractor]:
@@ -240,6 +217,11 @@ class Config:
         return {
             each.extractor: self.extractors[each.extractor] for each in self.experiments.values()
         }
+
+    @cached_property
+    def geometries(self) -> dict[str, Geometry]:
+        """Resize and crop of these extractors, by name."""
+        return {each.geometry.name: each.geometry for each in self.used_extractors.values()}
 
     def extractor_of(self, experiment: str) -> Extractor:
         """Return the extractor of an experiment."""

@@ -143,7 +143,7 @@ def category_jobs(config: Config) -> list[str]:
         for at in (f"{name}/{category}" for category in dataset.categories):
             jobs += [] if dataset.used_in_place else [f"download/{at}"]
             jobs += [f"index/{at}"]
-            jobs += [f"decode/{at}/{geometry}" for geometry in used_geometries(config)]
+            jobs += [f"decode/{at}/{geometry}" for geometry in config.geometries]
             jobs += [f"extract/{at}/{extractor}" for extractor in config.used_extractors]
             jobs += [f"fit/{at}/{model}/{seed}" for model in config.models for seed in seeds]
             for rule in ("score", "evaluate"):
@@ -152,11 +152,6 @@ def category_jobs(config: Config) -> list[str]:
                 ]
             jobs += [f"pictures/{at}", f"figures/{at}"]
     return jobs
-
-
-def used_geometries(config: Config) -> list[str]:
-    """Return the names of resize and crop of the experiments to run."""
-    return list(dict.fromkeys(each.geometry.name for each in config.used_extractors.values()))
 
 
 # -- all categories ------------------------------------------------------------------------------
