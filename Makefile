@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+CORES ?= $(shell $(PYTHON) scripts/indad/core/cores.py)
 QUICKSTART ?= config/quickstart.yaml
 UV_VERSION := 0.13.9
 UV := $(BIN)/uv pip install --python $(BIN)/python --system-certs

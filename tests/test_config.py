@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,13 @@ from indad import methods
 from indad.core.errors import ConfigError, DataError
 from indad.features.settings import expected_store, made_with
 from indad.pipeline.config import Config
-from indad.pipeline.config_files import check_schema, read_yaml
+from indad.pipeline.config_files import (
+    check_config,
+    check_schema,
+    expand_paths,
+    literal_path,
+    read_yaml,
+)
 from indad.pipeline.dataset import Dataset
 from indad.pipeline.presentation import layout, weights_notes
 
@@ -269,6 +276,116 @@ def test_the_schema_leaves_parameters_to_the_constructors():
     assert "additionalProperties" not in experiment
     for name in methods.METHODS:
         assert not set(experiment["properties"]) & set(methods.create(name, {}).parameters)
+
+
+RUN = {"datasets": ["d"], "experiments": ["e"]}
+
+
+def test_paths_are_expanded(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("DATA", "~/photos")
+    found = expand_paths(
+        {
+            "results": "~/out",
+            "downloads": "$HOME/x$$y",
+            "cache": "./~cache",
+            "threads": 2,
+            "readme": {"file": "${HOME}/a.md", "block": "$HOME"},
+            "datasets": {
+                "d": {"path": "$DATA", "list": "${DATA}.csv", "categories": ["~", "$x"]},
+                "e": {"mirrors": ["~/m", "https://x/~a/$b", {"from": "$HOME/n", "sha256": "0"}]},
+            },
+            "extractors": {"r": {"weights": "~/w.pth", "backbone": "$b"}},
+        }
+    )
+    assert found == {
+        "results": "/home/me/out",
+        "downloads": "/home/me/x$y",
+        "cache": "./~cache",
+        "threads": 2,
+        "readme": {"file": "/home/me/a.md", "block": "$HOME"},
+        "datasets": {
+            "d": {
+                "path": "/home/me/photos",
+                "list": "/home/me/photos.csv",
+                "categories": ["~", "$x"],
+            },
+            "e": {
+                "mirrors": [
+                    "/home/me/m",
+                    "https://x/~a/$b",
+                    {"from": "/home/me/n", "sha256": "0"},
+                ]
+            },
+        },
+        "extractors": {"r": {"weights": "/home/me/w.pth", "backbone": "$b"}},
+    }
+
+
+@pytest.mark.parametrize("path", ["a$b", "~x/y", "${a}", "$$", "~"])
+def test_a_path_of_the_command_line_is_used_as_it_is(path):
+    given = Path(path)
+    assert Path(expand_paths({"results": literal_path(given)})["results"]) == given
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("$NOT_SET/a", "'$NOT_SET/a' uses the environment variable NOT_SET, which is not set"),
+        ("${EMPTY}/a", "uses the environment variable EMPTY, which is not set or empty"),
+        ("a$/b", "'a$/b' has a $ that begins no $NAME or ${NAME}: write $$ for a dollar sign"),
+        ("${HOME", "has a $ that begins no $NAME"),
+        ("~no-such-user/a", "begins with ~, but there is no such user"),
+    ],
+)
+def test_paths_that_cannot_be_expanded_are_errors(monkeypatch, path, message):
+    monkeypatch.delenv("NOT_SET", raising=False)
+    monkeypatch.setenv("EMPTY", "")
+    with pytest.raises(ConfigError, match=re.escape(message)) as error:
+        expand_paths({"datasets": {"d": {"path": path}}})
+    assert str(error.value).startswith("datasets.d.path: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "got"),
+    [
+        ("categories: [010]", "datasets.d.categories.0: must be text, got 8"),
+        ("categories: [a, no]", "datasets.d.categories.1: must be text, got false"),
+        ("categories: [1_000, a]", "datasets.d.categories.0: must be text, got 1000"),
+        ("categories: [12:30]", "datasets.d.categories.0: must be text, got 750"),
+        ("categories: [2024-01-31]", "datasets.d.categories.0: must be text, got 2024-01-31"),
+        ("categories: [null]", "datasets.d.categories.0: must be text, got null"),
+        ("categories: [1.50]", "datasets.d.categories.0: must be text, got 1.5"),
+        ("good: off", "datasets.d.good: must be text or a list, got false"),
+        ("good: [OK, 007]", "datasets.d.good.1: must be text, got 7"),
+        ("train: 01", "datasets.d.train: must be text, got 1"),
+        ("groups: {a: [on]}", "datasets.d.groups.a.0: must be text, got true"),
+        ("groups: {010: [a]}", "datasets.d.groups: must be text, got 8"),
+    ],
+)
+def test_names_that_yaml_reads_as_something_else(text, got):
+    names = yaml.safe_load(text)
+    with pytest.raises(ConfigError, match=re.escape(got)) as error:
+        check_config({"run": RUN, "datasets": {"d": {"path": "p"} | names}})
+    assert "write this name in quotes" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        ("run: {datasets: [010], experiments: [e]}", "run.datasets.0"),
+        ("run: {datasets: [d], experiments: [yes]}", "run.experiments.0"),
+        ("datasets: {010: {path: p}}", "datasets"),
+        ("experiments: {no: {method: padim, extractor: r}}", "experiments"),
+        ("experiments: {e: {method: padim, extractor: 18}}", "experiments.e.extractor"),
+        ("experiments: {e: {method: padim, extractor: r, 1: 2}}", "experiments.e"),
+        ("extractors: {r: {backbone: b, layers: [1]}}", "extractors.r.layers.0"),
+        ("results: 2024", "results"),
+    ],
+)
+def test_names_of_every_section_that_yaml_reads_as_something_else(section, key):
+    with pytest.raises(ConfigError, match=rf"^{key}: must be text, got .* in quotes$"):
+        check_config({"run": RUN} | yaml.safe_load(section))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import subprocess
@@ -12,8 +14,9 @@ import filelock
 import pytest
 
 from conftest import ROOT
-from indad.core import atomic
-from indad.core.errors import ConfigError
+from indad.core import atomic, checksum
+from indad.core.errors import ConfigError, DataError
+from indad.data.public import archives
 from indad.pipeline import lock
 
 CLAIM = (
@@ -56,11 +59,32 @@ def test_a_run_that_has_just_started(tmp_path):
         lock.claim(tmp_path)
 
 
-def test_a_file_system_without_locks(tmp_path, monkeypatch, caplog):
-    class Unsupported(filelock.FileLock):
-        def acquire(self, *_: object, **__: object) -> None:
-            raise OSError("Function not implemented")
+@pytest.fixture
+def no_locks(monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(filelock, "FileLock", Unsupported)
-    lock.claim(tmp_path)
-    assert f"{tmp_path}: this file system has no locks (Function not implemented)" in caplog.text
+    monkeypatch.setattr(fcntl, "flock", refuse)
+
+
+def test_a_run_without_locks_is_warned_of_a_second_one(tmp_path, no_locks):
+    warning = lock.claim(tmp_path)
+    assert f"{tmp_path}: this file system has no locks ([Errno 37] No locks available)" in warning
+    assert "set 'results' to a folder on another file system" in warning
+
+
+def test_archives_need_locks(tmp_path, no_locks):
+    message = "No locks available.; set 'downloads' to a folder"
+    with pytest.raises(DataError, match=message), archives._locked(tmp_path):
+        pass
+
+
+def test_hdf5_files_need_no_locks(tmp_path):
+    """Another process that holds HDF5's lock is no reason to wait or to fail."""
+    path = tmp_path / "a.h5"
+    with checksum.create_hdf5(path, "maps", 1) as file:
+        file["a"] = 1
+    with path.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with checksum.open_hdf5(path, "maps", 1, "file") as file:
+            assert file["a"][()] == 1

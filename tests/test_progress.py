@@ -46,11 +46,16 @@ class TestPlugin(TestLogHandlerBase):
         ):
             handler.emit(self._create_event_record(event, msg="text", **values))
         handler.emit(logging.LogRecord("x", logging.ERROR, "", 1, "no event: %s", ("y",), None))
+        warning = logging.LogRecord("x", logging.WARNING, "", 1, "indad: no locks", (), None)
+        handler.emit(warning)
+        warning.msg = "a warning of Snakemake"
+        handler.emit(warning)
         handler.close()
         assert [json.loads(line) for line in self.file.read_text().splitlines()] == [
             {"event": "run_info", "message": "text", "stats": {"extract": 1, "total": 1}},
             {"event": "job_finished", "message": "text", "job_id": 4},
             {"event": "error", "message": "no event: y"},
+            {"event": "warning", "message": "no locks"},
         ]
 
 

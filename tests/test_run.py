@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -51,11 +53,34 @@ def test_what_follows_two_dashes_is_passed_on_to_snakemake(tmp_path):
     command = snakemake_command(arguments, tmp_path / "x.yaml")
     assert command[-3:] == ["--dry-run", "--keep-going", "--quiet"]
     assert command[command.index("--cores") + 1] == "3"
+    arguments = main.parse(["padim", "--data-root", "D", "--", "--keep-going"])
+    assert (arguments.data_root, arguments.snakemake) == (Path("D"), ["--keep-going"])
+    assert not arguments.dry_run
+    assert main.parse(["run", "padim", "--", "-n"]).dry_run
 
 
-def test_cores_are_those_the_process_may_use(monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 5, 6}, raising=False)
-    assert main.parse(["padim"]).cores == 3
+def test_the_home_folder_of_a_path(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    arguments = main.parse(["padim", "--results=~/r", "--data-root=~no-such-user"])
+    assert (arguments.results, arguments.data_root) == (Path("/home/me/r"), Path("~no-such-user"))
+
+
+def test_caches_that_cannot_be_written_are_temporary(tmp_path, monkeypatch):
+    from indad.cli.workflow import environment, unwritable_cache
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert unwritable_cache() == ""
+    assert "XDG_CACHE_HOME" not in environment(tmp_path)
+    monkeypatch.setenv("HOME", "/dev/null")
+    assert "Not a directory: '/dev/null/.cache'" in unwritable_cache()
+    assert environment(tmp_path)["XDG_CACHE_HOME"] == str(tmp_path)
+
+
+def test_a_working_directory_that_cannot_be_written(monkeypatch, capsys):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert main.main(["padim"]) == 2
+    assert "this working directory cannot be written" in capsys.readouterr().out.replace("\n", " ")
 
 
 def test_any_folder_becomes_a_data_set(category):
@@ -164,9 +189,6 @@ def start(folder, *arguments: str) -> subprocess.Popen[str]:
         text=True,
         cwd=folder,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-        start_new_session=True,
-        # A shell's background jobs, such as the tests may be, ignore the signal.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 
@@ -191,17 +213,22 @@ def wait_for(path) -> None:
         time.sleep(0.1)
 
 
+def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    own = psutil.Process(process.pid)
+    return [own, *own.children(recursive=True)]
+
+
 @pytest.mark.slow
-def test_interrupting_a_run_ends_it_and_its_jobs(tmp_path):
+def test_stopping_a_run_ends_it_and_its_jobs(tmp_path):
     process = start(tmp_path)
     wait_for(tmp_path / "results/logs/decode/drawn/wood/64-64.log")
-    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does, to all of them
+    started = family(process)
+    process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + signal.SIGTERM
     assert "stopped; finished results are kept, run again to continue" in out
     assert "Traceback" not in err
-    with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)
+    assert not any(each.is_running() for each in started)
 
 
 @pytest.mark.slow
@@ -210,8 +237,8 @@ def test_a_reader_that_goes_away_ends_the_run(tmp_path):
     process = start(tmp_path)
     assert process.stdout is not None
     process.stdout.readline()
+    started = family(process)
     process.stdout.close()
     assert process.wait(timeout=120) != 0
     assert "Traceback" not in process.stderr.read()
-    with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)
+    assert not any(each.is_running() for each in started)

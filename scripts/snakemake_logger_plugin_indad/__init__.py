@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
+import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 from snakemake_interface_logger_plugins.settings import LogHandlerSettingsBase
 
 from indad.core.errors import IndadError
+from indad.core.processes import stop_group
 
 #: The events that are written, with the attributes of each that are needed.
 FIELDS: dict[LogEvent, tuple[str, ...]] = {
@@ -28,8 +32,10 @@ FIELDS: dict[LogEvent, tuple[str, ...]] = {
     LogEvent.JOB_ERROR: ("jobid", "rule_name", "log", "rule_msg"),
     LogEvent.ERROR: ("exception", "user_message"),
 }
-#: Begins the messages of the workflow's own errors.
+#: Begins the messages of the workflow's own errors and warnings.
 PREFIX = "indad: "
+#: The event of such a warning.
+WARNING = "warning"
 
 
 @dataclass
@@ -44,6 +50,10 @@ class LogHandlerSettings(LogHandlerSettingsBase):
             "type": Path,
         },
     )
+    parent: int | None = field(
+        default=None,
+        metadata={"help": "Process whose end stops the run", "required": False, "type": int},
+    )
 
 
 class LogHandler(LogHandlerBase):
@@ -53,6 +63,11 @@ class LogHandler(LogHandlerBase):
         assert isinstance(self.settings, LogHandlerSettings)
         assert self.settings.events is not None
         self._file = self.settings.events.open("a", encoding="utf-8", buffering=1)
+        # Snakemake may start itself again, for a job. ``indad run`` makes the first one the leader
+        # of a session.
+        if self.settings.parent and os.getsid(0) == os.getpid():
+            stop = threading.Thread(target=stop_after, args=[self.settings.parent], daemon=True)
+            stop.start()
         # The handler runs in a thread of its own. Only a filter of the logger runs where the
         # exception is handled, so only there can its message be found.
         logging.getLogger("snakemake.logging").addFilter(add_user_message)
@@ -60,13 +75,16 @@ class LogHandler(LogHandlerBase):
     def emit(self, record: logging.LogRecord) -> None:
         """Write one event."""
         event = getattr(record, "event", None)
+        message = "" if record.msg is None else record.getMessage()
+        values = {}
         if event in FIELDS:
             values = {name: getattr(record, name, None) for name in FIELDS[event]}
         elif record.levelno >= logging.ERROR:
-            event, values = LogEvent.ERROR, {}
+            event = LogEvent.ERROR
+        elif message.startswith(PREFIX):
+            event, message = WARNING, message.removeprefix(PREFIX)
         else:
             return
-        message = "" if record.msg is None else record.getMessage()
         line = {"event": str(event), "message": message} | values
         self._file.write(json.dumps(line, default=str) + "\n")
 
@@ -99,6 +117,13 @@ class LogHandler(LogHandlerBase):
     def needs_rulegraph(self) -> bool:
         """Not needed."""
         return False
+
+
+def stop_after(parent: int) -> None:
+    """Wait for the end of the process that started this one, then stop this one and its jobs."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    stop_group(os.getpid(), lambda: False)
 
 
 def add_user_message(record: logging.LogRecord) -> bool:

@@ -24,7 +24,7 @@ from indad.core.disk import explain_disk_errors
 from indad.core.errors import IndadError
 from indad.pipeline import lock
 from indad.pipeline.config import Config
-from indad.pipeline.config_files import check_schema, read_yaml
+from indad.pipeline.config_files import check_schema, expand_paths, read_yaml
 from indad.pipeline.currency import Planner, job_name
 from indad.pipeline.settings import category_jobs, job_settings
 from indad.reporting import tables
@@ -44,6 +44,7 @@ with workflow_errors("configuration: "):
     # The library's own messages name the key and what is allowed; `validate` fills in the defaults.
     schema = workflow.source_path("../schemas/config.schema.yaml")
     check_schema(config, read_yaml(Path(schema)))
+    config.update(expand_paths(config))
     validate(config, schema="../schemas/config.schema.yaml")
     CONFIG = Config.parse(config)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -11,6 +12,11 @@ from rich.console import Console
 def plain(text: str) -> str:
     """Return ``text`` so that rich prints it unchanged."""
     return text.replace("[", "\\[")
+
+
+def path_argument(text: str) -> Path:
+    """Return the path that an argument names, with ``~`` expanded as in ``--results=~/x``."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - Path's raises for an unknown user
 
 
 def program() -> str:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
-from indad.cli.console import plain, print_line, program
+from indad.cli.console import path_argument, plain, print_line, program
 from indad.core.errors import ConfigError
 from indad.pipeline.inventory import Category, Experiment, Model, survey
 
@@ -28,7 +28,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.set_defaults(run=run)
     parser.add_argument(
-        "results", metavar="RESULTS", nargs="?", type=Path, default=Path("results"),
+        "results", metavar="RESULTS", nargs="?", type=path_argument, default=Path("results"),
         help="the folder of all products (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print all of it as JSON")

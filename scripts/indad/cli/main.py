@@ -104,6 +104,7 @@ def parse_command(name: str, given: Sequence[str]) -> argparse.Namespace:
     end = list(given).index("--") if "--" in given else len(given)
     arguments = parser.parse_args(given[:end])
     arguments.snakemake = list(given[end + 1 :])
+    arguments.dry_run |= bool({"-n", "--dry-run", "--dryrun"} & {*arguments.snakemake})
     return arguments
 
 

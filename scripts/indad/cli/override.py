@@ -11,7 +11,7 @@ from indad.data.categories import is_category
 from indad.data.folder_layout import Reading
 from indad.data.public import catalogue
 from indad.data.public.suggest import find_categories
-from indad.pipeline.config_files import load_config
+from indad.pipeline.config_files import literal_path, load_config
 
 
 def override(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def override(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.seeds:
         run["seeds"] = arguments.seeds
     if arguments.results:
-        settings["results"] = str(arguments.results)
+        settings["results"] = literal_path(arguments.results)
     if arguments.device:
         settings["device"] = arguments.device
     return settings
@@ -88,14 +88,14 @@ def _folder(
     known: dict[str, Any], folder: Path, dataset: str | None, categories: list[str] | None
 ) -> tuple[str, dict[str, Any]]:
     """Return the data set that a folder is run as."""
-    folder = folder.expanduser().resolve()
+    folder = folder.resolve()
     reading = reading_of(known, dataset)
     if is_category(folder, reading):  # a single one: its parent is the data set
         categories = categories or [folder.name]
         folder = folder.parent
     name = dataset or folder.name.lstrip(".") or "data"
     if name not in known:
-        return name, {"path": str(folder)} | _only(categories)
+        return name, {"path": literal_path(folder)} | _only(categories)
     if not dataset:
         name = f"{name}-folder"
     source = known.get(name, {}).get("source")
@@ -104,14 +104,14 @@ def _folder(
             f"--dataset {name}: the configuration makes this data set; choose another name for "
             "--data-root"
         )
-    settings: dict[str, Any] = {"path": str(folder)}
+    settings: dict[str, Any] = {"path": literal_path(folder)}
     # Merging cannot remove a list of categories, so name all that are there.
     try:
         categories = categories or find_categories(folder, reading)
     except IndadError:
         if not (source and folder.is_dir()):
             raise
-        settings = {"mirrors": [str(folder)]}  # in the public data set's own layout
+        settings = {"mirrors": [literal_path(folder)]}  # in the public data set's own layout
     return name, settings | _only(categories)
 
 

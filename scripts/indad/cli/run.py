@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import tempfile
 import time
@@ -14,15 +15,22 @@ import yaml
 from rich.console import Console
 from rich.markdown import Markdown
 
-from indad.cli.console import print_labelled, print_line, program
+from indad.cli.console import path_argument, print_labelled, print_line, program
 from indad.cli.display import Display
 from indad.cli.events import Job, RunState
 from indad.cli.override import override
-from indad.cli.workflow import WorkflowProcess, snakemake_command
+from indad.cli.workflow import (
+    StoppedError,
+    WorkflowProcess,
+    snakemake_command,
+    unwritable_cache,
+)
+from indad.core.cores import available_cores
+from indad.core.errors import ConfigError
 from indad.core.progress import duration
 from indad.data.public import catalogue
 from indad.methods import METHODS
-from indad.pipeline.config_files import load_config, merged
+from indad.pipeline.config_files import expand_paths, load_config, merged
 
 #: Lines of Snakemake's output that are shown of a failure that left no message.
 OUTPUT_LINES = 40
@@ -48,7 +56,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     add_data_options(parser)
     parser.add_argument(
         "--results",
-        type=Path,
+        type=path_argument,
         metavar="DIR",
         help="folder of all products (default: the configuration's)",
     )
@@ -72,7 +80,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--data-root",
-        type=Path,
+        type=path_argument,
         metavar="DIR",
         help="a folder in MVTec AD layout: categories, or a single category",
     )
@@ -80,7 +88,10 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         "--category", action="append", metavar="NAME", help="only this category; may be repeated"
     )
     parser.add_argument(
-        "--configfile", type=Path, metavar="FILE", help="settings merged over config/config.yaml"
+        "--configfile",
+        type=path_argument,
+        metavar="FILE",
+        help="settings merged over config/config.yaml",
     )
     parser.add_argument(
         "--extractor",
@@ -92,15 +103,8 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=available_cores(),
         metavar="N",
-        help="cores to use (default: all, %(default)s)",
+        help="cores to use (default: all that this process may use, %(default)s)",
     )
-
-
-def available_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
@@ -109,18 +113,27 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     Raises:
         IndadError: the arguments do not fit the configuration or the data folder.
     """
+    if not os.access(Path.cwd(), os.W_OK):
+        raise ConfigError(
+            f"{Path.cwd()}: this working directory cannot be written, but Snakemake keeps its "
+            "state in it (.snakemake): start in another folder"
+        )
     settings = override(arguments)
-    config = merged(load_config(arguments.configfile), settings)
+    config = merged(load_config(arguments.configfile), expand_paths(settings))
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="indad-") as folder:
         file = Path(folder) / "command-line.yaml"
         file.write_text(yaml.safe_dump(settings, allow_unicode=True), encoding="utf-8")
         process = WorkflowProcess(snakemake_command(arguments, file), Path(folder))
+        if reason := unwritable_cache():
+            note = f"caches cannot be written ({reason}); this run has temporary ones"
+            print_labelled(console, "warning", "yellow", note)
         try:
             code = follow(process, console, config, quiet=arguments.dry_run)
-        except KeyboardInterrupt:
-            console.print("stopped; finished results are kept, run again to continue")
-            return 130
+        except StoppedError as stopped:
+            with contextlib.suppress(OSError):  # the terminal may be closed
+                console.print("stopped; finished results are kept, run again to continue")
+            return stopped.code
         output = process.output()
     if code:
         explain_failure(process.state, output, console)
@@ -139,12 +152,15 @@ def follow(
         with process:
             return process.wait()
     with process, Display(console, process.state) as display:
-        running = True
+        running, warned = True, 0
         while running:
             running = process.running()
             for job in process.read_events():
                 if notice := licence_notice(job, config):
                     print_line(console, notice)
+            for warning in process.state.warnings[warned:]:
+                print_labelled(console, "warning", "yellow", warning)
+            warned = len(process.state.warnings)
             display.show()
             time.sleep(0.2 if running else 0)
     return process.wait()
@@ -179,8 +195,9 @@ def explain_failure(state: RunState, output: str, console: Console) -> None:
 
 def show_results(results: Path, state: RunState, started: float, console: Console) -> None:
     """Print the summary table and where everything is."""
-    summary = (results / "tables" / "summary.md").read_text(encoding="utf-8")
-    console.print(Markdown(summary))
+    summary = results / "tables" / "summary.md"
+    if summary.exists():  # not after --until, for example
+        console.print(Markdown(summary.read_text(encoding="utf-8")))
     took = duration(time.monotonic() - started)
     if state.counts:
         console.print(f"Done in {took}.")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from indad.cli.console import print_labelled, print_line
+from indad.cli.console import path_argument, print_labelled, print_line
 from indad.pipeline.verify import HEADINGS, verify
 
 
@@ -23,7 +22,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "something does not match.",
     )
     parser.set_defaults(run=run)
-    parser.add_argument("results", type=Path, metavar="RESULTS", help="folder of all products")
+    parser.add_argument(
+        "results", type=path_argument, metavar="RESULTS", help="folder of all products"
+    )
     parser.add_argument(
         "--data",
         action=argparse.BooleanOptionalAction,

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 from indad.cli.events import EventFile, Job, RunState
 from indad.core.paths import PACKAGE, is_checkout, project_root
+from indad.core.processes import stop_group
 from indad.pipeline.config_files import default_config
 
 
@@ -34,8 +39,23 @@ def snakemake_command(arguments: argparse.Namespace, override: Path) -> list[str
     ]  # fmt: skip
 
 
+#: Signals that stop a run.
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class StoppedError(Exception):
+    """A signal asks to stop; ``code`` is the exit code of a program that a signal ends."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.code = 128 + number
+
+
 class WorkflowProcess:
-    """A run of Snakemake. As a context manager it ends the process if the block raises.
+    """A run of Snakemake. As a context manager it stops the whole run if the block raises.
+
+    Within the block, the signals of ``STOPPING`` raise `StoppedError`. Snakemake leads a group of
+    processes of its own, so that a signal from the terminal reaches it and its jobs in order.
 
     Args:
         command: the Snakemake call.
@@ -47,22 +67,51 @@ class WorkflowProcess:
         self._events = EventFile(folder / "events.jsonl")
         self._output = folder / "snakemake.txt"
         options = ["--logger", "indad", "--logger-indad-events", str(self._events.path)]
-        with self._output.open("w", encoding="utf-8") as output:
-            self._process = subprocess.Popen(
-                # Before the user's options: --configfile and others take several values.
-                [*command[:3], *options, *command[3:]],
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=environment(),
-            )
+        # If this process is killed, the plugin stops the run.
+        options += ["--logger-indad-parent", str(os.getpid())]
+        # Before the user's options: --configfile and others take several values.
+        self._command = [*command[:3], *options, *command[3:]]
+        self._environment = environment(folder)
+        self._handlers: dict[int, Any] = {}
+        self._process: subprocess.Popen[bytes]
 
     def __enter__(self) -> WorkflowProcess:
+        for number in STOPPING:
+            self._handlers[number] = signal.getsignal(number)
+            # nohup lets a run continue when the terminal is closed.
+            if number != signal.SIGHUP or self._handlers[number] != signal.SIG_IGN:
+                signal.signal(number, _raise_stopped)
+        self._handlers[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, self._suspend)
+        with self._output.open("w", encoding="utf-8") as output:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=self._environment,
+                start_new_session=True,
+            )
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None and self._process.poll() is None:
-            self._process.terminate()
-            self._process.wait()
+    def __exit__(self, *_: object) -> None:
+        for number in STOPPING:
+            signal.signal(number, self._kill)
+        code = self._process.poll()
+        if code is None or code < 0:  # it runs, or was killed and may have left jobs
+            stop_group(self._process.pid, lambda: self._process.poll() is not None)
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def _kill(self, *_: object) -> None:
+        """Stop at once: a second signal has come."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _suspend(self, *_: object) -> None:
+        """Suspend the run with this process (Ctrl-Z), until both are continued."""
+        os.killpg(self._process.pid, signal.SIGSTOP)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        os.killpg(self._process.pid, signal.SIGCONT)
 
     def running(self) -> bool:
         """Return whether the process has not ended yet."""
@@ -83,11 +132,32 @@ class WorkflowProcess:
         return self._output.read_text(encoding="utf-8", errors="replace")
 
 
-def environment() -> dict[str, str]:
+def _raise_stopped(number: int, _: object) -> None:
+    raise StoppedError(number)
+
+
+def environment(folder: Path) -> dict[str, str]:
     """Return the environment for Snakemake and its jobs.
 
     In a checkout they must find its package and plugin, even if another version is installed.
+
+    Args:
+        folder: temporary folder for caches, used if the usual one cannot be written.
     """
     paths = [str(PACKAGE.parent)] if is_checkout() else []
     paths += filter(None, [os.environ.get("PYTHONPATH")])
-    return os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+    variables = {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+    if unwritable_cache():
+        variables |= {"XDG_CACHE_HOME": str(folder), "MPLCONFIGDIR": str(folder / "matplotlib")}
+    return os.environ | variables
+
+
+def unwritable_cache() -> str:
+    """Return why Snakemake, matplotlib and timm cannot write their caches; "" if they can."""
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache):
+            return ""
+    except (OSError, RuntimeError) as error:  # RuntimeError: no home folder
+        return str(error)

@@ -187,7 +187,9 @@ def create_hdf5(path: Path, kind: str, version: int, *, room: int = 0) -> Iterat
     """
     disk.require_room(path, room)
     with atomic.replacing(path) as temporary:
-        with h5py.File(temporary, "w", userblock_size=BLOCK) as file:
+        # No other process knows the file before it is renamed, and none writes to it later: without
+        # HDF5's own locks, file systems that have none can be used.
+        with h5py.File(temporary, "w", userblock_size=BLOCK, locking=False) as file:
             yield file
         size = temporary.stat().st_size
         line = b"indad-sealed %s %d %d " % (kind.encode(), version, size)
@@ -214,7 +216,7 @@ def open_hdf5(path: Path, kind: str, version: int, what: str) -> h5py.File:
             f"{path}: contains {found.kind or 'a model'}, schema version {found.version}; this "
             f"library reads {kind}, version {version}: {_AGAIN}"
         )
-    return h5py.File(path, "r")
+    return h5py.File(path, "r", locking=False)
 
 
 def with_placeholder(header: dict[str, Any]) -> str:

@@ -145,7 +145,12 @@ def _shared_fit(experiments: Sequence[Experiment]) -> Experiment:
     signature = inspect.signature(method).parameters
     defaults = {name: signature[name].default for name in method.score_parameters}
     shared = method.shared_fit([each.parameters for each in experiments])
-    return replace(first, parameters={**first.parameters, **defaults, **shared})
+    return replace(
+        first,
+        name=first.model,
+        published=None,
+        parameters={**first.parameters, **defaults, **shared},
+    )
 
 
 @dataclass(frozen=True)

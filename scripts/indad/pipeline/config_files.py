@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import os
+from collections.abc import Mapping, Sequence
+from datetime import date
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import yaml
 
 from indad.core.errors import ConfigError
 from indad.core.paths import project_root
+
+#: The options that are paths: keys, with * for any.
+PATHS = (
+    ("results",),
+    ("downloads",),
+    ("cache",),
+    ("readme", "file"),
+    *(("datasets", "*", key) for key in ("path", "train", "test", "masks", "list")),
+    ("datasets", "*", "mirrors", "*"),
+    ("datasets", "*", "mirrors", "*", "from"),
+    ("extractors", "*", "weights"),
+)
 
 #: Most values of a configuration: a few lines of YAML whose aliases refer to each other can expand
 #: to more values than memory holds.
@@ -38,7 +55,7 @@ def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def load_config(path: Path | None) -> dict[str, Any]:
-    """Read config/config.yaml with an override file merged in.
+    """Read config/config.yaml with an override file merged in, paths expanded.
 
     Raises:
         IndadError: a file is missing, is not YAML, or has a key or value that is not allowed.
@@ -47,7 +64,7 @@ def load_config(path: Path | None) -> dict[str, Any]:
     if path is not None:
         config = merged(config, read_yaml(path))
     check_config(config)
-    return config
+    return expand_paths(config)
 
 
 def check_config(config: dict[str, Any]) -> None:
@@ -111,6 +128,58 @@ def check_extent(config: Any) -> None:
             waiting += value
 
 
+def expand_paths(value: Any, *key: str) -> Any:
+    """Replace ``~``, ``$NAME`` and ``${NAME}`` in the options of a configuration that are paths.
+
+    Args:
+        value: the configuration, or a part of it.
+        key: the keys that lead to the part.
+
+    Returns:
+        A copy. ``$$`` has become a dollar sign.
+
+    Raises:
+        ConfigError: a variable is not set, or a user is unknown.
+    """
+    if isinstance(value, Mapping):
+        return {name: expand_paths(each, *key, name) for name, each in value.items()}
+    if isinstance(value, list):
+        return [expand_paths(each, *key, str(i)) for i, each in enumerate(value)]
+    if not isinstance(value, str) or "://" in value or not any(map(partial(_fits, key), PATHS)):
+        return value
+    name = ".".join(map(str, key))
+    try:
+        path = Template(value).substitute({k: v for k, v in os.environ.items() if v})
+    except KeyError as error:
+        raise ConfigError(
+            f"{name}: {value!r} uses the environment variable {error.args[0]}, which is not set or "
+            "empty: set it, or write $$ for a dollar sign"
+        ) from None
+    except ValueError:
+        raise ConfigError(
+            f"{name}: {value!r} has a $ that begins no $NAME or ${{NAME}}: write $$ for a dollar "
+            "sign"
+        ) from None
+    expanded = os.path.expanduser(path)  # noqa: PTH111 - "./~x" must not become the user x
+    if path.startswith("~") and expanded == path:
+        raise ConfigError(
+            f"{name}: {value!r} begins with ~, but there is no such user: write ./~ for a folder "
+            "whose name begins so"
+        )
+    return expanded
+
+
+def _fits(key: Sequence[str], pattern: Sequence[str]) -> bool:
+    same = (expected in ("*", part) for expected, part in zip(pattern, key, strict=False))
+    return len(key) == len(pattern) and all(same)
+
+
+def literal_path(path: Path) -> str:
+    """Return what `expand_paths` turns into the given path."""
+    text = str(path).replace("$", "$$")
+    return f"./{text}" if text.startswith("~") else text
+
+
 def check_schema(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
     """Check types, values and keys, before defaults are filled in.
 
@@ -147,12 +216,26 @@ def _schema_lines(problem: Any) -> list[str]:
     if rule == "anyOf" and all("required" in each for each in allowed):
         choices = " or ".join("/".join(each["required"]) for each in allowed)
         return [f"{key}: needs {choices}"]
-    if rule == "anyOf":
-        expected = " or ".join(filter(None, (_describe(each) for each in allowed)))
-        return [f"{key}: must be {expected}, got {value!r}"]
-    if rule == "type":
-        return [f"{key}: must be {_describe(problem.schema)}, got {value!r}"]
+    inner = [each for each in problem.context or () if each.path]
+    if inner:  # an item of a list that is one of several alternatives
+        return [line for each in inner for line in _schema_lines(each)]
+    if rule in ("type", "anyOf"):
+        kinds = allowed if rule == "anyOf" else [problem.schema]
+        expected = " or ".join(filter(None, map(_describe, kinds)))
+        return [f"{key}: must be {expected}, got {_got(value, kinds)}"]
     return [f"{key}: {problem.message}"]
+
+
+def _got(value: Any, kinds: Sequence[Mapping[str, Any]]) -> str:
+    """Show a value of a wrong type; explain one that was meant to be text."""
+    texts = any(kind.get("type") == "string" for kind in kinds)
+    if not texts or isinstance(value, Mapping | list | str):
+        return repr(value)
+    shown = value if isinstance(value, date) else json.dumps(value, default=repr)
+    return (
+        f"{shown}: YAML reads words such as 010, 1.5, no, on, null or 2024-01-31 as numbers, "
+        "true or false, nothing or dates, so write this name in quotes"
+    )
 
 
 def _describe(schema: Mapping[str, Any]) -> str:

@@ -9,23 +9,21 @@ on Lustre mounted with ``flock``, not on sshfs or on NFS mounted with ``nolock``
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 
 from indad.core import atomic
 from indad.core.errors import ConfigError
 
-logger = logging.getLogger("indad")
-
 #: Locks of this process: the operating system releases them when it ends.
 _held: list[object] = []
 
 
-def claim(results: Path) -> None:
+def claim(results: Path) -> str:
     """Keep other runs out of a results folder until this process ends.
 
-    On a file system without locks nothing is locked, and a warning is logged.
+    Returns:
+        A warning if nothing is locked, because the file system has no locks; else "".
 
     Raises:
         ConfigError: another run uses the folder; the message names its host, process and directory.
@@ -34,7 +32,7 @@ def claim(results: Path) -> None:
 
     results = results.absolute()
     results.mkdir(parents=True, exist_ok=True)
-    holder = results / ".run.json"
+    holder, warning = results / ".run.json", ""
     # Without locks, filelock would fall back to a file that outlives a killed process.
     lock = FileLock(results / ".lock", timeout=0, fallback_to_soft=False)
     try:
@@ -45,13 +43,14 @@ def claim(results: Path) -> None:
             "Wait for it, stop it, or use another results folder"
         ) from None
     except (OSError, NotImplementedError) as error:
-        logger.warning(
-            "%s: this file system has no locks (%s); do not start a second run on this folder",
-            *(results, error),
+        warning = (
+            f"{results}: this file system has no locks ({error}): do not start a second run on "
+            "this folder, or set 'results' to a folder on another file system"
         )
     _held.append(lock)
     run = {"host": atomic.HOST, "process": os.getpid(), "directory": str(Path.cwd())}
     atomic.write_json(holder, run)
+    return warning
 
 
 def _read(holder: Path) -> str:

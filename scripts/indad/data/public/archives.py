@@ -137,7 +137,10 @@ def _locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock").acquire()
     except OSError as error:
-        raise DataError(f"{folder}: cannot be used for downloads ({error.strerror})") from None
+        raise DataError(
+            f"{folder}: cannot be used for downloads ({error.strerror}); set 'downloads' to a "
+            "folder on a file system that can be written and has locks"
+        ) from None
     with lock:
         yield
 
