@@ -407,7 +407,7 @@ def test_names_of_every_section_that_yaml_reads_as_something_else(section, key):
             "extractors.r.resize: must be a whole number of at least 8 or a list of two whole",
         ),
         ({"datasets": {"d": {}}}, "datasets.d: needs path or source"),
-        ({"datasets": {"a/b": {"path": "x"}}}, "'a/b' does not match"),
+        ({"datasets": {"a/b": {"path": "x"}}}, "datasets: 'a/b' has a /"),
     ],
 )
 def test_schema_errors_name_the_key_and_what_is_allowed(config, message):

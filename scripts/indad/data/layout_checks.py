@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from pathlib import PurePosixPath
 
+from indad.core.names import name_problem
 from indad.data.find_images import Findings, FoundImage, count_images, image_id
 from indad.data.folder_layout import GOOD, TEST, TRAIN, Reading, sounds_good
 
@@ -16,8 +17,8 @@ def check_layout(found: Findings) -> None:
     _check_missing_masks(found)
     _warn_of_good_names(found)
     _check_kinds(found)
-    if set(found.folder.name) & set("{}"):  # Snakemake's wildcards
-        found.add_problem((), "rename it, without { and }")
+    if problem := name_problem(found.folder.name):
+        found.add_problem((), f"the category {problem}")
 
 
 def _check_names(found: Findings) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 from indad import methods
 from indad.core.errors import ConfigError, IndadError
+from indad.core.names import same_file
 from indad.data.images import Geometry
 from indad.features import weights
 from indad.pipeline.dataset import Dataset, require_known
@@ -190,6 +191,11 @@ class Config:
         for kind in ("datasets", "experiments"):
             for name in run[kind]:
                 require_known(f"run.{kind}", name, config.get(kind) or {}, kind)
+            if same := same_file(run[kind], results):
+                raise ConfigError(
+                    f"run.{kind}: {same[0]!r} and {same[1]!r} are one name to the file system of "
+                    f"{results}; rename one of them, or choose another results folder"
+                )
         extractors = {
             name: Extractor.from_config(name, settings)
             for name, settings in (config.get("extractors") or {}).items()

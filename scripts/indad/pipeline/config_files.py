@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from indad.core.errors import ConfigError
+from indad.core.names import name_problem
 from indad.core.paths import project_root
 
 #: The options that are paths: keys, with * for any.
@@ -191,6 +192,10 @@ def check_schema(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
     check_extent(config)
     problems = jsonschema.Draft202012Validator(schema).iter_errors(config)
     lines = [line for problem in problems for line in _schema_lines(problem)]
+    if not lines:  # else it may be no mapping
+        for section in ("datasets", "extractors", "experiments"):
+            wrong = filter(None, map(name_problem, config.get(section) or {}))
+            lines += [f"{section}: {problem}" for problem in wrong]
     if lines:
         raise ConfigError("\n".join(dict.fromkeys(lines)))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from indad.core.errors import ConfigError, DataError
+from indad.core.names import name_problem, same_file
 from indad.data.folder_layout import GOOD, Reading
 from indad.data.public import catalogue, sources
 from indad.data.public.suggest import find_categories
@@ -113,7 +114,8 @@ class Dataset:
 
         Raises:
             ConfigError: a configured category does not exist.
-            DataError: the data folder is missing or has no category.
+            DataError: the data folder is missing or has no category, or the name of a category
+                cannot be used.
         """
         if self.folder is None:
             assert self.source is not None
@@ -124,9 +126,16 @@ class Dataset:
         for category in self.asked:
             require_known(f"datasets.{self.name}.categories", category, known, what)
         chosen = list(self.asked or known)
-        for category in chosen:
-            if self.folder is not None and set(category) & set("{}"):  # Snakemake's wildcards
-                raise DataError(f"{self.folder / category}: rename it, without {{ and }}")
+        where = self.folder or f"datasets.{self.name}"
+        for problem in filter(None, map(name_problem, chosen)):
+            raise DataError(f"{where}: the category {problem}")
+        results = self.made_in.parents[1]
+        if same := same_file(chosen, results):
+            raise DataError(
+                f"{where}: the categories {same[0]!r} and {same[1]!r} have the same files in "
+                f"{results}, whose file system takes their names for one; rename one of them, or "
+                "choose another results folder"
+            )
         return chosen
 
     @property

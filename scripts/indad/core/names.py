@@ -1,0 +1,54 @@
+"""Names that become parts of the paths of products: of data sets, categories and experiments."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+
+#: Longest name in bytes. File systems allow 255 for a file, whose name may have more than this one.
+LONGEST = 150
+#: Characters that Snakemake replaces in paths.
+_SNAKEMAKE = "{}<>"
+
+
+def name_problem(name: str) -> str:
+    """Return why a name cannot be part of a path, and what to do; "" if it can."""
+    if not name or name in (".", ".."):
+        return f"{name!r} is no name for a folder; choose another one"
+    if "/" in name:
+        return f"{name!r} has a /; choose a name without"
+    if name.startswith("."):
+        return f"{name!r} begins with a dot, as hidden folders do; choose a name without"
+    if found := [each for each in _SNAKEMAKE if each in name]:
+        return (
+            f"{name!r} has a {found[0]}, which means a variable to Snakemake; choose a name without"
+        )
+    if any(unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp") for each in name):
+        return f"{name!r} has a line break, another control character or is not UTF-8; rename it"
+    if (size := len(os.fsencode(name))) > LONGEST:
+        return f"{name!r} has {size} bytes; choose a name of at most {LONGEST}"
+    return ""
+
+
+def same_file(names: Iterable[str], folder: Path) -> tuple[str, str] | None:
+    """Return two names that are one on the file system of a folder, if there are any.
+
+    Some file systems ignore upper and lower case, or how a letter with an accent is encoded.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+        other = seen.setdefault(folded, name)
+        if other != name and _one_on_disk(name, other, folder):
+            return other, name
+    return None
+
+
+def _one_on_disk(name: str, other: str, folder: Path) -> bool:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".names-", dir=folder) as place:
+        (Path(place) / name).mkdir()
+        return (Path(place) / other).exists()
