@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from indad.core import checksum, provenance
+from indad.core.cores import available_cores
 from indad.core.device import device_name, machine, use_device
 from indad.core.disk import explain_disk_errors
 from indad.core.errors import DiskError, IndadError
@@ -147,6 +148,8 @@ def start_device(job: Job, threads: int | None = None) -> tuple[str, dict[str, A
         DeviceError: the configuration demands a GPU and there is none.
     """
     started = time.perf_counter()
-    device = use_device(job.config, threads or job.threads)
+    # Snakemake does not know the limits of control groups. Never one: see the script of extract.
+    threads = min(threads or job.threads, max(2, available_cores()))
+    device = use_device(job.config, threads)
     loaded = time.perf_counter() - started
     return device, {"device": f"{device} ({device_name(device)})", "torch_seconds": loaded}
