@@ -91,6 +91,13 @@ def test_any_folder_becomes_a_data_set(category):
     assert named["run"]["datasets"] == ["mine"]
 
 
+def test_a_folder_whose_name_cannot_be_used_needs_another(category):
+    root = category.parent.rename(category.parents[1] / "x<b>y")
+    with pytest.raises(IndadError, match="'x<b>y' has a <, .*: --dataset NAME"):
+        settings("padim", "--data-root", str(root))
+    assert settings("padim", "--data-root", str(root), "--dataset", "mine")["run"]["datasets"]
+
+
 def test_a_single_category_may_be_given(category):
     asked = settings("padim", "--data-root", str(category))
     assert asked["datasets"]["data"] == {"path": str(category.parent), "categories": ["widget"]}

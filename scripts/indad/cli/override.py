@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from indad.core.errors import ConfigError, IndadError
+from indad.core.names import name_problem
 from indad.data.categories import is_category
 from indad.data.folder_layout import Reading
 from indad.data.public import catalogue
@@ -94,6 +95,8 @@ def _folder(
         categories = categories or [folder.name]
         folder = folder.parent
     name = dataset or folder.name.lstrip(".") or "data"
+    if problem := name_problem(name):
+        raise ConfigError(f"name of the data set: {problem}: --dataset NAME")
     if name not in known:
         return name, {"path": literal_path(folder)} | _only(categories)
     if not dataset:

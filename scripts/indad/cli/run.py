@@ -151,19 +151,32 @@ def follow(
     if quiet:
         with process:
             return process.wait()
-    with process, Display(console, process.state) as display:
-        running, warned = True, 0
-        while running:
-            running = process.running()
-            for job in process.read_events():
-                if notice := licence_notice(job, config):
-                    print_line(console, notice)
-            for warning in process.state.warnings[warned:]:
-                print_labelled(console, "warning", "yellow", warning)
-            warned = len(process.state.warnings)
-            display.show()
-            time.sleep(0.2 if running else 0)
+    with process:
+        try:
+            with Display(console, process.state) as display:
+                show_progress(process, console, display, config)
+        except StoppedError:
+            with contextlib.suppress(OSError):  # the terminal may be closed
+                console.print("stopping ...")
+            raise
     return process.wait()
+
+
+def show_progress(
+    process: WorkflowProcess, console: Console, display: Display, config: Mapping[str, Any]
+) -> None:
+    """Show the progress, licences and warnings of a run until it ends."""
+    running, warned = True, 0
+    while running:
+        running = process.running()
+        for job in process.read_events():
+            if notice := licence_notice(job, config):
+                print_line(console, notice)
+        for warning in process.state.warnings[warned:]:
+            print_labelled(console, "warning", "yellow", warning)
+        warned = len(process.state.warnings)
+        display.show()
+        time.sleep(0.2 if running else 0)
 
 
 def licence_notice(job: Job, config: Mapping[str, Any]) -> str | None:
