@@ -59,6 +59,12 @@ class LogHandlerSettings(LogHandlerSettingsBase):
 class LogHandler(LogHandlerBase):
     """Appends each event of interest to a file."""
 
+    #: Snakemake keeps writing its own text, and must not name the temporary file as its log.
+    writes_to_stream = writes_to_file = False
+    #: Events are needed whatever ``--quiet`` says, and written as they are.
+    has_filter = has_formatter = True
+    needs_rulegraph = False
+
     def __post_init__(self) -> None:
         assert isinstance(self.settings, LogHandlerSettings)
         assert self.settings.events is not None
@@ -92,31 +98,6 @@ class LogHandler(LogHandlerBase):
         """Close the file."""
         self._file.close()
         super().close()
-
-    @property
-    def writes_to_stream(self) -> bool:
-        """Snakemake keeps writing its own text."""
-        return False
-
-    @property
-    def writes_to_file(self) -> bool:
-        """The file is temporary: Snakemake must not name it as its log."""
-        return False
-
-    @property
-    def has_filter(self) -> bool:
-        """Events are needed whatever ``--quiet`` says."""
-        return True
-
-    @property
-    def has_formatter(self) -> bool:
-        """Events are written as they are."""
-        return True
-
-    @property
-    def needs_rulegraph(self) -> bool:
-        """Not needed."""
-        return False
 
 
 def stop_after(parent: int) -> None:
