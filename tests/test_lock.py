@@ -27,7 +27,8 @@ CLAIM = (
 
 @pytest.fixture(autouse=True)
 def released(monkeypatch):
-    """Release the locks of a test when it ends."""
+    """Release the locks of a test when it ends; wait for none."""
+    monkeypatch.setattr(lock, "PATIENCE", 0)
     monkeypatch.setattr(lock, "_held", [])
 
 

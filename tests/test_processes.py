@@ -21,9 +21,7 @@ from indad.pipeline import lock
 WORKFLOW = """
 import pathlib, signal, subprocess, sys, threading
 from snakemake_logger_plugin_indad import stop_after
-from indad.core import processes
 from indad.pipeline import lock
-processes.GRACE = 0.5
 folder = pathlib.Path(sys.argv[1])
 lock.claim(folder / "results")
 parent = int(sys.argv[sys.argv.index("--logger-indad-parent") + 1])
@@ -40,9 +38,9 @@ with subprocess.Popen([sys.executable, "-c", ignore + "time.sleep(600)"], stdout
 """
 RUN = """
 import pathlib, sys
+from indad.cli import workflow
 from indad.cli.workflow import StoppedError, WorkflowProcess
-from indad.core import processes
-processes.GRACE = 0.5
+workflow.GRACE = 0.5
 folder = pathlib.Path(sys.argv[1])
 try:
     with WorkflowProcess([sys.executable, folder / "workflow.py", folder], folder) as process:
@@ -100,8 +98,8 @@ def test_a_killed_run_leaves_nothing(tmp_path):
     process, started = start(tmp_path)
     process.kill()
     process.wait()
+    lock.claim(tmp_path / "results")  # the next run
     wait_for(lambda: not alive(started))
-    lock.claim(tmp_path / "results")
 
 
 def test_jobs_of_a_killed_workflow_are_stopped(tmp_path):

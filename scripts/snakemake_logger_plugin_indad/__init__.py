@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -22,7 +23,6 @@ from snakemake_interface_logger_plugins.common import LogEvent
 from snakemake_interface_logger_plugins.settings import LogHandlerSettingsBase
 
 from indad.core.errors import IndadError
-from indad.core.processes import stop_group
 
 #: The events that are written, with the attributes of each that are needed.
 FIELDS: dict[LogEvent, tuple[str, ...]] = {
@@ -101,10 +101,15 @@ class LogHandler(LogHandlerBase):
 
 
 def stop_after(parent: int) -> None:
-    """Wait for the end of the process that started this one, then stop this one and its jobs."""
+    """Wait for the end of the process that started this one, then stop this one and its jobs.
+
+    The next run may start at once, so this takes about a second.
+    """
     while os.getppid() == parent:
-        time.sleep(0.5)
-    stop_group(os.getpid(), lambda: False)
+        time.sleep(0.2)
+    os.kill(os.getpid(), signal.SIGINT)  # Snakemake cancels the jobs of a cluster
+    time.sleep(1)
+    os.killpg(0, signal.SIGKILL)
 
 
 def add_user_message(record: logging.LogRecord) -> bool:

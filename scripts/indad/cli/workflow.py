@@ -10,12 +10,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from indad.cli.events import EventFile, Job, RunState
 from indad.core.paths import PACKAGE, is_checkout, project_root
-from indad.core.processes import stop_group
 from indad.pipeline.config_files import default_config
 
 
@@ -39,6 +40,9 @@ def snakemake_command(arguments: argparse.Namespace, override: Path) -> list[str
     ]  # fmt: skip
 
 
+#: Seconds that a program gets to end its jobs itself, and then jobs get to end. Containers are
+#: killed ten seconds after they were asked to stop.
+GRACE = 3.0
 #: Signals that stop a run.
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -130,6 +134,37 @@ class WorkflowProcess:
     def output(self) -> str:
         """Return what Snakemake and its jobs have written."""
         return self._output.read_text(encoding="utf-8", errors="replace")
+
+
+def stop_group(leader: int, ended: Callable[[], bool]) -> None:
+    """Stop a program and its process group: the program first, the rest after a grace period.
+
+    Args:
+        leader: the program, a process that leads a group of its own.
+        ended: whether it has ended; called until it has.
+    """
+    if not ended():
+        os.kill(leader, signal.SIGINT)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        end = time.monotonic() + GRACE
+        while time.monotonic() < end:
+            if ended() and not _exists(leader):
+                return
+            time.sleep(0.05)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(leader, number)
+    ended()
+
+
+def _exists(group: int) -> bool:
+    """Return whether a process of a group is left."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another user
+        return True
+    return True
 
 
 def _raise_stopped(number: int, _: object) -> None:

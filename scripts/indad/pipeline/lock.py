@@ -15,6 +15,8 @@ from pathlib import Path
 from indad.core import atomic
 from indad.core.errors import ConfigError
 
+#: Seconds to wait for a run that is being stopped.
+PATIENCE = 3.0
 #: Locks of this process: the operating system releases them when it ends.
 _held: list[object] = []
 
@@ -34,7 +36,7 @@ def claim(results: Path) -> str:
     results.mkdir(parents=True, exist_ok=True)
     holder, warning = results / ".run.json", ""
     # Without locks, filelock would fall back to a file that outlives a killed process.
-    lock = FileLock(results / ".lock", timeout=0, fallback_to_soft=False)
+    lock = FileLock(results / ".lock", timeout=PATIENCE, fallback_to_soft=False)
     try:
         lock.acquire()
     except Timeout:
