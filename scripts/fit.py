@@ -4,6 +4,7 @@ from pathlib import Path
 
 from indad import methods
 from indad.core.progress import LoggedProgress
+from indad.data import manifest
 from indad.features.settings import expected_store
 from indad.features.store import FeatureStore
 from indad.pipeline.job import Facts, Job, run, start_device
@@ -24,7 +25,9 @@ def main(job: Job) -> Facts:
             made_with=store.made_with,
             progress=LoggedProgress(f"fit {job.wildcards.category} {method}", "steps"),
         )
-        detector.save(Path(job.output.model))
+        images = manifest.read(Path(job.input.manifest))
+        train = images.loc[images["split"] == "train", "sha256"]
+        detector.save(Path(job.output.model), train_sha256=train.tolist())
         return facts | {"images": len(features)}
 
 

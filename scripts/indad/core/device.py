@@ -7,6 +7,7 @@ import logging
 import os
 import platform
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -107,6 +108,22 @@ def _mkl_branch() -> str:
     return "AVX512,STRICT" if "GenuineIntel" in cpu and " avx512f " in cpu else "AVX2,STRICT"
 
 
+#: Whether this process was forked from one with torch.
+_forked = False
+
+
+def _after_fork() -> None:
+    """Let a forked process compute with one thread: it would wait for ever for its parent's."""
+    global _forked
+    if "torch" in sys.modules:
+        _forked = True
+        sys.modules["torch"].set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 def use_device(config: Mapping[str, Any], threads: int) -> str:
     """Choose the device for ``device: auto | cpu | cuda``, and set up torch.
 
@@ -130,7 +147,7 @@ def use_device(config: Mapping[str, Any], threads: int) -> str:
 
     gc.enable()
     device = config["device"]
-    torch.set_num_threads(max(1, threads))
+    torch.set_num_threads(1 if _forked else max(1, threads))
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
         raise DeviceError(

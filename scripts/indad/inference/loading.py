@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +70,15 @@ def load_model(
     made_with = header["features"]
     _check_version(model, made_with)
     settings = {"device": device, "tf32": bool(made_with.get("tf32"))}
+    again = partial(
+        load_model,
+        path,
+        experiment=experiment,
+        weights=weights,
+        features=features,
+        device=device,
+        batch_size=batch_size,
+    )
     device = use_device(settings, torch.get_num_threads())
     detector = methods.load(
         model,
@@ -78,7 +88,7 @@ def load_model(
     )
     backbone = _load_backbone(model, made_with, weights, device)
     size = AUTO_BATCH[device] if isinstance(batch_size, str) else batch_size
-    return Model(model, detector, Extractor(backbone, made_with, device, size), known)
+    return Model(model, detector, Extractor(backbone, made_with, device, size), known, again)
 
 
 # -- the model file and its calibration -----------------------------------------------------------

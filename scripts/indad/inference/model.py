@@ -7,25 +7,27 @@ backbone and scored as in the workflow, so that an image gets the score that ``s
 from __future__ import annotations
 
 import os
+import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from indad import methods
+from indad.core.checksum import sha256_file
 from indad.core.device import Batches
-from indad.core.errors import ConfigError, DataError
-from indad.data.images import Geometry, prepare
+from indad.core.errors import ConfigError, DataError, DeviceError, IndadError
+from indad.data.images import Geometry, Size, prepare
 from indad.evaluation import calibration as calibrations
 from indad.evaluation.calibration import Calibration, Threshold
 from indad.features.source import ArrayFeatures
 from indad.inference.photos import Photo, open_photo, photo_name
+from indad.inference.result import Failure, FileState, Result, state_of
 from indad.methods.base import SCORE_BATCH, Detector
 
 if TYPE_CHECKING:
@@ -35,39 +37,12 @@ if TYPE_CHECKING:
 READERS = min(4, os.cpu_count() or 1)
 
 
-@dataclass(frozen=True)
-class Result:
-    """The scores of one image.
+class _Prepared(NamedTuple):
+    """A photo as the backbone gets it, uint8 ``(H, W, 3)``, with its own size."""
 
-    Attributes:
-        image: the path as it was given, or None for pixels in memory.
-        score: the image's anomaly score; higher is more anomalous.
-        map: float32 ``(H, W)`` at the model's input size: the anomaly map of the resized and
-            cropped image, as in the workflow's ``maps.h5``.
-        threshold: scores above it are anomalous; None if there is no threshold.
-        anomalous: whether ``score`` is above ``threshold``; None if there is no threshold.
-        seconds: this image's share of the time of its batch, from decoding to the score.
-    """
-
-    image: str | None
-    score: float
-    map: np.ndarray
-    threshold: float | None
-    anomalous: bool | None
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An image that could not be scored.
-
-    Attributes:
-        image: the path as it was given, or None for pixels in memory.
-        error: what is wrong with it.
-    """
-
-    image: str | None
-    error: DataError
+    pixels: np.ndarray
+    size: Size
+    state: FileState | None
 
 
 class Extractor:
@@ -113,6 +88,10 @@ class Extractor:
 class Model:
     """A fitted model, ready to score images. ``load_model`` makes it.
 
+    Any number of threads may use it; they decode images at the same time, and score one after the
+    other. It can be pickled for another process, which then loads its file. A forked process can
+    use it on a CPU, with one thread.
+
     Attributes:
         path: the model file.
         calibration: scores of images whose labels are known, or None.
@@ -128,7 +107,17 @@ class Model:
         detector: Detector,
         extractor: Extractor,
         calibration: Calibration | None = None,
+        load: Callable[[], Model] | None = None,
     ) -> None:
+        """Make a model.
+
+        Args:
+            path: the model file.
+            detector: the fitted detector.
+            extractor: of the detector's features.
+            calibration: of the detector's scores.
+            load: loads the same model again, for pickle.
+        """
         made_with = detector.made_with_
         crop = made_with["crop"]
         self.path, self.device = path, detector.device_
@@ -138,7 +127,12 @@ class Model:
         self.threshold: Threshold | None = None
         if calibration is not None and calibration.good.scores:
             self.threshold = calibration.at_false_alarms()
-        self._detector, self._extractor = detector, extractor
+        self._detector, self._extractor, self._load = detector, extractor, load
+        self._scoring, self._process = threading.Lock(), os.getpid()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how to load the model again, so that no arrays are pickled."""
+        return _load_again, (self._load, self.calibration, self.threshold)
 
     @property
     def batch_size(self) -> int:
@@ -149,17 +143,21 @@ class Model:
         """Score one image, or several.
 
         Args:
-            images: a path, a uint8 array ``(H, W, 3)`` (RGB) or ``(H, W)``, a PIL image; or a list
-                of those, or an array ``(N, H, W, 3)``.
+            images: a path, an array or a PIL image (see `photos.open_photo`); or a list of those,
+                or an array ``(N, H, W, 3)``.
 
         Returns:
             A `Result`; for a list or an array ``(N, H, W, 3)`` a list of them, in the same order.
 
         Raises:
-            DataError: an image is missing, damaged or of an unusable size or type.
-            DeviceError: the GPU's memory is too small for a single image.
+            DataError: an image is missing, damaged or of an unusable size.
+            PhotoTypeError: (a DataError and TypeError) an image has a type that cannot be scored.
+            DeviceError: the GPU's memory is too small for a single image, or the model cannot be
+                used after a fork.
         """
-        several = isinstance(images, (list, tuple)) or getattr(images, "ndim", 0) == 4
+        several = isinstance(images, (list, tuple)) or (
+            isinstance(images, np.ndarray) and images.ndim == 4
+        )
         results = []
         for result in self.stream(images if several else [images]):  # type: ignore[list-item]
             if isinstance(result, Failure):
@@ -175,14 +173,15 @@ class Model:
             scored.
 
         Raises:
-            DeviceError: the GPU's memory is too small for a single image.
+            DeviceError: the model cannot be used after a fork.
         """
+        self._check_process()
         # The searches of a method gain from larger batches than the backbone does.
         count = max(self.batch_size, SCORE_BATCH)
         photos = iter(images)
         with ThreadPoolExecutor(READERS) as pool:
 
-            def next_batch() -> list[tuple[Photo, Future[np.ndarray | DataError]]]:
+            def next_batch() -> list[tuple[Photo, Future[_Prepared | Failure]]]:
                 return [(photo, pool.submit(self._read, photo)) for photo in islice(photos, count)]
 
             started = time.perf_counter()
@@ -193,43 +192,88 @@ class Model:
                 yield from self._score(names, [future.result() for _, future in batch], started)
                 started = time.perf_counter()
 
-    def _read(self, photo: Photo) -> np.ndarray | DataError:
-        """Return a photo as the backbone gets it, uint8 ``(H, W, 3)``, or what is wrong with it."""
-        name = photo_name(photo) or "an image in memory"
+    def _check_process(self) -> None:
+        """Check that a forked process can use the model, and let it."""
+        if self._process == os.getpid():
+            return
+        busy = self._scoring.locked()
+        if busy or self.device != "cpu":
+            reason = "another thread was scoring with it" if busy else "it is on a GPU"
+            raise DeviceError(
+                f"{self.path}: this process was forked from the one that loaded the model, while "
+                f"{reason}; load the model in each process, or start processes with "
+                "multiprocessing.get_context('spawn')"
+            )
+        self._process = os.getpid()
+
+    def _read(self, photo: Photo) -> _Prepared | Failure:
+        """Return a photo as the backbone gets it, or what is wrong with it."""
+        path = photo_name(photo)
+        name = path or "an image in memory"
+        # The state before it is read: if it changes meanwhile, the file counts as not scored.
+        state = None if path is None else state_of(path)
         try:
-            pixels = prepare(open_photo(photo), self.geometry)
-        except DataError as error:
-            return error
-        except ValueError as error:
-            return DataError(f"{name}: {error}")
+            image = open_photo(photo)
+            pixels = prepare(image, self.geometry)
+        except IndadError as error:
+            return Failure(path, error, state)
+        except Exception as error:  # whatever it is, the other images are scored
+            reason = str(error) or type(error).__name__
+            return Failure(path, DataError(f"{name}: {reason}"), state)
         if pixels.shape[:2] == self.input_size:
-            return pixels
+            return _Prepared(pixels, (image.height, image.width), state)
         (height, width), (rows, columns) = self.input_size, pixels.shape[:2]
-        return DataError(
+        error = DataError(
             f"{name}: {columns} x {rows} pixels after the resize, but the model was fitted on "
             f"{width} x {height}, without a crop: only images of the same shape can be scored"
         )
+        return Failure(path, error, state)
 
     def _score(
-        self, names: list[str | None], photos: list[np.ndarray | DataError], started: float
+        self, names: list[str | None], photos: list[_Prepared | Failure], started: float
     ) -> Iterator[Result | Failure]:
-        pixels = [each for each in photos if isinstance(each, np.ndarray)]
-        scored = iter(())
-        if pixels:
-            scores = self._detector.score(self._extractor(np.stack(pixels)))
-            scored = zip(scores.image.tolist(), scores.maps, strict=True)
+        scores = iter(self._scores([p.pixels for p in photos if isinstance(p, _Prepared)]))
         seconds = (time.perf_counter() - started) / len(names)
-        limit = None if self.threshold is None else self.threshold.score
+        threshold = self.threshold
+        limit, peak = (threshold.score, threshold.peak) if threshold else (None, None)
         for name, photo in zip(names, photos, strict=True):
-            if isinstance(photo, DataError):
-                yield Failure(name, photo)
+            if isinstance(photo, Failure):
+                yield photo
                 continue
-            score, values = next(scored)
-            if np.isfinite(score) and np.isfinite(values).all():
-                anomalous = None if limit is None else score > limit
-                yield Result(name, score, values, limit, anomalous, seconds)
-            else:
-                yield Failure(name, DataError(f"{name}: its score is not finite"))
+            found = next(scores)
+            if isinstance(found, Exception):
+                what = f"{name or 'an image in memory'}: cannot be scored ({found})"
+                error = found if isinstance(found, IndadError) else DataError(what)
+                yield Failure(name, error, photo.state)
+                continue
+            score, values = found
+            yield Result(
+                image=name,
+                score=score,
+                map=values,
+                threshold=limit,
+                anomalous=None if limit is None else score > limit,
+                seconds=seconds,
+                size=photo.size,
+                pixel_threshold=peak,
+                state=photo.state,
+                geometry=self.geometry,
+            )
+
+    def _scores(self, images: list[np.ndarray]) -> list[tuple[float, np.ndarray] | Exception]:
+        """Score a batch; if that fails, score one by one, to find the images that fail."""
+        if not images:
+            return []
+        try:
+            with self._scoring:
+                scores = self._detector.score(self._extractor(np.stack(images)))
+            if not (np.isfinite(scores.image).all() and np.isfinite(scores.maps).all()):
+                raise ValueError("its score is not finite")
+            return list(zip(scores.image.tolist(), scores.maps, strict=True))
+        except Exception as error:
+            if len(images) == 1:
+                return [error]
+            return [self._scores([each])[0] for each in images]
 
     def calibrate(self, results: Iterable[Result], images: str = "images given") -> None:
         """Use the scores of other good images, results of this model, to choose thresholds from.
@@ -241,11 +285,12 @@ class Model:
             images: what the images are, for messages.
 
         Raises:
-            ConfigError: there are no results.
+            ConfigError: there are no results, or the model was fitted on some of the images.
         """
         results = list(results)
         if not results:
             raise ConfigError("there are no good images to choose a threshold from")
+        refuse_training_images(self.path, [each.image for each in results if each.image])
         normal, good, defective = calibrations.collect(
             np.array([result.score for result in results]),
             np.stack([result.map for result in results]),
@@ -271,7 +316,7 @@ class Model:
         """Draw a result over its image, at the image's own size.
 
         Raises:
-            DataError: the image cannot be read.
+            DataError: the image cannot be read, or its file has changed since it was scored.
             ConfigError: there are no scores of good images to take the colour scale from.
         """
         from indad.inference.overlay import overlay
@@ -282,5 +327,36 @@ class Model:
                 "a heat map needs the colour scale of good images, which is in the calibration of "
                 "the model's experiment; there is no calibration for this model"
             )
-        peak = None if self.threshold is None else self.threshold.peak
-        return overlay(open_photo(photo), result.map, self.geometry, scale, peak)
+        path = photo_name(photo)
+        image = open_photo(photo)
+        changed = path is not None and result.image == path and state_of(path) != result.state
+        if changed or (image.height, image.width) != result.size:
+            raise DataError(f"{path or 'the image'}: has changed since it was scored")
+        return overlay(image, result.map, self.geometry, scale, result.pixel_threshold)
+
+
+def refuse_training_images(model: Path, paths: Iterable[str | os.PathLike[str]]) -> None:
+    """Check that a model was not fitted on any of some files, by their SHA-256.
+
+    Raises:
+        ConfigError: it was: the scores of training images are too low for a threshold.
+    """
+    known = set(methods.read_header(model, verify=False)["train_sha256"])
+    used = [Path(path).name for path in paths if sha256_file(Path(path)) in known]
+    if used:
+        raise ConfigError(
+            f"{len(used)} of the good images were used to fit the model ({', '.join(used[:3])}"
+            f"{', ...' if len(used) > 3 else ''}): their scores are too low for a threshold. Give "
+            "good images that the model has not seen, or use the threshold from the test images"
+        )
+
+
+def _load_again(
+    load: Callable[[], Model] | None, calibration: Calibration | None, threshold: Threshold | None
+) -> Model:
+    """Make the model of a pickle."""
+    if load is None:
+        raise ConfigError("only a model of load_model can be pickled")
+    model = load()
+    model.calibration, model.threshold = calibration, threshold
+    return model

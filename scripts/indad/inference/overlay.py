@@ -5,9 +5,9 @@ from __future__ import annotations
 import matplotlib as mpl
 import numpy as np
 from PIL import Image
-from scipy.ndimage import binary_erosion
 
 from indad.data.images import Geometry, to_rgb
+from indad.inference.result import above_threshold, strips
 
 #: Opacity of the map where it is normal and where it is highest, low enough to show the defect.
 COVER = (0.25, 0.6)
@@ -16,26 +16,6 @@ UNSEEN = 0.45
 #: Colour of the outline of a region above the threshold, and its width as a share of the image.
 LINE = (0, 229, 255)
 LINE_WIDTH = 1 / 180
-
-
-def on_image(values: np.ndarray, geometry: Geometry, height: int, width: int) -> np.ndarray:
-    """Resize an anomaly map ``(h, w)`` to the image's own size, with NaN outside the crop.
-
-    Args:
-        values: float32, at the model's input size.
-        geometry: the model's resize and crop.
-        height: of the image in pixels.
-        width: of the image in pixels.
-
-    Returns:
-        float32 ``(height, width)``.
-    """
-    top, left, bottom, right = geometry.window(height, width)
-    fine = Image.fromarray(values.astype(np.float32))
-    fine = fine.resize((right - left, bottom - top), Image.Resampling.BILINEAR)
-    whole = np.full((height, width), np.nan, np.float32)
-    whole[top:bottom, left:right] = np.asarray(fine)
-    return whole
 
 
 def overlay(
@@ -57,17 +37,45 @@ def overlay(
     Returns:
         RGB, of the image's size. The area outside the crop is darkened.
     """
-    photo = np.asarray(to_rgb(image), np.float32)
-    fine = on_image(values, geometry, *photo.shape[:2])
-    seen = np.isfinite(fine)
+    drawn = to_rgb(image)
+    top, left, bottom, right = geometry.window(drawn.height, drawn.width)
+    sides = [(0, 0, drawn.width, top), (0, bottom, *drawn.size), (0, top, left, bottom)]
+    for side in (*sides, (right, top, drawn.width, bottom)):
+        if side[0] < side[2] and side[1] < side[3]:
+            dark = drawn.crop(side).point([round(UNSEEN * each) for each in range(256)] * 3)
+            drawn.paste(dark, side)
     low, high = scale
-    level = np.clip((np.where(seen, fine, low) - low) / max(high - low, 1e-12), 0, 1)
-    colour = 255 * mpl.colormaps["inferno"](level)[..., :3].astype(np.float32)
-    cover = (COVER[0] + (COVER[1] - COVER[0]) * level)[..., None]
-    drawn = np.where(seen[..., None], photo * (1 - cover) + colour * cover, photo * UNSEEN)
-    if threshold is not None:
-        above = seen & (fine > threshold)
-        lines = max(1, round(min(above.shape) * LINE_WIDTH))
-        # border_value=0: the outline is closed along the image's edge.
-        drawn[above & ~binary_erosion(above, iterations=lines, border_value=0)] = LINE
-    return Image.fromarray(np.rint(drawn).astype(np.uint8))
+    level = np.clip(255 * (values - low) / max(high - low, 1e-12), 0, 255)
+    levels = Image.fromarray(np.rint(level).astype(np.uint8))
+    covers = [round(255 * (COVER[0] + (COVER[1] - COVER[0]) * each / 255)) for each in range(256)]
+    colours = mpl.colormaps["inferno"](np.arange(256), bytes=True)[:, :3].tobytes()
+    for rows, heat in strips(levels, bottom - top, right - left):
+        inside = (left, top + rows.start, right, top + rows.stop)
+        cover = heat.point(covers)
+        heat.putpalette(colours)
+        drawn.paste(Image.composite(heat.convert("RGB"), drawn.crop(inside), cover), inside)
+    if threshold is not None and values.max() > threshold:
+        above = above_threshold(values, threshold, bottom - top, right - left)
+        width = max(1, round(min(drawn.size) * LINE_WIDTH))
+        drawn.paste(LINE, (left, top), Image.fromarray(above & ~eroded(above, width)))
+    return drawn
+
+
+def eroded(mask: np.ndarray, radius: int) -> np.ndarray:
+    """Return the pixels whose square neighbourhood lies in the mask and in the image.
+
+    The number of passes grows with the logarithm of the radius.
+
+    Args:
+        mask: bool ``(H, W)``.
+        radius: pixels from the centre of the square to its sides.
+    """
+    mask = np.pad(mask, radius)
+    for _ in range(2):
+        size = 1  # rows that are joined so far
+        while size < 2 * radius + 1:
+            step = min(size, 2 * radius + 1 - size)
+            mask = mask[:-step] & mask[step:]
+            size += step
+        mask = mask.T
+    return mask

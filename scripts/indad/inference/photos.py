@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from indad.core.errors import DataError
 from indad.data.images import SUFFIXES, UNREADABLE_SUFFIXES, decode
+from indad.inference.result import FileState, file_state
 
-#: What can be scored: a path, a uint8 array ``(H, W, 3)`` or ``(H, W)``, a PIL image.
+#: What can be scored: a path, an array (see `open_photo`), a PIL image.
 Photo = str | os.PathLike[str] | np.ndarray | Image.Image
 #: Seconds after which an empty file is an image like others; until then it may still be written.
 EMPTY_FOR = 30.0
+#: PIL images are loaded when they are first used, and not by two threads at once.
+_LOADING = threading.Lock()
+
+
+class PhotoTypeError(DataError, TypeError):
+    """An object that is not an image of a type that can be scored."""
+
+
+def printable(text: str) -> str:
+    r"""Escape what a name may have but UTF-8 has not, and control characters: ``\udce9``, ``\x0a``.
+
+    Names of files are bytes on Linux. Python holds those that are not UTF-8 as single surrogates.
+    """
+    text = "".join(f"\\x{ord(c):02x}" if c < " " or c == "\x7f" else c for c in text)
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def photo_name(photo: Photo) -> str | None:
@@ -27,39 +44,65 @@ def photo_name(photo: Photo) -> str | None:
 def open_photo(photo: Photo) -> Image.Image:
     """Return a photo as a PIL image, upright.
 
+    Args:
+        photo: a path; a PIL image, whose EXIF orientation is applied as for a file; or an array:
+            uint8 ``(H, W, 3)`` in the order red, green, blue, or grey ``(H, W)`` of uint8, uint16
+            or floats from 0 to 1.
+
     Raises:
-        DataError: the file is missing or damaged, or the array is not an image.
+        PhotoTypeError: ``photo`` has another type.
+        DataError: the file is missing or damaged, or the array has no pixels.
     """
-    if isinstance(photo, Image.Image):
-        return photo
-    if not isinstance(photo, np.ndarray):
+    if isinstance(photo, (str, os.PathLike)):
         return decode(Path(photo))
-    shape = photo.shape
-    if photo.dtype != np.uint8 or not (len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)):
-        raise DataError(
+    if isinstance(photo, Image.Image):
+        return _upright(photo)
+    if not isinstance(photo, np.ndarray):
+        name = f"{type(photo).__module__}.{type(photo).__qualname__}".removeprefix("builtins.")
+        raise PhotoTypeError(
+            f"an object of type {name} is not an image; give a path, a PIL image (encoded bytes: "
+            "PIL.Image.open(io.BytesIO(data))) or a NumPy array of uint8, shape (H, W, 3)"
+        )
+    shape, grey = photo.shape, photo.ndim == 2
+    deep = photo.dtype == np.uint16 or np.issubdtype(photo.dtype, np.floating)
+    colour = photo.ndim == 3 and shape[2] == 3
+    if not (photo.dtype == np.uint8 and (grey or colour)) and not (deep and grey):
+        raise PhotoTypeError(
             f"an array of type {photo.dtype} and shape {shape} is not an image; give uint8 of "
-            "shape (H, W, 3), in the order red, green, blue, or (H, W)"
+            "shape (H, W, 3), in the order red, green, blue (OpenCV has blue first: "
+            "image[..., ::-1]), or grey (H, W) of uint8, uint16 or floats from 0 to 1"
         )
     if 0 in shape:
         raise DataError(f"an array of shape {shape} has no pixels")
-    return Image.fromarray(photo)
+    return Image.fromarray(photo.astype(np.float32) if photo.dtype.kind == "f" else photo)
 
 
-def find_photos(folder: Path, exclude: Path | None = None) -> Iterator[Path]:
+def _upright(image: Image.Image) -> Image.Image:
+    """Load a PIL image, and apply its EXIF orientation as `decode` does."""
+    name = getattr(image, "filename", "") or "an image in memory"
+    try:
+        with _LOADING:
+            image.load()
+            return ImageOps.exif_transpose(image)
+    except Exception as error:  # PIL raises errors of any kind on damaged files
+        raise DataError(f"{name}: cannot be decoded ({error})") from None
+
+
+def find_photos(folder: Path, exclude: Collection[Path] = ()) -> Iterator[Path]:
     """List the image files in a folder and its sub-folders, sorted, without hidden ones.
 
     Formats that cannot be read are included, so that such a file is an error and not skipped.
 
     Args:
         folder: where to search. Links to folders are not followed.
-        exclude: a folder that is left out.
+        exclude: folders that are left out.
     """
-    excluded = None if exclude is None else exclude.resolve()
+    excluded = {each.resolve() for each in exclude}
     for root, folders, names in os.walk(folder):
         folders[:] = sorted(
             name
             for name in folders
-            if not name.startswith(".") and (Path(root) / name).resolve() != excluded
+            if not name.startswith(".") and (Path(root) / name).resolve() not in excluded
         )
         for name in sorted(names):
             suffix = Path(name).suffix.lower()
@@ -67,7 +110,7 @@ def find_photos(folder: Path, exclude: Path | None = None) -> Iterator[Path]:
                 yield Path(root) / name
 
 
-def list_photos(images: Sequence[Path], exclude: Path | None = None) -> list[Path]:
+def list_photos(images: Sequence[Path], exclude: Collection[Path] = ()) -> list[Path]:
     """Return the files in ``images`` and all images in the folders in ``images``, each once.
 
     Raises:
@@ -93,20 +136,27 @@ class Arrivals:
 
     Args:
         folder: the folder, with its sub-folders.
-        exclude: a sub-folder that is left out.
-        done: images in the folder that are not to be reported.
+        exclude: sub-folders that are left out.
+        done: images that are not to be reported, by their resolved and `printable` path, with the
+            state that was scored.
     """
 
     def __init__(
-        self, folder: Path, exclude: Path | None = None, done: Iterable[Path] = ()
+        self,
+        folder: Path,
+        exclude: Collection[Path] = (),
+        done: Mapping[str, FileState] | None = None,
     ) -> None:
         self.folder, self.exclude = folder, exclude
-        known = {path.resolve() for path in done}
-        self._before: dict[Path, tuple[int, int]] = {}
-        self._reported = {p: state for p, state in self._states().items() if p.resolve() in known}
+        self._before: dict[Path, FileState] = {}
+        self._reported = {
+            path: state
+            for path, state in self._states().items()
+            if done and done.get(printable(str(path.resolve()))) == state
+        }
 
-    def _states(self) -> dict[Path, tuple[int, int]]:
-        """Return size and modification time of each image."""
+    def _states(self) -> dict[Path, FileState]:
+        """Return the state of each image."""
         states = {}
         for path in find_photos(self.folder, self.exclude):
             try:
@@ -114,7 +164,7 @@ class Arrivals:
             except FileNotFoundError:  # removed since the folder was listed
                 continue
             if found.st_size or time.time() - found.st_mtime > EMPTY_FOR:
-                states[path] = (found.st_size, found.st_mtime_ns)
+                states[path] = file_state(found)
         return states
 
     def poll(self) -> list[Path]:

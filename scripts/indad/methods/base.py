@@ -229,10 +229,17 @@ class Detector(ABC):
 
     # -- the model file -----------------------------------------------------------------------
 
-    def save(self, path: str | Path) -> None:
-        """Write the fitted model as a safetensors file; ``indad.methods.load`` reads it."""
+    def save(self, path: str | Path, *, train_sha256: Sequence[str] = ()) -> None:
+        """Write the fitted model as a safetensors file; ``indad.methods.load`` reads it.
+
+        Args:
+            path: the model file.
+            train_sha256: of the training images' files. They are recorded, so that the images can
+                be recognised: a threshold must not be chosen from their scores.
+        """
         path = Path(path)
-        model_file.write(path, self._header(path), self._state())
+        header = self._header(path) | {"train_sha256": list(train_sha256)}
+        model_file.write(path, header, self._state())
 
     def _header(self, path: Path) -> dict[str, Any]:
         """Return the header of the model file that is written at ``path``."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 #: The layout of the file. A reader refuses any other.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 #: Fields of the header and their types. A method that needs a gallery adds ``gallery``.
 FIELDS = {
     "schema_version": int,
@@ -29,6 +29,7 @@ FIELDS = {
     "layers": list,
     "input_size": list,
     "features": dict,
+    "train_sha256": list,
 }
 
 

@@ -1,0 +1,208 @@
+"""What ``predict`` does with results as they come: print them, write tables and pictures."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from indad.core.progress import duration
+from indad.inference.photos import printable
+from indad.inference.result import Failure, Result
+from indad.inference.tables import ResultTables, Row, as_row
+
+#: Seconds between lines with the time left, where there is no progress bar.
+LINE_EVERY = 5.0
+#: Signals that ask the command to stop: Ctrl-C, service managers, closed terminals.
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+class Interruption:
+    """Signals raise KeyboardInterrupt, but not within `deferred`, so that no row is half-written.
+
+    A second signal raises it there too. In threads other than the main one signals cannot be
+    handled.
+
+    Attributes:
+        asked: whether a signal was deferred.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._deferring = False
+
+    @contextmanager
+    def handled(self) -> Iterator[None]:
+        """Handle the signals, except those that are ignored, as under nohup."""
+        before = {}
+        if threading.current_thread() is threading.main_thread():
+            for each in SIGNALS:
+                if signal.getsignal(each) != signal.SIG_IGN:
+                    before[each] = signal.signal(each, self._stop)
+        try:
+            yield
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Remember the first signal instead of raising KeyboardInterrupt."""
+        self._deferring = True
+        try:
+            yield
+        finally:
+            self._deferring = False
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        if self.asked or not self._deferring:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+class Reporter:
+    """Counts and prints results as they come, and passes them on to the tables and pictures.
+
+    Args:
+        console: where to print.
+        tables: to write to.
+        draw: writes the pictures of a result; None for no pictures.
+        total: number of images; None if it is not known.
+        quiet: print only anomalous images and errors.
+        interruption: results are no longer taken once it is asked for.
+
+    Attributes:
+        done: images with a result or an error.
+        counts: images by verdict: ``anomalous`` or ``good``, ``scored`` without a threshold, and
+            ``error`` for images that could not be scored or drawn.
+        unprinted: whether the console could not be written to.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        tables: ResultTables,
+        draw: Callable[[Result], None] | None = None,
+        total: int | None = None,
+        quiet: bool = False,
+        interruption: Interruption | None = None,
+    ) -> None:
+        self.console, self.tables, self.draw = console, tables, draw
+        self.total, self.quiet = total, quiet
+        self.interruption = interruption or Interruption()
+        self.done, self.counts, self.unprinted = 0, Counter[str](), False
+        self._problems: set[str] = set()
+        # Sum of the images' own seconds. Results come in batches, so that the time since the start
+        # would give a poor estimate of the time left.
+        self._worked = 0.0
+        self._last_line = time.monotonic()
+        self._bar = Progress(
+            TextColumn("{task.percentage:3.0f} %"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=console,
+            transient=True,
+            disable=total is None or not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=total, left="")
+
+    def take(self, results: Iterable[Result | Failure]) -> None:
+        """Report results one by one, as they are scored, until an interruption is asked for."""
+        with self._bar, self.interruption.deferred():
+            for result in results:
+                self._report(result)
+                if self.interruption.asked:
+                    break
+
+    def _report(self, result: Result | Failure) -> None:
+        row, verdict = as_row(result), "error"
+        if isinstance(result, Result):
+            verdict = {None: "scored", True: "anomalous", False: "good"}[result.anomalous]
+            self._worked += result.seconds
+            if self.draw:
+                row["error"] = self._draw(self.draw, result)
+        self.done += 1
+        self.counts[verdict] += 1
+        self.tables.add(row)
+        self._print_row(row, verdict)
+        for problem in self.tables.problems() - self._problems:
+            self.say(f"error      {problem}; the rows are kept and tried again", "red")
+        self._problems = self.tables.problems()
+        if self.total is not None:
+            self._show_progress(self.total)
+
+    def _print_row(self, row: Row, verdict: str) -> None:
+        if verdict == "anomalous" or (verdict != "error" and not self.quiet):
+            style = {"anomalous": "bold red", "good": "green"}.get(verdict)
+            self.say(f"{verdict:9}  {row['score']:<10.5g}  {row['image']}", style)
+        if row["error"]:
+            self.say(f"error      {row['error']}", "red")
+
+    def say(self, text: str, style: str | None = None) -> None:
+        """Print a line. A console that cannot be written to stops nothing: it stays silent.
+
+        Raises:
+            BrokenPipeError: its reader has gone, and nothing else is written.
+        """
+        try:
+            self.console.out(text, style=style, highlight=False)
+        except OSError as error:
+            silence()
+            self.console.quiet = self.unprinted = True
+            if isinstance(error, BrokenPipeError) and self.draw is None and self.tables.are_none:
+                raise
+
+    def _draw(self, draw: Callable[[Result], None], result: Result) -> str | None:
+        """Write the pictures of an image; return an error message if that fails."""
+        started = time.perf_counter()
+        try:
+            draw(result)
+        except Exception as error:  # whatever it is, the other images are scored
+            self.counts["error"] += 1
+            reason = str(error) or type(error).__name__
+            return printable(f"{result.image}: no picture was written: {reason}")
+        finally:
+            self._worked += time.perf_counter() - started
+        return None
+
+    def _show_progress(self, total: int) -> None:
+        each = self._worked / max(self.counts.total() - self.counts["error"], 1)
+        left = f"{duration(each * (total - self.done))} left"
+        self._bar.update(self._task, completed=self.done, left=left)
+        if (
+            self._bar.disable
+            and time.monotonic() - self._last_line >= LINE_EVERY
+            and self.done < total
+        ):
+            self._last_line = time.monotonic()
+            self.say(f"{self.done}/{total} images, {left}")
+
+    def summary(self) -> str:
+        """Return the counts in words."""
+        counts = f"{self.counts['anomalous']} anomalous, {self.counts['good']} good"
+        if not self.counts["anomalous"] + self.counts["good"]:
+            counts = f"{self.counts['scored']} scored"
+        if self.counts["error"]:
+            counts += f", {self.counts['error']} with errors"
+        return f"{self.done} images: {counts}"
+
+
+def silence() -> None:
+    """Discard what is printed from here on, so that Python does not fail when it ends."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except OSError:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream.fileno())
+            os.close(null)
