@@ -22,7 +22,7 @@ from rich.console import Console
 import score
 from indad import load_model
 from indad.cli import predict as command
-from indad.cli.reporter import Reporter
+from indad.cli.reporter import Printer, Reporter
 from indad.core.errors import ConfigError, DataError
 from indad.inference import photos, tables
 from indad.inference.loading import choose_experiment
@@ -181,7 +181,7 @@ def test_watching_scores_each_image_once_and_goes_on_after_a_restart(made, padim
         written = tables.ResultTables(str(table), str(lines), live=True)
         console = Console(file=io.StringIO(), width=200)
         written.begin()
-        reporter = Reporter(console, written)
+        reporter = Reporter(Printer(console, only=False), written)
         arrivals = photos.Arrivals(folder, done=written.done)
         polled, looks = arrivals.poll, []
 

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from indad.cli import main
 from indad.cli import predict as command
-from indad.cli.reporter import Interruption, Reporter
+from indad.cli.reporter import Interruption, Printer, Reporter
 from indad.core.errors import ConfigError, DataError, StoreError
 from indad.data.images import Geometry
 from indad.inference.image_files import ImageFiles, picture_name
@@ -40,11 +40,12 @@ def found(image: str, score: float = 1.0, **fields) -> Result:
 def reporter_of(csv_file=None, json_file=None, **options) -> Reporter:
     written = ResultTables(csv_file and str(csv_file), json_file and str(json_file), live=False)
     written.begin()
-    return Reporter(Console(file=io.StringIO(), width=200), written, **options)
+    say = Printer(Console(file=io.StringIO(), width=200), only=csv_file is None)
+    return Reporter(say, written, **options)
 
 
 def printed(reporter: Reporter) -> str:
-    return reporter.console.file.getvalue()
+    return reporter.say.console.file.getvalue()
 
 
 @pytest.mark.parametrize("name", ["t.jsonl", "t.json"])
@@ -131,15 +132,14 @@ def test_a_reader_that_has_gone_stops_only_what_is_printed(tmp_path, console_onl
             raise BrokenPipeError
 
     reporter = reporter_of(None if console_only else tmp_path / "t.csv")
-    reporter.console.file = Gone()
-    reporter.console.on_broken_pipe = command._reraise
+    reporter.say.console.file = Gone()
     if console_only:
         with pytest.raises(BrokenPipeError):
             reporter.take([found("a.png"), found("b.png")])
     else:
         reporter.take([found("a.png"), found("b.png")])
         assert (tmp_path / "t.csv").read_text().count(".png") == 2
-        assert reporter.unprinted
+        assert reporter.say.failed
 
 
 def test_names_are_escaped_alike_everywhere(tmp_path):

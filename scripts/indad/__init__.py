@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "load_model": "indad.inference.loading",
     "Model": "indad.inference.model",
-    "Result": "indad.inference.model",
+    "Result": "indad.inference.result",
 }
 
 

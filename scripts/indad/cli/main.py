@@ -7,6 +7,7 @@ import io
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 
 from rich.console import Console
@@ -121,7 +122,8 @@ def main(given: Sequence[str] | None = None) -> int:
         with explain_disk_errors():
             return arguments.run(arguments, console)
     except IndadError as error:
-        print_labelled(console, "error", "bold red", str(error))
+        with suppress(OSError):  # the error may be that nothing can be printed
+            print_labelled(console, "error", "bold red", str(error))
         return 2
     except KeyboardInterrupt:
         return 130

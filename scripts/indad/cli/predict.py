@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
-from indad.cli.reporter import Interruption, Reporter, silence
+from indad.cli.reporter import Interruption, Printer, Reporter, discard_output
 from indad.core.errors import ConfigError
 from indad.evaluation.calibration import Calibration, Threshold
 from indad.inference import photos
@@ -117,25 +117,21 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     """
     if "-" in (arguments.csv, arguments.json):
         console = Console(stderr=True)
-    console.on_broken_pipe = _reraise  # type: ignore[method-assign]
+    only = not any((arguments.csv, arguments.json, arguments.output, arguments.maps))
+    say = Printer(console, only and not arguments.masks)
     interruption = Interruption()
     try:
         with interruption.handled():
-            return _predict(arguments, console, interruption)
+            return _predict(arguments, say, interruption)
     except KeyboardInterrupt:
-        console.out("interrupted before an image was scored", highlight=False)
+        say("interrupted before an image was scored")
         return ERROR
     except BrokenPipeError:  # nobody reads what is printed
-        silence()
+        discard_output()
         return ERROR
 
 
-def _reraise() -> None:
-    # rich would end the program with exit code 1, which says that an image is anomalous.
-    raise
-
-
-def _predict(arguments: argparse.Namespace, console: Console, interruption: Interruption) -> int:
+def _predict(arguments: argparse.Namespace, say: Printer, interruption: Interruption) -> int:
     folder = arguments.watch
     if bool(arguments.images) == (folder is not None):
         raise ConfigError("give images and folders to score, or a folder to --watch: one of them")
@@ -154,13 +150,13 @@ def _predict(arguments: argparse.Namespace, console: Console, interruption: Inte
     try:
         base = folder or Path(os.path.commonpath([path.absolute().parent for path in found]))
         files = ImageFiles(base, arguments.output, arguments.maps, arguments.masks)
-        model = _prepare_model(arguments, console)
+        model = _prepare_model(arguments, say)
     except BaseException:
         tables.discard()
         raise
     draw = partial(files.write, model) if written else None
     total = None if folder else len(found)
-    reporter = Reporter(console, tables, draw, total, arguments.quiet, interruption)
+    reporter = Reporter(say, tables, draw, total, arguments.quiet, interruption)
     tables.begin()
     started = time.perf_counter()
     try:
@@ -200,7 +196,7 @@ def _close(arguments: argparse.Namespace, reporter: Reporter, seconds: float) ->
     for problem in problems:
         reporter.say(f"error      {problem}; its last rows are missing", "red")
     reporter.say(end)
-    if stopped or problems or reporter.unprinted:
+    if stopped or problems or reporter.say.failed:
         return ERROR
     return exit_code(reporter.counts, arguments.exit_zero)
 
@@ -212,7 +208,7 @@ def exit_code(counts: Counter[str], exit_zero: bool) -> int:
     return ANOMALOUS if counts["anomalous"] and not exit_zero else GOOD
 
 
-def _prepare_model(arguments: argparse.Namespace, console: Console) -> Model:
+def _prepare_model(arguments: argparse.Namespace, say: Printer) -> Model:
     """Load the model and choose its threshold."""
     path, calibration = choose_experiment(arguments.model, arguments.experiment)
     wish = arguments.false_alarms, arguments.threshold
@@ -242,15 +238,15 @@ def _prepare_model(arguments: argparse.Namespace, console: Console) -> Model:
     )
     experiment = _experiment(model)
     name = f"{model.path} ({experiment})" if experiment else model.path
-    console.out(f"model      {name}", highlight=False)
+    say(f"model      {name}")
     spent = time.perf_counter() - started
-    console.out(f"loaded     in {spent:.1f} s, on {model.device}", highlight=False)
+    say(f"loaded     in {spent:.1f} s, on {model.device}")
     if arguments.good:
         model.calibrate(model.predict(good), f"images of {arguments.good}")
     model.threshold = choose_threshold(path, model.calibration, *wish)
     if model.threshold is not None:
         chosen = f"threshold  {model.threshold.score:.5g}: {model.threshold.source}"
-        console.out(chosen, highlight=False)
+        say(chosen)
     return model
 
 

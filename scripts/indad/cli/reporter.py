@@ -69,11 +69,57 @@ class Interruption:
         self.asked = True
 
 
+class Printer:
+    """Prints lines. A console that cannot be written to stops nothing: it becomes silent.
+
+    Args:
+        console: where to print.
+        only: whether nothing else is written: then a reader that has gone ends the command.
+
+    Attributes:
+        failed: whether the console could not be written to.
+    """
+
+    def __init__(self, console: Console, only: bool) -> None:
+        self.console, self.only, self.failed = console, only, False
+        console.on_broken_pipe = _reraise  # type: ignore[method-assign]
+
+    def __call__(self, text: str, style: str | None = None) -> None:
+        """Print a line.
+
+        Raises:
+            BrokenPipeError: the reader has gone, and nothing else is written.
+        """
+        try:
+            self.console.out(text, style=style, highlight=False)
+        except OSError as error:
+            self.console.quiet = self.failed = True
+            discard_output()
+            if self.only and isinstance(error, BrokenPipeError):
+                raise
+
+
+def _reraise() -> None:
+    # rich would end the program with exit code 1, which says that an image is anomalous.
+    raise  # the BrokenPipeError that rich handles
+
+
+def discard_output() -> None:
+    """Discard what is printed from here on, so that Python does not fail when it ends."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except OSError:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream.fileno())
+            os.close(null)
+
+
 class Reporter:
     """Counts and prints results as they come, and passes them on to the tables and pictures.
 
     Args:
-        console: where to print.
+        say: prints a line.
         tables: to write to.
         draw: writes the pictures of a result; None for no pictures.
         total: number of images; None if it is not known.
@@ -84,22 +130,21 @@ class Reporter:
         done: images with a result or an error.
         counts: images by verdict: ``anomalous`` or ``good``, ``scored`` without a threshold, and
             ``error`` for images that could not be scored or drawn.
-        unprinted: whether the console could not be written to.
     """
 
     def __init__(
         self,
-        console: Console,
+        say: Printer,
         tables: ResultTables,
         draw: Callable[[Result], None] | None = None,
         total: int | None = None,
         quiet: bool = False,
         interruption: Interruption | None = None,
     ) -> None:
-        self.console, self.tables, self.draw = console, tables, draw
+        self.say, self.tables, self.draw = say, tables, draw
         self.total, self.quiet = total, quiet
         self.interruption = interruption or Interruption()
-        self.done, self.counts, self.unprinted = 0, Counter[str](), False
+        self.done, self.counts = 0, Counter[str]()
         self._problems: set[str] = set()
         # Sum of the images' own seconds. Results come in batches, so that the time since the start
         # would give a poor estimate of the time left.
@@ -110,9 +155,9 @@ class Reporter:
             BarColumn(),
             TimeElapsedColumn(),
             TextColumn("{task.fields[left]}"),
-            console=console,
+            console=say.console,
             transient=True,
-            disable=total is None or not console.is_terminal,
+            disable=total is None or not say.console.is_terminal,
         )
         self._task = self._bar.add_task("", total=total, left="")
 
@@ -148,20 +193,6 @@ class Reporter:
         if row["error"]:
             self.say(f"error      {row['error']}", "red")
 
-    def say(self, text: str, style: str | None = None) -> None:
-        """Print a line. A console that cannot be written to stops nothing: it stays silent.
-
-        Raises:
-            BrokenPipeError: its reader has gone, and nothing else is written.
-        """
-        try:
-            self.console.out(text, style=style, highlight=False)
-        except OSError as error:
-            silence()
-            self.console.quiet = self.unprinted = True
-            if isinstance(error, BrokenPipeError) and self.draw is None and self.tables.are_none:
-                raise
-
     def _draw(self, draw: Callable[[Result], None], result: Result) -> str | None:
         """Write the pictures of an image; return an error message if that fails."""
         started = time.perf_counter()
@@ -195,14 +226,3 @@ class Reporter:
         if self.counts["error"]:
             counts += f", {self.counts['error']} with errors"
         return f"{self.done} images: {counts}"
-
-
-def silence() -> None:
-    """Discard what is printed from here on, so that Python does not fail when it ends."""
-    for stream in filter(None, (sys.stdout, sys.stderr)):
-        try:
-            stream.flush()
-        except OSError:
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, stream.fileno())
-            os.close(null)

@@ -128,11 +128,6 @@ class ResultTables:
         """Return why rows could not be written so far."""
         return {sink.problem for sink in self._sinks if sink.problem}
 
-    @property
-    def are_none(self) -> bool:
-        """Whether there are no tables."""
-        return not self._sinks
-
     def discard(self) -> None:
         """Remove files that were created and are still empty."""
         for sink in self._sinks:
