@@ -187,8 +187,8 @@ SMALL = {
 }
 
 
-def start(folder, *arguments: str) -> subprocess.Popen[str]:
-    (folder / "small.yaml").write_text(yaml.safe_dump(SMALL))
+def start(folder, *arguments: str, **changes) -> subprocess.Popen[str]:
+    (folder / "small.yaml").write_text(yaml.safe_dump(SMALL | changes))
     return subprocess.Popen(
         [*RUN, "all", "--configfile", "small.yaml", *arguments],
         stdout=subprocess.PIPE,
@@ -199,12 +199,13 @@ def start(folder, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def test_a_dry_run_prints_what_snakemake_would_do(tmp_path):
-    out, err = (process := start(tmp_path, "-n")).communicate()
+def test_a_dry_run_prints_what_snakemake_would_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("PLACE", str(tmp_path / "place"))
+    out, err = (process := start(tmp_path, "-n", results="${PLACE}/out")).communicate()
     assert (process.returncode, err) == (0, "")
     assert re.search(r"^extract +1$", out, re.MULTILINE)
     assert "This was a dry-run" in out
-    assert {path.name for path in (tmp_path / "results").iterdir()} == {"settings"}
+    assert {path.name for path in (tmp_path / "place/out").iterdir()} == {"settings"}
 
 
 def test_a_wrong_option_of_snakemake_is_shown(tmp_path):
