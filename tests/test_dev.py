@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
+from importlib import import_module
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -16,18 +16,44 @@ from dev import interval_coverage, job_resources, rule_graph
 from indad.evaluation import metrics
 
 
-def run_tool(name: str, *arguments: object) -> None:
-    """Run a developer tool as after `make setup`, which installs the library."""
-    variables = os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
-    command = [sys.executable, str(ROOT / "scripts/dev" / name), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env=variables)
-    assert done.returncode == 0, done.stderr[-3000:]
+@pytest.fixture
+def tool(monkeypatch):
+    """Import a developer tool and run it in this process, its measurements too."""
+    monkeypatch.syspath_prepend(ROOT / "scripts/dev")
+
+    def run(name: str, *arguments: object, **replaced: object) -> None:
+        module = import_module(name)
+        for function, replacement in replaced.items():
+            monkeypatch.setattr(module, function, replacement)
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        module.main()
+
+    return run
+
+
+def test_a_measurement_runs_in_a_process_of_its_own(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(ROOT / "scripts/dev")
+    measure = import_module("measure")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import json, os, sys; print('text'); "
+        "print(json.dumps([sys.argv[1:], os.environ['OMP_NUM_THREADS']]))"
+    )
+    found = measure.run_child(str(script), "a", "b", threads=3)
+    assert found == [["--child", "a", "b"], "3"]
+    script.write_text("raise ValueError('no data')")
+    with pytest.raises(SystemExit, match=r"(?s)a: failed.*ValueError: no data"):
+        measure.run_child(str(script), "a")
 
 
 @pytest.mark.slow
-def test_benchmark_measures_all_installed_contenders(tmp_path):
-    output = tmp_path / "speed"
-    run_tool("benchmark.py", "--small", "--runs", 1, "--case", "coreset", "--output", output)
+def test_benchmark_measures_all_installed_contenders(tool, tmp_path):
+    def run_child(script: str, case: str, contender: str, *_: str, threads: int):
+        module = import_module("benchmark")
+        return module.measure(module.CASES[case], contender, small=True, threads=threads)
+
+    options = ("--small", "--runs", 1, "--case", "coreset", "--output", tmp_path / "speed")
+    tool("benchmark", *options, run_child=run_child)
     table = pd.read_csv(tmp_path / "speed.csv").set_index("contender")
     assert {"indad", "matrix products", "plain loop (scaled)"} <= set(table.index)
     assert (table["seconds"] > 0).all()
@@ -36,9 +62,13 @@ def test_benchmark_measures_all_installed_contenders(tmp_path):
 
 
 @pytest.mark.slow
-def test_scaling_measures_all_stages_and_draws_them(tmp_path):
-    output = tmp_path / "scaling"
-    run_tool("scaling.py", "--images", 4, 6, "--sides", 64, 96, "--output", output)
+def test_scaling_measures_all_stages_and_draws_them(tool, tmp_path):
+    def run_child(script: str, folder: str, scratch: str, count: str, side: str, stage: str):
+        module = import_module("scaling")
+        return module.measure_stage(Path(folder), Path(scratch), int(count), int(side), stage)
+
+    options = ("--images", 4, 6, "--sides", 64, 96, "--output", tmp_path / "scaling")
+    tool("scaling", *options, run_child=run_child)
     table = pd.read_csv(tmp_path / "scaling.csv")
     assert (table.groupby("stage").size() == 3).all()
     assert (table["seconds"] >= 0).all()
@@ -46,8 +76,8 @@ def test_scaling_measures_all_stages_and_draws_them(tmp_path):
 
 
 @pytest.mark.slow
-def test_scale_counts_the_jobs(tmp_path):
-    run_tool("scale.py", "--small", "--output", tmp_path / "scale.md")
+def test_scale_counts_the_jobs(tool, tmp_path):
+    tool("scale", "--small", "--output", tmp_path / "scale.md")
     text = (tmp_path / "scale.md").read_text()
     (jobs,) = re.findall(r"15 x 1 x 2 x 1 +\| (\d+) ", text)
     # Of each category: download, index, decode, extract, one fit (both coresets are prefixes of
