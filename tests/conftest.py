@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 # Test files run in parallel, so waiting threads must not spin. Set before torch is loaded.
@@ -56,6 +58,32 @@ def mvtec() -> Path:
 def r18_weights() -> Path:
     """A real ResNet-18 checkpoint."""
     return folder_from("INDAD_TEST_R18_WEIGHTS", "the real ResNet-18 weights")
+
+
+@pytest.fixture(scope="session")
+def shared_run(tmp_path_factory) -> Path:
+    """The finished run of `small_run`, one for all parallel workers: read only."""
+    import small_run
+
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    folder /= "small_run"
+    folder.mkdir(exist_ok=True)
+    done = folder / "done"
+    with FileLock(folder / "lock"):
+        if not done.exists():
+            small_run.run_all(folder)
+            done.touch()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(shared_run, tmp_path_factory) -> Path:
+    """A copy of the finished run for one test file, with the times of its files."""
+    folder = tmp_path_factory.mktemp("finished")
+    shutil.copytree(shared_run, folder, dirs_exist_ok=True)
+    return folder
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@
 File locks do not reach from one mount to the other, and a host may keep an old view of a folder for
 a while; ``--options`` of sshfs say how long. FOLDER is on a disk of this machine and must not
 exist. Needs root, FUSE, Slurm, and Debian's packages (``apt-get install sshfs openssh-server
-openssh-client``). Takes some minutes; the exit code is 1 if a run fails, or if metrics or scores
-are not those of a run on the disk.
+openssh-client``). Takes some minutes; the exit code is 1 if a run fails, or if products are
+not those of a run on the disk.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from pathlib import Path
 import yaml
 
 from slurm import cluster
-from test_faults import figures
+from small_run import METRICS, SMALL, command
+from test_faults import products
 from test_slurm import CHANGES, Head
-from test_workflow import SMALL, command
 
 PORT = 2299
 SERVER = """\
@@ -78,7 +78,7 @@ def main() -> None:
     local, remote = folder / "local", folder / "shared/run"
     local.mkdir(parents=True)
     os.environ["OMP_NUM_THREADS"] = "1"
-    subprocess.run(command(local, **CHANGES), check=True, capture_output=True)
+    subprocess.run(command(local, METRICS, **CHANGES), check=True, capture_output=True)
 
     def prepare(address: str) -> str:
         mount = serve(folder, address, chosen.options)
@@ -97,7 +97,7 @@ def main() -> None:
             expect("the run on the nodes ended well", holds=ended == 0)
             jobs = cluster.finished(folder / "slurm")
             print(Counter((job["NodeList"], job["JobState"]) for job in jobs))
-        same = figures(folder / "disk/run") == figures(local)
+        same = products(folder / "disk/run") == products(local)
         expect("figures are those of the run on the disk", holds=same)
     finally:
         stop_serving(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,7 @@ from indad.data.images import Geometry
 from indad.features import settings
 from indad.features.cache import FeatureCache
 from indad.features.store import FeatureStore
-from test_faults import TINY
-from test_workflow import snakemake
+from small_run import plan, succeed
 
 EXTRACTOR = {
     "backbone": "test_resnet",
@@ -165,22 +165,17 @@ def test_a_cache_that_cannot_be_written_to_stops_nothing(tmp_path, caplog):
 
 
 @pytest.mark.slow
-def test_a_second_results_folder_runs_no_backbone(tmp_path):
-    shared = {**TINY, "cache": str(tmp_path / "kept")}
-    target = "results/features/drawn/wood/lite0.h5"
-    logs, features = [], []
-    for name in ("one", "two"):
-        folder = tmp_path / name
-        folder.mkdir()
-        done = snakemake(folder, target, **shared)
-        assert done.returncode == 0, done.stderr[-3000:]
-        logs.append((folder / "results/logs/extract/drawn/wood/lite0.log").read_text())
-        features.append((folder / target).read_bytes())
-    assert "extract: loading" in logs[0]
-    assert "extract: loading" not in logs[1]
-    assert "cache: features copied from" in logs[1]
-    assert features[0] == features[1]
+def test_a_second_results_folder_runs_no_backbone(finished, tmp_path):
+    """`small_run` has filled the cache."""
+    results = tmp_path / "results"
+    for product in ("data", "manifests", "pixels", "records", "settings"):
+        shutil.copytree(finished / "results" / product, results / product)
+    name, target = "logs/extract/drawn/wood/lite0.log", "results/features/drawn/wood/lite0.h5"
+    succeed(tmp_path, target, cache=str(finished / "cache"))
+    assert "extract: loading" in (finished / "results" / name).read_text()
+    log = (results / name).read_text()
+    assert "extract: loading" not in log
+    assert "cache: features copied from" in log
+    assert (tmp_path / target).read_bytes() == (finished / target).read_bytes()
     # The copy is as new as its making: nothing is made again, nor when the cache moves.
-    shared["cache"] = str(tmp_path / "elsewhere")
-    again = snakemake(folder, target, **shared)
-    assert "Nothing to be done" in again.stdout + again.stderr
+    assert plan(tmp_path, target, cache=str(tmp_path / "elsewhere")) == {}

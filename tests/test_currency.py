@@ -10,11 +10,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from snakemake.utils import validate
 
-from conftest import Named, make_job
+from conftest import ROOT, Named, make_job
 from indad.core import atomic
+from indad.pipeline.config import Config
+from indad.pipeline.config_files import load_config, merged
 from indad.pipeline.currency import Planner, job_name
 from indad.pipeline.job import write_record
+from indad.pipeline.settings import job_settings
+from small_run import SMALL
 
 RUN = {"dataset": "d", "category": "c", "experiment": "E", "seed": "0"}
 #: Rule, what it reads and what it writes.
@@ -147,3 +152,37 @@ def test_a_record_names_the_files_relative_to_the_results(results):
     assert (record["rule"], record["wildcards"], record["settings"]) == ("score", RUN, {"k": 5})
     assert {"seconds", "torch_seconds", "images", "device", "machine", "cached"} <= set(record)
     assert Named(record["wildcards"]).seed == "0"
+
+
+WILDCARDS = {
+    "dataset": "drawn", "category": "wood", "extractor": "lite0", "experiment": "PaDiM",
+    "geometry": "128-112", "seed": "0",
+}  # fmt: skip
+RULES = ("decode", "extract", "fit", "score", "evaluate", "count", "aggregate", "compare")
+RULES += ("pictures", "figures", "runtime", "tradeoff", "html_report")
+
+
+def settings_of_all_rules(**changes) -> dict[str, dict]:
+    written = merged(merged(load_config(None), SMALL), changes)
+    validate(written, schema=str(ROOT / "workflow/schemas/config.schema.yaml"))  # the defaults
+    config = Config.parse(written)
+    wildcards = WILDCARDS | {"model": config.experiments["PaDiM"].model}
+    return {rule: job_settings(config, rule, wildcards) for rule in RULES}
+
+
+GROUPED = {"groups": {"g": ["wood"]}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "rules"),
+    [
+        # Neither changes a result.
+        ({"batch_size": 3, "device": "auto", "threads": 2, "memory_mb": 64}, set()),
+        ({"tf32": True}, {"extract", "fit", "score"}),
+        ({"datasets": {"drawn": GROUPED}}, {"aggregate", "html_report"}),
+        ({"uncertainty": {"resamples": 0}}, {"evaluate", "html_report"}),
+    ],
+)
+def test_a_setting_is_one_of_the_rules_whose_results_it_decides(changes, rules):
+    settings, others = settings_of_all_rules(), settings_of_all_rules(**changes)
+    assert {rule for rule in RULES if settings[rule] != others[rule]} == rules

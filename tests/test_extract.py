@@ -10,7 +10,8 @@ import timm
 import torch
 from PIL import Image
 
-from conftest import save_image
+import extract as stage_script
+from conftest import make_job, save_image
 from indad.core.errors import DataError, DeviceError, StoreError
 from indad.data import decode, manifest
 from indad.data.decode import Pixels
@@ -211,3 +212,9 @@ def test_a_batch_too_large_for_the_gpu_is_halved(
     with pytest.raises(DeviceError, match="does not hold a batch of 1 images"):
         features(tmp_path / "h.h5", decoded, table, extractor)
     assert not (tmp_path / "h.h5").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here, so it is used")
+def test_a_demanded_gpu_is_not_replaced():
+    with pytest.raises(DeviceError, match="has 'device: cuda', but torch finds no usable CUDA"):
+        stage_script.main(make_job(config={"device": "cuda"}))

@@ -1,13 +1,14 @@
 """Faults of real machines: killed jobs, full disks, damaged files.
 
 After every fault the next run must recover without more clean-up than the message says, report no
-wrong figure, and keep finished products. Metrics after a fault equal those of an undisturbed run to
-the byte. The runs go up to metrics.csv. The summary counts the faults.
+wrong figure, and keep finished products. What is made after a fault equals the products of an
+undisturbed run to the byte. The summary counts the faults.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -15,38 +16,18 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from importlib import import_module
 from pathlib import Path
 from random import Random
-from typing import Any
+from types import SimpleNamespace
 
 import pytest
 
-from test_workflow import METRICS, command, snakemake
+from conftest import make_job
+from indad.core.errors import IndadError
+from small_run import METRICS, SMALL, command, fail, succeed
 
 pytestmark = pytest.mark.slow
-
-LAYERS = {"layers": ["blocks.1", "blocks.2"], "embedding": "blocks.2", "resize": 64, "crop": 64}
-TINY: dict[str, Any] = {
-    "run": {"datasets": ["drawn"], "experiments": ["SPADE", "PaDiM", "PatchCore-10"]},
-    "datasets": {
-        "drawn": {
-            "categories": ["wood"],
-            "options": {"train": 8, "good": 3, "per_defect": 2, "size": 64},
-        }
-    },
-    "extractors": {"lite0": LAYERS},
-    "experiments": {
-        "SPADE": {"method": "spade", "extractor": "lite0", "k_image": 3, "k_pixel": 3},
-        "PaDiM": {"method": "padim", "extractor": "lite0", "dimensions": 9},
-        "PatchCore-10": {
-            "method": "patchcore",
-            "extractor": "lite0",
-            "layers": ["blocks.1", "blocks.2"],
-            "embedding": "concat",
-        },
-    },
-}
-PRODUCTS = ("metrics.csv", "scores/drawn/wood/*/seed0/scores.csv")
 
 #: Faults injected, by kind: printed at the end (``pytest -rP``, and in the terminal summary).
 COUNTS: Counter[str] = Counter()
@@ -62,21 +43,15 @@ def counted(request):
         reporter.write_line("\n" + "\n".join([*lines, total]))
 
 
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("reference")
-    done = run_tiny(folder)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return folder
+#: What a run of the drawn category alone is compared by: of `finished`, whose tables have two.
+KINDS = ("manifests", "pixels", "features", "models", "scores", "metrics")
+DRAWN = {"datasets": ["drawn"], "experiments": SMALL["run"]["experiments"][::-1]}
 
 
-def run_tiny(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return snakemake(folder, *(arguments or [METRICS]), **TINY)
-
-
-def figures(folder: Path) -> dict[str, bytes]:
+def products(folder: Path) -> dict[str, bytes]:
+    """Return the content of all products of the drawn category, up to its metrics."""
     results = folder / "results"
-    found = [path for pattern in PRODUCTS for path in results.glob(pattern)]
+    found = (path for kind in KINDS for path in (results / kind / "drawn").rglob("*.*"))
     return {str(path.relative_to(results)): path.read_bytes() for path in found}
 
 
@@ -92,25 +67,20 @@ def times(folder: Path) -> dict[Path, int]:
     }
 
 
-def said(done: subprocess.CompletedProcess[str]) -> str:
-    return done.stdout + done.stderr
-
-
-#: Products made from the scores.
-RESULTS = ("metrics", "metrics.csv", "tables", "provenance.json")
-
-
-def forget(folder: Path, *products: str | Path) -> None:
-    for product in products:
-        path = folder / "results" / product
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+def copy(finished: Path, folder: Path, *left_out: str) -> Path:
+    """Copy the drawn category of a finished run, without its tables and some products."""
+    shutil.copytree(finished, folder)
+    for product in ("metrics.csv", "tables", "provenance.json", *left_out):
+        (path,) = (folder / "results").glob(product)
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return folder
 
 
 # -- killed ---------------------------------------------------------------------------------------
 
 
 #: How often the workflow is killed before it may finish.
-KILLS = 6
+KILLS = 4
 
 
 def job_started(folder: Path, since: int) -> bool:
@@ -119,14 +89,18 @@ def job_started(folder: Path, since: int) -> bool:
     return any(path.stat().st_mtime_ns > since for path in logs)
 
 
-def test_killed_at_random_moments(reference, tmp_path):
-    """SIGKILL to the workflow and all its jobs: first while it plans, then while jobs run."""
+def test_killed_at_random_moments(finished, tmp_path):
+    """SIGKILL to the workflow and all its jobs: first while it plans, then while jobs run.
+
+    The result is that of an undisturbed run to the byte, although more jobs run at once, with more
+    threads each, and in another order.
+    """
     moments = Random(0)
     kept: dict[Path, int] = {}
     for attempt in range(KILLS + 1):
         start = time.time_ns()
         running = subprocess.Popen(
-            command(tmp_path, METRICS, **TINY),
+            command(tmp_path, METRICS, cores=9, threads=8, run=DRAWN),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -147,25 +121,23 @@ def test_killed_at_random_moments(reference, tmp_path):
         incomplete = {
             path.name for path in (tmp_path / ".snakemake/incomplete").glob("*") if path.is_file()
         }
-        finished = times(tmp_path)
+        done = times(tmp_path)
         if not incomplete:
             for path, moment in kept.items():
-                assert finished[path] == moment, f"{path} was finished and made again"
-            kept = finished
+                assert done[path] == moment, f"{path} was finished and made again"
+            kept = done
     assert COUNTS["workflow and jobs killed (SIGKILL)"] >= 3
-    assert figures(tmp_path) == figures(reference)
-    leftovers = list((tmp_path / "results").rglob(".*.tmp*"))
-    assert not leftovers
+    assert products(tmp_path) == products(finished)
+    assert not list((tmp_path / "results").rglob(".*.tmp*"))
 
 
-def test_a_killed_job_fails_the_run_and_the_next_goes_on(reference, tmp_path):
+def test_a_killed_job_fails_the_run_and_the_next_goes_on(finished, tmp_path):
     """The job alone is killed, as by a node's out-of-memory killer."""
-    shutil.copytree(reference, tmp_path / "run")
-    run = tmp_path / "run"
-    forget(run, next(run.glob("results/models/drawn/wood/padim*")), "scores/drawn/wood/PaDiM")
-    forget(run, "metrics/drawn/wood/PaDiM", "metrics.csv")
+    model = "models/drawn/wood/padim*"
+    run = copy(finished, tmp_path / "run", model, "scores/drawn/wood/PaDiM")
+    target = "results/scores/drawn/wood/PaDiM/seed0/scores.csv"
     running = subprocess.Popen(
-        command(run, METRICS, **TINY), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command(run, target), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     killed = False
     while running.poll() is None and not killed:
@@ -181,27 +153,8 @@ def test_a_killed_job_fails_the_run_and_the_next_goes_on(reference, tmp_path):
     assert killed
     assert running.returncode != 0, output[-2000:]
     COUNTS["one job killed (SIGKILL)"] += 1
-    assert run_tiny(run).returncode == 0
-    assert figures(run) == figures(reference)
-
-
-def test_two_workflows_in_one_folder(reference, tmp_path):
-    run = tmp_path / "run"
-    shutil.copytree(reference, run)
-    forget(run, "scores", ".run.json", *RESULTS)
-    first = subprocess.Popen(
-        command(run, METRICS, **TINY), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    deadline = time.monotonic() + 60
-    while not list(run.glob("results/.run.json")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    second = run_tiny(run)
-    COUNTS["second workflow in the same folder"] += 1
-    output, _ = first.communicate()
-    assert second.returncode != 0
-    assert "another run" in said(second)
-    assert first.returncode == 0, output[-2000:]
-    assert figures(run) == figures(reference)
+    succeed(run, target)
+    assert products(run) == products(finished)
 
 
 # -- disks ----------------------------------------------------------------------------------------
@@ -225,42 +178,49 @@ def remount(disk: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", str(disk)], check=True)
 
 
-def test_a_read_only_and_a_full_disk_are_reported_and_survived(reference, tmp_path):
-    disk = tmp_path / "results"
-    with small_disk(disk, "1100k"):
+def test_a_read_only_and_a_full_disk_are_reported_and_survived(finished, tmp_path):
+    disk, target = tmp_path / "results", "results/features/drawn/wood/lite0.h5"
+    with small_disk(disk, "1500k"):
         remount(disk, "ro")
-        failed = run_tiny(tmp_path)
+        message = fail(tmp_path, target)
         COUNTS["read-only results folder"] += 1
-        assert failed.returncode != 0
-        assert "the file system is read-only; choose another 'results' folder" in said(failed)
-        assert "Traceback (most recent call last)" not in said(failed)
+        assert "the file system is read-only; choose another 'results' folder" in message
 
         remount(disk, "rw")
-        failed = run_tiny(tmp_path)
+        message = fail(tmp_path, target)
         COUNTS["disk full"] += 1
-        assert failed.returncode != 0
-        assert re.search("the disk is full.*; free some space, then run again", said(failed))
+        assert re.search("the disk is full.*; free some space, then run again", message)
         kept = times(tmp_path)
         assert kept
 
         remount(disk, "size=200M")
-        assert run_tiny(tmp_path).returncode == 0
-        assert figures(tmp_path) == figures(reference)
+        succeed(tmp_path, target)
+        sound = products(finished)
+        made = products(tmp_path)
+        assert len(made) == 3
+        assert all(content == sound[name] for name, content in made.items())
         after = times(tmp_path)
         assert all(after[path] == moment for path, moment in kept.items() if path in after)
 
 
 # -- damaged files --------------------------------------------------------------------------------
 
-#: Products from the last to the first: with those before gone, each is what a run reads next.
-DAMAGED = (
-    ("scores/drawn/wood/PaDiM/seed0/scores.csv", "bit flipped"),
-    ("scores/drawn/wood/SPADE/seed0/maps.h5", "truncated"),
-    ("models/drawn/wood/padim*/seed0.safetensors", "bit flipped"),
-    ("features/drawn/wood/lite0.h5", "truncated"),
-    ("pixels/drawn/wood/64-64.h5", "bit flipped"),
-    ("manifests/drawn/wood.csv", "bit flipped"),
-)
+#: The products that the job of a rule reads first, by the names of its inputs.
+READS = {
+    "decode": {"manifest": "manifests/drawn/wood.csv"},
+    "extract": {"manifest": "manifests/drawn/wood.csv", "pixels": "pixels/drawn/wood/*.h5"},
+    "fit": {"features": "features/drawn/wood/lite0.h5"},
+    "score": {
+        "features": "features/drawn/wood/lite0.h5",
+        "model": "models/drawn/wood/padim*/seed0.safetensors",
+    },
+    "evaluate": {
+        "manifest": "manifests/drawn/wood.csv",
+        "table": "scores/drawn/wood/PaDiM/seed0/scores.csv",
+        "maps": "scores/drawn/wood/PaDiM/seed0/maps.h5",
+        "pixels": "pixels/drawn/wood/*.h5",
+    },
+}
 
 
 def damage(path: Path, kind: str, random: Random) -> None:
@@ -274,44 +234,69 @@ def damage(path: Path, kind: str, random: Random) -> None:
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def test_damaged_products_are_named_and_made_again(reference, tmp_path):
-    """One after the other, and each time what the message says is done: the file deleted."""
-    run = tmp_path / "run"
-    shutil.copytree(reference, run)
-    random = Random(1)
-    for pattern, kind in DAMAGED:
-        # Results made from undamaged files stay valid, so they are removed first.
-        forget(run, *RESULTS)
-        (path,) = (run / "results").glob(pattern)
-        if path.suffix == ".safetensors":
-            forget(run, "scores")
-        if path.name == "lite0.h5":
-            forget(run, "models")
-        damage(path, kind, random)
+def run_job(rule: str, results: Path, folder: Path) -> None:
+    """Run the script of a rule in this process, with the settings of its finished job."""
+    (record, *_) = (results / "records" / rule / "drawn").rglob("*.json")
+    recorded = json.loads(record.read_text())
+    inputs = {name: str(next(results.glob(each))) for name, each in READS[rule].items()}
+    job = make_job(
+        input=inputs,
+        settings=recorded["settings"],
+        params={"folder": str(results / "data/drawn/wood")},
+        wildcards=recorded["wildcards"],
+    )
+    outputs = ("pixels", "features", "model", "table", "metrics")
+    job.output = SimpleNamespace(**{name: str(folder / name) for name in outputs})
+    import_module(rule).main(job)
+
+
+@pytest.mark.parametrize(
+    ("rule", "name", "kind"),
+    [
+        ("decode", "manifests/drawn/wood.csv", "bit flipped"),
+        ("decode", "data/drawn/wood/train/good/000.png", "bit flipped"),
+        ("extract", "pixels/drawn/wood/*.h5", "bit flipped"),
+        ("fit", "features/drawn/wood/lite0.h5", "truncated"),
+        ("score", "models/drawn/wood/padim*/seed0.safetensors", "bit flipped"),
+        ("evaluate", "scores/drawn/wood/PaDiM/seed0/scores.csv", "bit flipped"),
+        ("evaluate", "scores/drawn/wood/PaDiM/seed0/maps.h5", "truncated"),
+    ],
+)
+def test_a_damaged_product_is_named_by_the_job_that_reads_it(finished, tmp_path, rule, name, kind):
+    """Its time and size may be as they were, so only its hash tells."""
+    (path,) = (finished / "results").glob(name)
+    sound, status = path.read_bytes(), path.stat()
+    damage(path, kind, Random(1))
+    COUNTS[f"product {kind}"] += 1
+    try:
+        with pytest.raises(IndadError) as refused:
+            run_job(rule, finished / "results", tmp_path)
+    finally:
+        path.write_bytes(sound)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert path.name in str(refused.value)
+    assert "data" in name or "delete" in str(refused.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_damaged_products_are_named_and_made_again(finished, tmp_path):
+    """What the message says is done: the files deleted."""
+    run = copy(finished, tmp_path / "run", "metrics/drawn", "scores/drawn/wood/PatchCore-10")
+    damaged = (
+        ("scores/drawn/wood/PaDiM/seed0/scores.csv", "bit flipped"),
+        ("scores/drawn/wood/SPADE/seed0/maps.h5", "truncated"),
+        ("models/drawn/wood/patchcore*/seed0.safetensors", "bit flipped"),
+    )
+    paths = [next((run / "results").glob(pattern)) for pattern, _ in damaged]
+    for path, (_, kind) in zip(paths, damaged, strict=True):
+        damage(path, kind, Random(1))
         COUNTS[f"product {kind}"] += 1
-        failed = run_tiny(run)
-        assert failed.returncode != 0, pattern
-        told = [line for line in said(failed).splitlines() if line.startswith("indad: ")]
-        assert any(path.name in line and "delete" in line for line in told), said(failed)[-3000:]
-        assert "Traceback" not in said(failed)
-        assert not (run / "results/metrics.csv").exists()
+    target = [f"results/metrics/drawn/wood/{name}/seed0.csv" for name in DRAWN["experiments"]]
+    message = fail(run, *target, "--keep-going")
+    told = [line for line in message.splitlines() if line.startswith("indad: ")]
+    for path in paths:
+        assert any(path.name in line and "delete" in line for line in told), message[-3000:]
         path.unlink()
-    assert run_tiny(run).returncode == 0
-    assert figures(run) == figures(reference)
-
-
-def test_a_bit_flipped_in_an_image_is_noticed(reference, tmp_path):
-    """The file's time and size are as they were, so only its hash tells."""
-    run = tmp_path / "run"
-    shutil.copytree(reference, run)
-    image = run / "results/data/drawn/wood/train/good/000.png"
-    content, status = bytearray(image.read_bytes()), image.stat()
-    content[len(content) // 2] ^= 1
-    image.write_bytes(content)
-    os.utime(image, ns=(status.st_atime_ns, status.st_mtime_ns))
-    COUNTS["image bit flipped"] += 1
-    (run / "results/pixels/drawn/wood/64-64.h5").unlink()
-    failed = run_tiny(run, "--forcerun", "decode", "--until", "decode")
-    assert failed.returncode != 0
-    assert "train/good/000.png" in said(failed)
-    assert figures(run) == figures(reference)
+    assert not (run / "results/metrics/drawn").exists()
+    succeed(run, *target)
+    assert products(run) == products(finished)
