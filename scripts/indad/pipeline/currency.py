@@ -21,13 +21,20 @@ from typing import Any
 
 from indad.core import checksum
 from indad.core.errors import StoreError
-from indad.pipeline.settings import ORDER
 
 #: Raised when records have another format; jobs with older records run again.
 VERSION = 2
 
 Record = dict[str, Any]
 _KEYS = {"rule", "script", "settings", "inputs", "outputs", "finished"}
+
+
+def portable(path: Path, results: Path) -> str:
+    """Return a path, relative to the results if it lies there, so that they can be moved."""
+    absolute, base = path.absolute(), results.absolute()
+    if absolute.is_relative_to(base):
+        return absolute.relative_to(base).as_posix()
+    return os.path.normpath(absolute)
 
 
 def job_name(rule: str, wildcards: Mapping[str, Any]) -> str:
@@ -146,6 +153,9 @@ class Planner:
 
 def _read_records(folder: Path) -> dict[str, Record]:
     """Read all records below a folder, in the order in which the jobs run."""
+    # Imports what all stages import. A job, which starts a second sooner without, reads no record.
+    from indad.pipeline.settings import ORDER
+
     found = {}
     for rule in ORDER:
         for path in [folder / f"{rule}.json", *sorted((folder / rule).rglob("*.json"))]:

@@ -23,7 +23,6 @@ from indad.core.device import device_name, machine, use_device
 from indad.core.disk import explain_disk_errors
 from indad.core.errors import DiskError, IndadError
 from indad.pipeline import currency
-from indad.pipeline.settings import portable
 
 logger = logging.getLogger("indad")
 
@@ -109,8 +108,10 @@ def write_record(job: Job, facts: Facts, seconds: float) -> None:
             "script": currency.digest(Path(job.scriptdir, f"{rule}.py")),
             "wildcards": dict(job.wildcards.items()),
             "settings": job.params.settings,
-            "inputs": {portable(path, results): currency.digest(path) for path in inputs},
-            "outputs": {portable(path, results): currency.digest(path) for path in outputs},
+            "inputs": {currency.portable(path, results): currency.digest(path) for path in inputs},
+            "outputs": {
+                currency.portable(path, results): currency.digest(path) for path in outputs
+            },
             "output_mb": sum(path.stat().st_size for path in files) / 1e6,
             "seconds": seconds,
             "machine": machine(),

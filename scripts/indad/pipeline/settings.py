@@ -9,10 +9,8 @@ the number of threads, the batch size or the folder, has to be left out.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from indad import methods
@@ -24,20 +22,13 @@ from indad.features import store
 from indad.features.settings import EXTRACT_VERSION
 from indad.pipeline import presentation
 from indad.pipeline.config import Config
+from indad.pipeline.currency import portable
 from indad.reporting import published, report, runtime
 
 Settings = dict[str, Any]
 Wildcards = Mapping[str, str]
 
 _fingerprint = cache(manifest.fingerprint)
-
-
-def portable(path: Path, results: Path) -> str:
-    """Return a path, relative to the results if it lies there, so that they can be moved."""
-    absolute, base = path.absolute(), results.absolute()
-    if absolute.is_relative_to(base):
-        return absolute.relative_to(base).as_posix()
-    return os.path.normpath(absolute)
 
 
 def job_settings(config: Config, rule: str, wildcards: Wildcards) -> Settings:
