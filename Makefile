@@ -9,6 +9,10 @@ UV_VERSION := 0.13.9
 UV := $(BIN)/uv pip install --python $(BIN)/python --system-certs
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 
+# Each module is compiled when it is first imported, a third of what the packages hold. Without
+# files of bytecode, which some images forbid with this variable, every job would compile torch.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup quickstart test test-fast lint format readme rulegraph figures benchmark lock clean
 
@@ -16,8 +20,7 @@ help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 # uv installs the locked versions several times faster than pip. If uv fails (a package index that
-# only pip is configured for), pip installs the same versions. Bytecode is compiled here once, in
-# parallel: every job imports torch, which takes twice as long without it.
+# only pip is configured for), pip installs the same versions.
 # The project itself is installed in editable mode: `import indad` and the command `indad` use the
 # files of this folder.
 $(VENV)/.ready: requirements.lock pyproject.toml
@@ -25,7 +28,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@echo "Setting up $(VENV) (once, about a minute and 6 GB: torch comes with CUDA) ..."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	$(UV) --compile-bytecode -r requirements.lock && $(UV) --no-deps -e . \
+	$(UV) -r requirements.lock && $(UV) --no-deps -e . \
 		|| { echo "uv could not install; trying pip with the same versions"; \
 		     $(PIP) -r requirements.lock && $(PIP) --no-deps -e .; }
 	@touch $@

@@ -22,15 +22,15 @@ ROOT = Path(__file__).resolve().parent.parent
 #: Files that take longest, started first so that parallel workers finish at about the same time.
 LONGEST_FIRST = (
     "test_workflow.py",
-    "test_faults.py",
-    "test_bottle.py",
     "test_slurm.py",
+    "test_faults.py",
     "test_offline.py",
     "test_module.py",
-    "test_report_browser.py",
-    "test_cache.py",
     "test_dev.py",
+    "test_bottle.py",
+    "test_report_browser.py",
     "test_fuzz.py",
+    "test_cache.py",
 )
 
 

@@ -25,10 +25,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 from benchmark_cases import CASES, IMPORTS, Case
-from measure import machine, measured, run_child, write_csv
+from measure import machine, measured, run_child
 from tabulate import tabulate
 
 from indad.core import atomic
+from indad.core.csv_files import write_csv
 
 Row = dict[str, str]
 
@@ -143,7 +144,7 @@ def main() -> None:
         rows.sort(key=lambda row: list(CASES).index(row["case"]))
         for row in found:
             print(*row.values(), flush=True)
-        write_csv(table, pd.DataFrame(rows))  # after each case, since some take long
+        write_csv(pd.DataFrame(rows), table)  # after each case, since some take long
         atomic.write_text(markdown, page(rows))
 
 

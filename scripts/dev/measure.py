@@ -14,9 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pandas as pd
-
-from indad.core import atomic, device
+from indad.core import device
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -66,9 +64,3 @@ def run_child(script: str, *arguments: str, threads: int | None = None) -> dict[
     if done.returncode:
         raise SystemExit(f"{' '.join(arguments)}: failed\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """Write a table to a CSV file."""
-    with atomic.replacing(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")

@@ -21,10 +21,11 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from measure import machine, measured, run_child, write_csv
+from measure import machine, measured, run_child
 
 from indad import methods
 from indad.core import atomic
+from indad.core.csv_files import write_csv
 from indad.data import decode, manifest
 from indad.data.images import Geometry
 from indad.data.synthetic import draw_category
@@ -160,7 +161,7 @@ def main() -> None:
     points = [(count, given.sides[0]) for count in given.images]
     points += [(given.images[min(1, len(given.images) - 1)], side) for side in given.sides[1:]]
     table = measure_all(points, drawn=min(DRAWN, *given.images))
-    write_csv(given.output.with_suffix(".csv"), table)
+    write_csv(table, given.output.with_suffix(".csv"))
     plot(table, given.output.with_suffix(".png"))
 
 
