@@ -63,8 +63,8 @@ PAGE = """\
 Written by `python scripts/dev/job_resources.py {results}`. Measured is the peak memory of the
 script in a finished run, plus {snakemake} MB for the two Snakemake processes that start it within a
 cluster's job. The rules compute what they ask for from the size of their input. A job killed for
-memory or time is tried again with more. Unless `device: cpu` is configured, extract, fit and score ask
-for 3,000 MB more than on a CPU. Times depend on the machine and on what else it did.
+memory or time is tried again with more. Unless `device: cpu` is configured, extract, fit and score
+ask for 3,000 MB more than on a CPU. Times depend on the machine and on what else it did.
 
 {table}
 """
