@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indad import methods
+from indad.core.cores import available_cores
 from indad.core.device import use_device
 from indad.core.errors import ConfigError, StoreError, WeightsError
 from indad.evaluation import calibration
@@ -79,7 +80,7 @@ def load_model(
         device=device,
         batch_size=batch_size,
     )
-    device = use_device(settings, torch.get_num_threads())
+    device = use_device(settings, min(torch.get_num_threads(), available_cores()))
     detector = methods.load(
         model,
         gallery=_open_gallery(model, header, features),

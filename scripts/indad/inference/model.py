@@ -20,6 +20,7 @@ from PIL import Image
 
 from indad import methods
 from indad.core.checksum import sha256_file
+from indad.core.cores import available_cores
 from indad.core.device import Batches
 from indad.core.errors import ConfigError, DataError, DeviceError, IndadError
 from indad.data.images import Geometry, Size, prepare
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from indad.features.backbone import Backbone
 
 #: Threads that decode images while the backbone runs.
-READERS = min(4, os.cpu_count() or 1)
+READERS = min(4, available_cores())
 
 
 class _Prepared(NamedTuple):

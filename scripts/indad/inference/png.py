@@ -7,7 +7,6 @@ of 20 megapixels takes a third to a quarter of Pillow's time.
 
 from __future__ import annotations
 
-import os
 import struct
 import zlib
 from collections import deque
@@ -18,11 +17,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from indad.core.cores import available_cores
+
 #: Bytes of pixels that are compressed together.
 STRIP = 4 << 20
 #: Filter "up" of the PNG specification: the difference to the row above.
 UP = 2
-THREADS = min(4, os.cpu_count() or 1)
+THREADS = min(4, available_cores())
 
 
 def write(path: Path, image: Image.Image) -> None:
