@@ -5,8 +5,7 @@ from pathlib import Path
 from indad.core import atomic, provenance
 from indad.core.csv_files import write_csv
 from indad.data import manifest
-from indad.data.check import result_warnings
-from indad.data.decode import Pixels
+from indad.data.data_warnings import read_all
 from indad.evaluation import counts, evaluate
 from indad.pipeline.job import Job, run
 from indad.reporting import results_document, tables
@@ -35,13 +34,8 @@ def main(job: Job) -> None:
     }
     images = counts.images(manifests)
     write_csv(images, Path(job.output.images))
-    noted = []
-    for path in map(Path, job.input.pixels):
-        dataset, category = path.parts[-3:-1]
-        table = manifests[dataset, category]
-        with Pixels(path, table) as pixels:
-            found = result_warnings(table, pixels)
-            noted += [f"{dataset}, {category}: {each}." for each in found]
+    warnings = read_all(map(Path, job.input.warnings))
+    noted = [f"{dataset}, {each.category}: {each}." for dataset, each in warnings]
     summary = results_document.document(measured, layout, selected=tables.SUMMARY, remarks=noted)
     atomic.write_text(job.output.summary, summary)
     everything = results_document.document(

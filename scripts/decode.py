@@ -4,13 +4,14 @@ from pathlib import Path
 
 from indad.core.progress import LoggedProgress
 from indad.data import decode, manifest
+from indad.data.data_warnings import read_warnings, write_warnings
 from indad.data.images import Geometry
 from indad.pipeline.job import Facts, Job, run
 
 
 def main(job: Job) -> Facts:
     images, settings = manifest.read(Path(job.input.manifest)), job.params.settings
-    decode.decode(
+    warnings = decode.decode(
         images,
         Path(job.params.folder),
         Path(job.output.pixels),
@@ -18,6 +19,8 @@ def main(job: Job) -> Facts:
         threads=job.threads,
         progress=LoggedProgress(f"decode {job.wildcards.category}"),
     )
+    indexed = read_warnings(Path(job.input.warnings))
+    write_warnings([*indexed, *warnings], Path(job.output.warnings))
     return {"images": len(images)}
 
 

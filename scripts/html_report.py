@@ -4,6 +4,7 @@ from pathlib import Path
 
 import yaml
 
+from indad.data.data_warnings import read_all
 from indad.pipeline.job import Job, run
 from indad.reporting import report
 
@@ -29,6 +30,7 @@ def main(job: Job) -> None:
         config=yaml.safe_dump(settings["config"], sort_keys=False, allow_unicode=True),
         diagrams=sorted(Path(job.input.diagrams).glob("*.png")),
         level=settings["level"],
+        data_warnings=read_all(map(Path, job.input.warnings)),
         **{name: Path(job.input[name]) for name in tables},
     )
     report.write(sources, Path(job.output.page), threads=job.threads)

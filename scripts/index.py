@@ -4,19 +4,21 @@ from pathlib import Path
 
 from indad.core.progress import LoggedProgress
 from indad.data import manifest
+from indad.data.data_warnings import write_warnings
 from indad.data.folder_layout import Reading
 from indad.pipeline.job import Facts, Job, run
 
 
 def main(job: Job) -> Facts:
-    table = manifest.build(
+    found = manifest.index(
         Path(job.params.folder),
         Reading.from_config(job.params.settings["reading"]),
         threads=job.threads,
         progress=LoggedProgress(f"index {job.wildcards.category}"),
     )
-    manifest.write(table, Path(job.output.manifest))
-    return {"images": len(table)}
+    write_warnings(found.warnings, Path(job.output.warnings))
+    manifest.write(found.table, Path(job.output.manifest))
+    return {"images": len(found.table)}
 
 
 if __name__ == "__main__":

@@ -67,11 +67,13 @@ def make_results(root: Path, extractor: dict, experiments: list[str]) -> Path:
     manifest = results / "manifests/mine/widget.csv"
     pixels, features = results / "pixels.h5", results / "features/mine/widget/lite0.h5"
     data = {"folder": str(folder)}
-    job(index.main, settings={"reading": {}}, params=data, output={"manifest": manifest})
+    warnings = manifest.with_suffix(".warnings.json")
+    output = {"manifest": manifest, "warnings": warnings}
+    job(index.main, settings={"reading": {}}, params=data, output=output)
     job(
         decode.main,
-        input={"manifest": manifest},
-        output={"pixels": pixels},
+        input={"manifest": manifest, "warnings": warnings},
+        output={"pixels": pixels, "warnings": pixels.with_suffix(".warnings.json")},
         params=data,
         settings={k: extractor[k] for k in ("resize", "crop")},
     )

@@ -21,7 +21,8 @@ from conftest import ROOT
 from indad.core.errors import IndadError
 from indad.data import find_images, manifest
 from indad.data.folder_layout import Reading
-from indad.data.images import SUFFIXES, Geometry, mask_pixels, read_image, read_mask
+from indad.data.formats import SUFFIXES
+from indad.data.images import Geometry, mask_pixels, read_image, read_mask
 from indad.data.manifest import printable
 from indad.pipeline.config import Config
 from indad.pipeline.config_files import check_schema, load_config
@@ -107,10 +108,11 @@ def test_every_image_is_listed_or_reported(tree, root):
         found = manifest.survey(folder, Reading(allow_one_class=True), threads=1)
         table = found.table
 
-        said = "\n".join([*found.problems, *found.warnings])
+        warnings = list(map(str, found.warnings))
+        said = "\n".join([*found.problems, *warnings])
         listed = table["image"].tolist()
         assert len(set(listed)) == len(listed)
-        counted = sum(int(n.split(" ")[0]) for n in found.warnings if "not part of the layout" in n)
+        counted = sum(int(n.split(" ")[0]) for n in warnings if "not part of the layout" in n)
         beside = [image for image in images if image.startswith("other/") or "/" not in image]
         assert counted == len(beside)
         for image in set(images) - set(beside):
@@ -120,10 +122,10 @@ def test_every_image_is_listed_or_reported(tree, root):
             split, kind, *_ = row.image.split("/")
             assert row.split == split
             assert row.label == int(kind != "good")
-            if row.mask:
-                stem, drawn = Path(row.image).stem, Path(row.mask).stem
+            for mask, _ in manifest.mask_files(row):
+                stem, drawn = Path(row.image).stem, Path(mask).stem
                 assert drawn in (stem, f"{stem}_mask")
-                assert Path(row.mask).parts[1:-1] == Path(row.image).parts[1:-1]
+                assert Path(mask).parts[1:-1] == Path(row.image).parts[1:-1]
 
         if len(table):  # an empty one is refused, so it is never written
             file = Path(place) / "m.csv"

@@ -4,9 +4,7 @@ rule aggregate:
         scored=per_run(f"{RECORDS}/score/{RUN}.json"),
         evaluated=per_run(f"{RECORDS}/evaluate/{RUN}.json"),
         manifests=per_category(f"{RESULTS}/manifests/{CATEGORY}.csv"),
-        pixels=per_category(
-            *(f"{RESULTS}/pixels/{CATEGORY}/{name}.h5" for name in CONFIG.geometries)
-        ),
+        warnings=data_warnings,
         settings=settings_file("aggregate"),
     output:
         metrics=report(

@@ -148,3 +148,10 @@ def shown(product):
     """A product of scoring of every experiment: that of the first seed, which pictures show."""
     run = f"{RESULTS}/scores/{CATEGORY}/{{experiment}}/seed{CONFIG.seeds[0]}/{product}"
     return expand(run, experiment=CONFIG.experiments, allow_missing=True)
+
+
+def data_warnings(wildcards):
+    """The lists of data warnings of every category to run."""
+    names = CONFIG.geometries
+    pattern = f"{RESULTS}/pixels/{CATEGORY}/{{geometry}}.warnings.json"
+    return per_category(*expand(pattern, geometry=names, allow_missing=True))(wildcards)

@@ -1,9 +1,12 @@
 rule decode:
     input:
         manifest=f"{RESULTS}/manifests/{CATEGORY}.csv",
+        warnings=f"{RESULTS}/manifests/{CATEGORY}.warnings.json",
         settings=settings_file("decode"),
     output:
         pixels=f"{RESULTS}/pixels/{CATEGORY}/{{geometry}}.h5",
+        # Those of the manifest, and those about the pixels.
+        warnings=f"{RESULTS}/pixels/{CATEGORY}/{{geometry}}.warnings.json",
         record=f"{RECORDS}/decode/{CATEGORY}/{{geometry}}.json",
     log:
         f"{LOGS}/decode/{CATEGORY}/{{geometry}}.log",

@@ -14,6 +14,7 @@ rule html_report:
         curves=per_category(f"{RESULTS}/figures/{CATEGORY}/curves.png"),
         scores=per_category(f"{RESULTS}/figures/{CATEGORY}/scores.png"),
         defects=per_category(f"{RESULTS}/figures/{CATEGORY}/defects.csv"),
+        warnings=data_warnings,
         settings=settings_file("html_report"),
     output:
         page=report(

@@ -10,6 +10,7 @@ rule index:
         settings=settings_file("index"),
     output:
         manifest=f"{RESULTS}/manifests/{CATEGORY}.csv",
+        warnings=f"{RESULTS}/manifests/{CATEGORY}.warnings.json",
         record=f"{RECORDS}/index/{CATEGORY}.json",
     log:
         f"{LOGS}/index/{CATEGORY}.log",

@@ -65,8 +65,9 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     for report in reports:
         for line in report.problems:
             print_labelled(console, "problem", "red", f"{report.category}: {line}")
-        for line in report.warnings:
-            print_labelled(console, "warning", "yellow", f"{report.category}: {line}")
+        for each in report.warnings:
+            label, colour = ("note", "cyan") if each.note else ("warning", "yellow")
+            print_labelled(console, label, colour, f"{report.category}: {each}")
     return print_verdict(reports, f"resize {resize}, crop {crop}", console)
 
 
@@ -130,7 +131,7 @@ def print_verdict(reports: Sequence[Report], preprocessing: str, console: Consol
             "a category cannot be run.",
         )
         return 1
-    warned = sum(len(report.warnings) for report in reports)
+    warned = sum(not each.note for report in reports for each in report.warnings)
     warnings = f" {counted(warned, 'warning', 'warnings')}." if warned else ""
     checked = counted(len(reports), "category", "categories")
     print_line(console, f"No problem in {checked}, for {preprocessing}.{warnings}")

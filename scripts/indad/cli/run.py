@@ -26,8 +26,9 @@ from indad.cli.workflow import (
     unwritable_cache,
 )
 from indad.core.cores import available_cores
-from indad.core.errors import ConfigError
+from indad.core.errors import ConfigError, IndadError
 from indad.core.progress import duration
+from indad.data.data_warnings import DataWarning, read_warnings
 from indad.data.public import catalogue
 from indad.methods import METHODS
 from indad.pipeline.config_files import expand_paths, load_config, merged
@@ -167,6 +168,7 @@ def show_progress(
 ) -> None:
     """Show the progress, licences and warnings of a run until it ends."""
     running, warned = True, 0
+    found = FoundWarnings(Path(config.get("results", "results")))
     while running:
         running = process.running()
         for job in process.read_events():
@@ -175,8 +177,41 @@ def show_progress(
         for warning in process.state.warnings[warned:]:
             print_labelled(console, "warning", "yellow", warning)
         warned = len(process.state.warnings)
+        for each in found.new(process.state):
+            print_labelled(console, "warning", "yellow", f"{each.category}: {each}")
         display.show()
         time.sleep(0.2 if running else 0)
+
+
+class FoundWarnings:
+    """The warnings about the data that the jobs of a run find.
+
+    Args:
+        results: the results folder.
+    """
+
+    def __init__(self, results: Path) -> None:
+        self.results = results
+        self._jobs: set[int] = set()
+        self._shown: set[DataWarning] = set()
+
+    def new(self, state: RunState) -> list[DataWarning]:
+        """Return those of the jobs that finished since the last call, each once, without notes."""
+        found: list[DataWarning] = []
+        for number in state.finished.keys() - self._jobs:
+            self._jobs.add(number)
+            job = state.finished[number]
+            if job.rule == "index":
+                file = "manifests/{dataset}/{category}.warnings.json"
+            elif job.rule == "decode":
+                file = "pixels/{dataset}/{category}/{geometry}.warnings.json"
+            else:
+                continue
+            with contextlib.suppress(IndadError):  # reported by the rules that read the file
+                found += read_warnings(self.results / file.format(**job.wildcards))
+        new = [each for each in dict.fromkeys(found) if not each.note and each not in self._shown]
+        self._shown.update(new)
+        return new
 
 
 def licence_notice(job: Job, config: Mapping[str, Any]) -> str | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from indad.core.errors import DataError
+from indad.data.files import is_left_out
 from indad.data.folder_layout import Reading, is_layout_word
 
 _LIST_COLUMNS = ("image", "split", "defect")
@@ -115,7 +116,7 @@ def list_categories(root: Path, reading: Reading) -> list[str]:
     return sorted(
         path.name
         for path in root.iterdir()
-        if not path.name.startswith(".") and path.is_dir() and _has_training_images(path, reading)
+        if not is_left_out(path.name) and path.is_dir() and _has_training_images(path, reading)
     )
 
 

@@ -9,7 +9,6 @@ before anything is read. Nothing here needs torch.
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -24,14 +23,14 @@ from indad.core import checksum
 from indad.core.checksum import sha256_file
 from indad.core.errors import DataError, StoreError
 from indad.core.progress import Progress, ignore
+from indad.data import examine
+from indad.data.data_warnings import DataWarning
 from indad.data.ground_truth import GroundTruth
-from indad.data.images import Geometry, Size, read_image, read_mask
-from indad.data.manifest import content_hash
-
-logger = logging.getLogger("indad")
+from indad.data.images import Geometry, Size
+from indad.data.manifest import content_hash, mask_files
 
 #: Increased when the same image files would give other pixels.
-VERSION = 2
+VERSION = 3
 KIND = "pixels"
 SPLITS = ("train", "test")
 #: Images that are decoded ahead: enough to keep all threads busy.
@@ -66,7 +65,7 @@ def decode(
     geometry: Geometry,
     threads: int = 2,
     progress: Progress = ignore,
-) -> None:
+) -> list[DataWarning]:
     """Decode, resize and crop all images and masks of a category into ``output``.
 
     Args:
@@ -77,14 +76,16 @@ def decode(
         threads: number of images decoded at once.
         progress: called with the number of images done and in total.
 
+    Returns:
+        The warnings about what only the pixels show.
+
     Raises:
         DataError: images differ in size; or names all images and masks that cannot be decoded or
             have changed since they were indexed.
     """
     size = common_size(manifest, geometry)
     problems: list[str] = []
-    lost: list[str] = []
-    done = 0
+    facts: list[examine.Facts] = []
     room = 3 * len(manifest) * math.prod(size)
     with (
         checksum.create_hdf5(output, KIND, VERSION, room=room) as file,
@@ -98,32 +99,27 @@ def decode(
             if split == "test":
                 shape = (len(rows), *size)
                 group.create_dataset("mask", shape, bool, chunks=(1, *size), compression="gzip")
-            for number, (image, mask, problem) in enumerate(
-                _read_all(rows, folder, geometry, pool)
-            ):
-                if problem:
-                    problems.append(problem)
+            for number, result in enumerate(_read_all(rows, folder, geometry, pool)):
+                if isinstance(result, str):
+                    problems.append(result)
+                    facts.append(examine.Facts())
                 else:
-                    group["pixels"][number] = image
-                if mask is not None:
-                    group["mask"][number] = mask
-                    if not mask.any():
-                        lost.append(rows["mask"].iloc[number])
-                done += 1
-                progress(done, len(manifest))
+                    group["pixels"][number], mask, shown = result
+                    facts.append(shown)
+                    if mask is not None:
+                        group["mask"][number] = mask
+                progress(len(facts), len(manifest))
         if problems:
             counted = f"{folder}: {len(problems)} files cannot be used"
             raise DataError("\n  - ".join([counted, *problems]))
         file.attrs["manifest_sha256"] = content_hash(manifest)
-    if lost:
-        logger.warning(
-            "%d of %d masks are empty after resize and crop, so these defects cannot be found: %s",
-            *(len(lost), (manifest["mask"] != "").sum(), ", ".join(lost)),
-        )
+    ordered = pd.concat([manifest[manifest["split"] == split] for split in SPLITS])
+    table = ordered.reset_index(drop=True).join(pd.DataFrame(facts))
+    return examine.pixel_warnings(table, folder.name, geometry)
 
 
-#: An image, its mask if it has one, and what is wrong with them. With a problem there is no image.
-_Result = tuple[np.ndarray | None, np.ndarray | None, str]
+#: An image, its mask if it has one, and what they show; or what is wrong with them.
+_Result = tuple[np.ndarray, np.ndarray | None, examine.Facts] | str
 
 
 def _read_all(
@@ -137,19 +133,18 @@ def _read_all(
 
 def _read(folder: Path, row: Any, geometry: Geometry) -> _Result:
     try:
-        image = read_image(folder / row.image, geometry)
-        mask = read_mask(folder / row.mask, geometry) if row.mask else None
+        result = examine.read(folder, row, geometry)
         # In formats without a checksum, decoding does not notice damage.
-        for name, sha256 in ((row.image, row.sha256), (row.mask, row.mask_sha256)):
-            if name and (found := sha256_file(folder / name)) != sha256:
+        for name, sha256 in ((row.image, row.sha256), *mask_files(row)):
+            if (found := sha256_file(folder / name)) != sha256:
                 raise DataError(
                     f"{folder / name}: has changed since it was indexed (sha256 {found[:12]}..., "
                     f"indexed {sha256[:12]}...): restore the file, or delete the manifest to "
                     "index it again"
                 )
-        return image, mask, ""
+        return result
     except DataError as error:
-        return None, None, str(error)
+        return str(error)
 
 
 class Pixels(contextlib.AbstractContextManager):

@@ -1,20 +1,22 @@
-"""The images of a category folder with their split, defect and mask: by folder names or by a list.
+"""The images of a category folder with their split, defect and masks: by folder names or by a list.
 
-Nothing is opened here but the list. Masks are paired with images by name.
+Nothing is opened here but the list and files with unknown endings. Masks are paired with images by
+name.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from indad.data.categories import Line, read_list
+from indad.data.data_warnings import DataWarning, first_names
+from indad.data.files import File, scan
 from indad.data.folder_layout import (
     ELSEWHERE,
     GOOD,
@@ -26,16 +28,16 @@ from indad.data.folder_layout import (
     Reading,
     nfc,
 )
-from indad.data.images import SUFFIXES, UNREADABLE_SUFFIXES
+from indad.data.siblings import find_siblings
 
 
 class FoundImage(NamedTuple):
-    """An image and its mask, as paths relative to the category folder."""
+    """An image and its masks, as paths relative to the category folder."""
 
     path: Parts
     split: str
     defect: str
-    mask: Parts | None = None
+    masks: tuple[Parts, ...] = ()
 
 
 @dataclass
@@ -56,19 +58,32 @@ class Findings:
     images: list[FoundImage] = field(default_factory=list)
     good_masks: list[Parts] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[DataWarning] = field(default_factory=list)
 
     def add_problem(self, path: Parts, text: str) -> None:
         """Add a problem of the file or folder ``path``; ``()`` is the category folder."""
         self.problems.append(f"{self.folder.joinpath(*path)}: {text}")
 
+    def warn(
+        self,
+        code: str,
+        text: str,
+        files: Iterable[str] = (),
+        remedy: str = "",
+        *,
+        note: bool = False,
+    ) -> None:
+        """Add a warning; the arguments are those of `DataWarning`."""
+        warning = DataWarning(code, self.folder.name, text, tuple(files), remedy, note)
+        self.warnings.append(warning)
+
     def add_image(self, path: Parts, split: str, defect: str, masks: Sequence[Parts] = ()) -> None:
-        """Add an image and its mask, if it has one."""
+        """Add an image and its masks, if it has any."""
         if self.reading.is_good(defect):
             self.good_masks += masks
             self.images.append(FoundImage(path, split, GOOD))
         else:
-            self.images.append(FoundImage(path, split, nfc(defect), *masks[:1]))
+            self.images.append(FoundImage(path, split, nfc(defect), tuple(masks)))
 
 
 def find_images(folder: Path, reading: Reading) -> Findings:
@@ -98,87 +113,26 @@ def count_images(count: int) -> str:
     return "1 image" if count == 1 else f"{count} images"
 
 
-def first_names(names: Iterable[str]) -> str:
-    """Return the first five names, and how many more there are."""
-    listed = list(names)
-    more = f" and {len(listed) - 5} more" if len(listed) > 5 else ""
-    return ", ".join(listed[:5]) + more
-
-
-# -- image files ----------------------------------------------------------------------------------
-
-
-class File(NamedTuple):
-    """An image file, or a folder that cannot be listed.
-
-    Attributes:
-        parts: its path.
-        status: status of the file, links followed; None if it cannot be used.
-        problem: what is wrong with it; "" if nothing is.
-    """
-
-    parts: Parts
-    status: os.stat_result | None = None
-    problem: str = ""
-
-
-def walk(folder: Path) -> list[File]:
-    """List all files below ``folder`` that have an image's extension, sorted by path.
-
-    Hidden files and folders are left out. Links are followed, except in circles. What cannot be
-    read is listed with its problem.
-    """
-    return sorted(_walk(str(folder), (), ()), key=lambda file: file.parts)
-
-
-def _walk(folder: str, parts: Parts, above: tuple[tuple[int, int], ...]) -> Iterator[File]:
-    # os.scandir and not pathlib: this runs over all files each time the workflow is planned.
-    try:
-        own = os.stat(folder)  # noqa: PTH116
-        with os.scandir(folder) as scan:
-            entries = [entry for entry in scan if not entry.name.startswith(".")]
-    except OSError as error:
-        if parts:
-            yield File(parts, problem=f"cannot be listed ({error.strerror})")
-        return
-    identity = (own.st_dev, own.st_ino)
-    if identity in above:
-        yield File(parts, problem="a link that leads back to a folder above it; remove it")
-        return
-    for entry in entries:
-        here = (*parts, entry.name)
-        if entry.is_dir():
-            yield from _walk(entry.path, here, (*above, identity))
-        elif entry.name.lower().endswith((*SUFFIXES, *UNREADABLE_SUFFIXES)):
-            try:
-                status = entry.stat()
-            except OSError as error:
-                problem = f"a broken link ({error.strerror}); repair or remove it"
-                yield File(here, problem=problem)
-                continue
-            if stat.S_ISREG(status.st_mode):
-                yield File(here, status)
-            else:
-                yield File(here, problem="not a regular file; remove it")
-
-
 def _readable_files(found: Findings) -> list[Parts]:
-    """List the files that can be read, and all files outside the layout."""
+    """List the image files that can be read, and all outside the layout; name what is not read."""
+    listed = scan(found.folder)
     readable = []
-    for file in walk(found.folder):
-        suffix = PurePosixPath(file.parts[-1]).suffix.lower()
+    for file in listed.images:
         if found.reading.list is None and _is_outside(file, found.reading):
             readable.append(file.parts)
         elif any("\ud800" <= letter <= "\udfff" for part in file.parts for letter in part):
             found.add_problem(file.parts, "its name is not valid UTF-8; rename it")
         elif file.problem:
             found.add_problem(file.parts, file.problem)
-        elif suffix in SUFFIXES:
-            readable.append(file.parts)
         else:
-            found.add_problem(
-                file.parts, f"{suffix} files cannot be read; convert it to PNG or remove it"
-            )
+            readable.append(file.parts)
+    for code, paths, what in (
+        ("no-image", listed.others, "no images, not read"),
+        ("left-out", listed.left_out, "hidden, or of a storage or operating system, left out"),
+    ):
+        if paths:
+            counted = "1 file is" if len(paths) == 1 else f"{len(paths)} files or folders are"
+            found.warn(code, f"{counted} {what}", map("/".join, paths), note=True)
     return readable
 
 
@@ -192,69 +146,143 @@ def _is_outside(file: File, reading: Reading) -> bool:
 
 
 def _by_folders(files: Sequence[Parts], found: Findings) -> None:
-    images: dict[Parts, Parts] = {}  # test images and masks: from path to id
-    masks: dict[Parts, Parts] = {}
-    nested: Counter[str] = Counter()
+    train: list[Parts] = []
+    test: list[Parts] = []  # images, and masks that are beside them
+    masks: list[Parts] = []
     elsewhere: Counter[str] = Counter()
+    reading = found.reading
     for path in files:
-        kind, rest = found.reading.place(path[:-1])
-        if kind == TRAIN:
-            found.images.append(FoundImage(path, TRAIN, GOOD))
-            if len(rest) > 1:
-                nested["/".join(rest[:2])] += 1
-        elif kind == TEST:
-            images[path] = image_id(rest, path)
-        elif kind == MASK:
-            masks[path] = image_id(rest, path)
+        kind, _ = reading.place(path[:-1])
+        if kind == ELSEWHERE:
+            elsewhere[path[0] if len(path) > 1 else "the category folder itself"] += 1
         elif kind == MISPLACED:
-            expected = found.reading.picture
             found.add_problem(
-                path, f"no images are read from this folder; move it: expected {expected}"
+                path,
+                f"no images are read from this folder; move it: expected {reading.picture}",
             )
         else:
-            elsewhere[path[0] if len(path) > 1 else "the category folder itself"] += 1
-    _add_test_images(images, masks, found)
-    found.warnings += [
-        f"{count_images(count)} in {place}, a sub-folder of the good training images: used as good "
-        "images"
-        for place, count in nested.items()
-    ]
-    found.warnings += [
-        f"{count_images(count)} in {place}: not part of the layout, not read"
-        for place, count in elsewhere.items()
-    ]
+            {TRAIN: train, TEST: test, MASK: masks}[kind].append(path)
+    if reading.masks_beside:
+        ids = {_id(path, reading) for path in test}
+        masks = [path for path in test if any(_photos_of(_id(path, reading), ids, reading))]
+        test = [path for path in test if path not in set(masks)]
+    masks_of = _pair_masks(test, masks, found)
+    _refuse_siblings(train, {}, found)
+    _refuse_siblings(test, masks_of, found)
+    found.images += [FoundImage(path, TRAIN, GOOD) for path in train]
+    for path in test:
+        found.add_image(path, TEST, reading.place(path[:-1])[1][0], masks_of.get(path, ()))
+    _check_good_folder(test, found)
+    nested = Counter("/".join(reading.place(path[:-1])[1][:2]) for path in train)
+    for place, count in nested.items():
+        if "/" in place:
+            found.warn(
+                "nested-training",
+                f"{count_images(count)} in {place}, a sub-folder of the good training images: used "
+                "as good images",
+            )
+    for place, count in elsewhere.items():
+        found.warn("outside", f"{count_images(count)} in {place}: not part of the layout, not read")
 
 
-def _add_test_images(
-    images: Mapping[Parts, Parts], masks: Mapping[Parts, Parts], found: Findings
-) -> None:
-    """Give each test image its mask, by name. The first part of an id is the defect."""
+def _id(path: Parts, reading: Reading) -> Parts:
+    """Return what identifies a test image or mask; its first part is the defect."""
+    return image_id(reading.place(path[:-1])[1], path)
+
+
+def _pair_masks(
+    test: Sequence[Parts], masks: Sequence[Parts], found: Findings
+) -> dict[Parts, list[Parts]]:
+    """Return the masks of each test image, paired by name."""
     reading = found.reading
-    ids = set(images.values())
+    photos = {_id(path, reading): path for path in test}
     masks_of: dict[Parts, list[Parts]] = defaultdict(list)
-    for mask, (*folder, stem) in masks.items():
-        # Suffixes in their order: an image may have the name of another image's mask.
-        for suffix in map(nfc, reading.mask_suffix):
-            image = (*folder, stem.removesuffix(suffix))
-            if stem.endswith(suffix) and image in ids:
-                masks_of[image].append(mask)
-                break
+    for mask in masks:
+        here = _id(mask, reading)
+        image = next(_photos_of(here, photos.keys(), reading), None)
+        if image is not None:
+            masks_of[photos[image]].append(mask)
+            continue
+        expected = "/".join((reading.test, *(here[:-1] or ["<defect>"])))
+        similar = max((i[-1] for i in photos if i[-1] in here[-1]), key=len, default="")
+        hint = ""
+        if similar and here[-1] != similar:
+            before, _, after = here[-1].partition(similar)
+            hint = "; if it belongs to " + repr(similar) + ", set " + _mask_options(before, after)
+        found.add_problem(mask, f"a mask without an image of that name in {expected}{hint}")
+    return masks_of
+
+
+def _mask_options(before: str, after: str) -> str:
+    """Return the options that read masks with these texts around the image's name."""
+    after = after.rstrip("0123456789") + "*" if after[-1:].isdigit() else after
+    options = [f"'mask_prefix: {before}'"] if before else []
+    return " and ".join([*options, f"'mask_suffix: {after!r}'"] if after else options)
+
+
+def _photos_of(mask: Parts, ids: Collection[Parts], reading: Reading) -> Iterator[Parts]:
+    """Yield the images that a mask may belong to, by the names' order of preference.
+
+    The part of a mask's path after the defect may contain a folder named after the image.
+    """
+    # Suffixes in their order: an image may have the name of another image's mask.
+    for prefix, suffix in reading.mask_names:
+        if "*" in prefix + suffix or "/" in suffix:
+            whole = "/".join(mask)
+            start = whole.rfind("/") + 1 if "/" not in suffix else 0
+            for end in range(len(whole), start, -1):
+                folder, _, name = whole[:end].rpartition("/")
+                for cut in range(len(name) if prefix else 1):
+                    image = (*folder.split("/"), name[cut:])
+                    if (
+                        image in ids
+                        and fnmatchcase(name[:cut], prefix)
+                        and fnmatchcase(whole[end:], suffix)
+                    ):
+                        yield image
         else:
-            expected = "/".join((reading.test, *(folder or ["<defect>"])))
-            found.add_problem(mask, f"a mask without an image of that name in {expected}")
-    for path, image in images.items():
-        own = masks_of[image]
-        if len(own) > 1:
-            listed = ", ".join(mask[-1] for mask in own)
-            found.add_problem(path, f"more than one mask ({listed}); keep one")
-        found.add_image(path, TEST, image[0], own)
-    if not reading.is_good(GOOD):
-        wrong = next((path for path, image in images.items() if image[0] == GOOD), None)
-        if wrong is not None:
+            *folder, stem = mask
+            image = (*folder, stem.removeprefix(prefix).removesuffix(suffix))
+            if stem == prefix + image[-1] + suffix and image in ids:
+                yield image
+
+
+def _refuse_siblings(
+    paths: Sequence[Parts], masks_of: Mapping[Parts, Sequence[Parts]], found: Findings
+) -> None:
+    """Report masks and other channels among the photos of a split; an image with a mask is none."""
+    reading = found.reading
+    inside = {reading.place(path[:-1])[1] + path[-1:]: path for path in paths}
+    by_folder: dict[tuple[Parts, str], list[str]] = defaultdict(list)
+    for rest, kind in find_siblings(list(inside)).items():
+        path = inside[rest]
+        if path not in masks_of:
+            by_folder[path[:-1], kind].append(path[-1])
+    for (folder, kind), names in by_folder.items():
+        what = "masks" if kind == "mask" else "another channel (depth, normals or similar)"
+        remedy = f"move them to {reading.masks}/<defect>" if kind == "mask" else "move them away"
+        if kind == "mask" and folder[: len(Path(reading.test).parts)] == Path(reading.test).parts:
+            remedy += f", or set 'masks: {reading.test}' if they are beside their photos"
+        found.add_problem(
+            folder,
+            f"{count_images(len(names))} seem to be {what} of the photos, not photos: "
+            f"{first_names(names)}; {remedy}",
+        )
+
+
+def _check_good_folder(test: Sequence[Parts], found: Findings) -> None:
+    """Report a folder ``good``, or one in other capitals, that does not mean good."""
+    reading = found.reading
+    known = {nfc(name).casefold() for name in (*reading.good, GOOD)}
+    folders = {path[:-1]: reading.place(path[:-1])[1][0] for path in test}
+    for defect in sorted(set(folders.values())):
+        if not reading.is_good(defect) and nfc(defect).casefold() in known:
+            folder = next(path for path, name in folders.items() if name == defect)
+            listed = ", ".join([*reading.good, defect])
             found.add_problem(
-                wrong[:-1],
-                f"its name is {GOOD!r}, which the option 'good' does not list; list it, or rename "
-                "the folder",
+                folder,
+                f"its name is {defect!r}, which the option 'good' does not list: its images would "
+                f"count as defective; set 'good: [{listed}]', or rename the folder",
             )
 
 
@@ -274,17 +302,16 @@ def _by_list(files: Sequence[Parts], found: Findings) -> None:
         if above and nfc(line.category) != above[0]:
             continue
         here = f"{path}, line {line.number}"
-        image, mask = (
-            known.get(tuple(map(nfc, PurePosixPath(text).parts)))
-            for text in (line.image, line.mask)
-        )
-        for what, text, file in (("image", line.image, image), ("mask", line.mask, mask)):
+        named = [line.image, *filter(None, line.mask.split("|"))]
+        image, *masks = (known.get(tuple(map(nfc, PurePosixPath(text).parts))) for text in named)
+        for number, (text, file) in enumerate(zip(named, (image, *masks), strict=True)):
             if file is not None:
                 used.add(file)
-            elif text or what == "image":
+            else:
                 hint = "; write paths with '/'" if "\\" in text else ""
                 found.problems.append(
-                    f"{here}: {what} {text!r} is not an image file in {folder}{hint}"
+                    f"{here}: {'mask' if number else 'image'} {text!r} is not an image file in "
+                    f"{folder}{hint}"
                 )
         if problem := _wrong_line(line, reading):
             found.problems.append(f"{here}: {problem}")
@@ -294,11 +321,12 @@ def _by_list(files: Sequence[Parts], found: Findings) -> None:
             )
         elif image is not None:
             first_line[image] = line.number
-            found.add_image(image, line.split, line.defect, [] if mask is None else [mask])
+            drawn = [mask for mask in masks if mask is not None]
+            found.add_image(image, line.split, line.defect, drawn)
     unlisted = ["/".join(parts) for parts in files if parts not in used]
     counted = f"{count_images(len(unlisted))} not in the list {path}"
     if unlisted and reading.unlisted == "allow":
-        found.warnings.append(f"{counted}: not read")
+        found.warn("unlisted", f"{counted}: not read", unlisted)
     elif unlisted:
         found.add_problem(
             (), f"{counted}: {first_names(unlisted)}; list them, or set 'unlisted: allow'"
@@ -328,7 +356,7 @@ def _hold_out(found: Findings) -> None:
     if share is None:
         return
     if any(each.split == TEST and each.defect == GOOD for each in found.images):
-        found.warnings.append("holdout: not used, there are good test images")
+        found.warn("holdout", "holdout: not used, there are good test images")
         return
     train = [each for each in found.images if each.split == TRAIN]
     if len(train) < 2:
@@ -344,6 +372,8 @@ def _hold_out(found: Findings) -> None:
     count = min(max(1, round(share * len(train))), len(train) - 1)
     chosen = set(sorted(train, key=rank)[:count])
     found.images = [each._replace(split=TEST) if each in chosen else each for each in found.images]
-    found.warnings.append(
-        f"holdout: {count} of {len(train)} good training images are held out for the test"
+    found.warn(
+        "holdout",
+        f"holdout: {count} of {len(train)} good training images are held out for the test",
+        note=True,
     )

@@ -40,7 +40,7 @@ TEST_WORDS = ("test", "testing", "test_public")
 MASK_WORDS = ("ground_truth", "groundtruth", "gt", "mask", "masks", "label", "labels")
 
 #: Options that have no meaning with a list.
-_FOLDER_OPTIONS = {"train", "test", "masks", "mask_suffix"}
+_FOLDER_OPTIONS = {"train", "test", "masks", "mask_prefix", "mask_suffix"}
 
 
 def nfc(name: str) -> str:
@@ -66,8 +66,11 @@ class Reading:
         train: folder of the training images, relative to the category folder, which is ``.``.
         test: folder of the test images, with a sub-folder for each kind of defect.
         good: folder names (with a list: defects) that mean "no defect".
-        masks: folder of the ground truth masks.
-        mask_suffix: suffixes of mask names after the image's name, in order of preference.
+        masks: folder of the ground truth masks; the folder ``test`` itself if they are beside the
+            test images.
+        mask_prefix: text or pattern before the image's name in a mask's name.
+        mask_suffix: texts or patterns after it, in order of preference. In a pattern, ``*`` stands
+            for any characters.
         missing_masks: ``allow`` defective images without a mask although other images of the same
             defect have one, or ``error``.
         list: CSV file with the columns ``image, split, defect`` and optionally ``mask``, in the
@@ -86,6 +89,7 @@ class Reading:
     test: str = "test"
     good: tuple[str, ...] = (GOOD,)
     masks: str = "ground_truth"
+    mask_prefix: tuple[str, ...] = ("",)
     mask_suffix: tuple[str, ...] = ("_mask", "")
     missing_masks: str = "error"
     list: str | None = None
@@ -104,9 +108,14 @@ class Reading:
                 raise ConfigError(
                     f"{key}: must be a name inside the category folder, got {value!r}"
                 )
-        if Path(self.masks) in (Path(self.train), Path(self.test)):
+        if self.masks_beside and not self.mask_names:
             raise ConfigError(
-                f"masks: {self.masks!r} is the folder of the images; give another folder"
+                f"masks: {self.masks!r} is the folder of the images, so masks need a 'mask_suffix' "
+                "or a 'mask_prefix'"
+            )
+        if Path(self.masks) == Path(self.train) and not self.masks_beside:
+            raise ConfigError(
+                f"masks: {self.masks!r} is the folder of the training images; give another folder"
             )
         for name in self.good:
             if not name or "/" in name or name in (".", ".."):
@@ -120,7 +129,7 @@ class Reading:
             ConfigError: as the class. ``key`` is the configuration key that the message names.
         """
         chosen = {each.name: settings[each.name] for each in fields(cls) if each.name in settings}
-        for name in ("good", "mask_suffix"):
+        for name in ("good", "mask_prefix", "mask_suffix"):
             if name in chosen:
                 value = chosen[name]
                 chosen[name] = (value,) if isinstance(value, str) else tuple(value)
@@ -145,6 +154,17 @@ class Reading:
             k: v if not isinstance(v, tuple) else v[0] if len(v) == 1 else [*v]
             for k, v in given.items()
         }
+
+    @property
+    def masks_beside(self) -> bool:
+        """Whether masks are in the same folders as the test images."""
+        return Path(self.masks) == Path(self.test)
+
+    @property
+    def mask_names(self) -> list[tuple[str, str]]:
+        """The prefixes and suffixes of mask names, in order of preference."""
+        names = [(nfc(pre), nfc(suf)) for suf in self.mask_suffix for pre in self.mask_prefix]
+        return [each for each in names if any(each) or not self.masks_beside]
 
     def is_good(self, name: str) -> bool:
         """Tell whether the name of a folder or of a defect means "no defect"."""
@@ -184,7 +204,8 @@ class Reading:
 def _place(reading: Reading, folder: Parts) -> tuple[str, Parts]:
     names = tuple(map(nfc, folder))
     lengths = {}
-    for kind, place in ((MASK, reading.masks), (TRAIN, reading.train), (TEST, reading.test)):
+    places = [(MASK, reading.masks), (TRAIN, reading.train), (TEST, reading.test)]
+    for kind, place in places[reading.masks_beside :]:
         parts = tuple(map(nfc, Path(place).parts))
         if names[: len(parts)] == parts:
             lengths[kind] = len(parts)

@@ -6,28 +6,17 @@ antialiased), then the centre is cropped. This module needs Pillow and NumPy onl
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from indad.core.errors import DataError
-
-#: Extensions of image files, in lower case.
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-
-#: Extensions of image files that cannot be read here. They are reported, never ignored.
-UNREADABLE_SUFFIXES = (
-    ".avif", ".dng", ".exr", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".npy", ".pgm", ".ppm",
-    ".raw", ".svg",
-)  # fmt: skip
-
-#: Formats that are decoded, whatever the extension. Formats that PIL passes to another program
-#: (EPS) or that are animations (GIF) are not among them.
-FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP")
+from indad.data.formats import FORMATS, jpeg_damage, why_unidentified
 
 #: ``(height, width)`` in pixels.
 Size = tuple[int, int]
@@ -39,6 +28,10 @@ MAX_PIXELS = 178_956_970
 
 #: TIFF tag NewSubfileType. Its lowest bit marks a reduced version of another image in the file.
 _SUBFILE_TYPE = 254
+#: The value from which a pixel of a mask with compression losses counts.
+_HALF = 128
+#: TIFF tag with the bits of each channel.
+_BITS_PER_SAMPLE = 258
 
 
 @dataclass(frozen=True)
@@ -118,6 +111,12 @@ class Geometry:
         rows, columns = self.crop or (height, width)
         return round((height - rows) / 2), round((width - columns) / 2)
 
+    def share_seen(self, height: int, width: int) -> float:
+        """Return the share of an image's area that the crop keeps, in [0, 1]."""
+        tall, wide = self.resized(height, width)
+        rows, columns = self.output(height, width)
+        return rows * columns / (tall * wide)
+
     def window(self, height: int, width: int) -> tuple[int, int, int, int]:
         """Return ``(top, left, bottom, right)`` of the part that is kept, in image pixels."""
         tall, wide = self.resized(height, width)
@@ -131,14 +130,40 @@ class Geometry:
         )
 
 
+class Decoded(NamedTuple):
+    """A decoded image, upright and in its own mode, with what its file has.
+
+    Attributes:
+        image: the image.
+        format: Pillow's name of the file's format.
+        bits: bits of each channel in the file, of which Pillow may have kept 8.
+    """
+
+    image: Image.Image
+    format: str
+    bits: int
+
+
 def decode(path: Path) -> Image.Image:
     """Decode an image file completely, rotated as its EXIF orientation says, in its own mode.
 
     Raises:
         DataError: the file is missing, damaged, too large, not an image, or holds several images.
     """
+    return decode_file(path).image
+
+
+def decode_file(path: Path) -> Decoded:
+    """Decode an image file as `decode`, and say what the file has.
+
+    Raises:
+        DataError: as `decode`.
+    """
     with _opened(path) as image:
+        bits = _stored_bits(image)
         image.load()
+        if image.format in ("JPEG", "MPO") and (damage := jpeg_damage(path.read_bytes(), image)):
+            raise DataError(f"{path}: damaged, {damage}; replace or remove it")
         upright = ImageOps.exif_transpose(image)
     # A PNG may have its EXIF data after the pixels, where `size` does not read it.
     if image.format == "PNG" and (upright.height, upright.width) != size(path):
@@ -146,7 +171,16 @@ def decode(path: Path) -> Image.Image:
             f"{path}: its EXIF orientation is stored after the pixels, where it is not read; "
             "rotate the image and save it again"
         )
-    return upright
+    return Decoded(upright, image.format or "", bits)
+
+
+def _stored_bits(image: Image.Image) -> int:
+    """Return the bits of each channel in an image file that is opened but not loaded."""
+    if image.mode.startswith(("I", "F")):
+        return 32 if image.mode == "F" else 16
+    if image.format == "TIFF":
+        return max(image.tag_v2.get(_BITS_PER_SAMPLE, (8,)))  # type: ignore[attr-defined]
+    return 16 if any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())) else 8
 
 
 def size(path: Path) -> Size:
@@ -215,7 +249,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except Image.DecompressionBombError as error:
         raise DataError(f"{path}: refused, {error}") from None
     except Exception as error:  # PIL raises errors of any kind on damaged files
-        reason = "not an image, or damaged" if "cannot identify" in str(error) else error
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = why_unidentified(path) if unknown else error
         raise DataError(f"{path}: cannot be decoded ({reason}); replace or remove it") from None
 
 
@@ -271,17 +306,49 @@ def read_mask(path: Path, geometry: Geometry) -> np.ndarray:
     Raises:
         DataError: as ``read_image``.
     """
+    return read_masks([path], geometry)[0]
+
+
+def read_masks(paths: Sequence[Path], geometry: Geometry) -> tuple[np.ndarray, float]:
+    """Read the masks of an image, and preprocess their union with nearest-neighbour resize.
+
+    Returns:
+        bool ``(H, W)``, and the share of the union that is inside the crop.
+
+    Raises:
+        DataError: as ``read_image``; or the masks differ in size.
+    """
+    drawn = Image.fromarray(mask_pixels(*paths).astype(np.uint8))
     try:
-        mask = Image.fromarray(mask_pixels(path).astype(np.uint8))
-        return np.asarray(geometry.apply(mask, Image.Resampling.NEAREST)) > 0
+        whole = Geometry(geometry.resize, None).apply(drawn, Image.Resampling.NEAREST)
+        mask = np.asarray(geometry.apply(drawn, Image.Resampling.NEAREST)) > 0
     except ValueError as error:
-        raise DataError(f"{path}: {error}") from None
+        raise DataError(f"{paths[0]}: {error}") from None
+    # A mask thinner than a pixel may vanish in the resize.
+    return mask, np.count_nonzero(mask) / max(1, np.count_nonzero(whole))
 
 
-def mask_pixels(path: Path) -> np.ndarray:
-    """Read a mask file at its own size: bool ``(height, width)``.
+def mask_pixels(*paths: Path) -> np.ndarray:
+    """Read the mask files of an image at their own size: bool ``(height, width)``, their union.
 
-    True where any channel is above 0 and the pixel is not transparent.
+    True where any channel is above 0 and the pixel is not transparent; in a mask that was
+    compressed with losses, where it is at least half of white.
+
+    Raises:
+        DataError: as ``decode``; or the masks differ in size.
+    """
+    drawn: np.ndarray | None = None
+    for path in paths:
+        pixels = drawn_pixels(mask_values(path))
+        if drawn is not None and drawn.shape != pixels.shape:
+            raise DataError(f"{path}: differs in size from {paths[0]}, a mask of the same image")
+        drawn = pixels if drawn is None else drawn | pixels
+    assert drawn is not None
+    return drawn
+
+
+def mask_values(path: Path) -> np.ndarray:
+    """Read the largest value of each pixel's channels, 0 where it is transparent: ``(H, W)``.
 
     Raises:
         DataError: as ``decode``.
@@ -293,7 +360,26 @@ def mask_pixels(path: Path) -> np.ndarray:
         image = image.convert("RGB")
     pixels = np.asarray(image)
     if pixels.ndim == 2:
-        return pixels > 0
+        return pixels
     if image.mode in ("RGBA", "LA"):
-        return pixels[..., :-1].any(axis=-1) & (pixels[..., -1] > 0)
-    return pixels.any(axis=-1)
+        return np.where(pixels[..., -1] > 0, pixels[..., :-1].max(axis=-1), 0)
+    return pixels.max(axis=-1)
+
+
+def drawn_pixels(values: np.ndarray) -> np.ndarray:
+    """Return which pixels of a mask belong to a defect, from its `mask_values`."""
+    return values >= _HALF if is_lossy(values) else values > 0
+
+
+def is_lossy(values: np.ndarray) -> bool:
+    """Tell whether the values of a mask have the traces of a compression with losses.
+
+    JPEG leaves more values just above black and just below white than between them. In a mask with
+    smooth edges the values between are most frequent; one with classes has no such values.
+    """
+    if values.dtype != np.uint8:
+        return False
+    counts = np.bincount(values.ravel(), minlength=256)
+    low, middle, high = counts[1:32], counts[32:224], counts[224:]
+    several = np.count_nonzero(low) >= 3 or np.count_nonzero(high) >= 2
+    return bool(several and high.any() and low.sum() > middle.sum())

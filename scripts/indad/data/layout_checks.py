@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from pathlib import PurePosixPath
 
 from indad.core.names import name_problem
-from indad.data.find_images import Findings, FoundImage, count_images, image_id
+from indad.data.find_images import Findings, FoundImage, image_id
 from indad.data.folder_layout import GOOD, TEST, TRAIN, Reading, sounds_good
 
 
@@ -35,27 +35,24 @@ def _check_names(found: Findings) -> None:
 def _check_missing_masks(found: Findings) -> None:
     """Report images without a mask if others of the same defect have one."""
     reading = found.reading
+    if reading.missing_masks == "allow":
+        return
     by_defect: dict[str, list[FoundImage]] = defaultdict(list)
     for image in found.images:
         if image.split == TEST and image.defect != GOOD:
             by_defect[image.defect].append(image)
     for defect, images in by_defect.items():
-        missing = [each for each in images if each.mask is None]
-        if not missing or len(missing) == len(images):
-            continue
-        if reading.missing_masks == "allow":
-            found.warnings.append(
-                f"{len(missing)} of {count_images(len(images))} of {defect!r} have no mask: "
-                "pixel-level figures leave them out"
-            )
+        missing = [each for each in images if not each.masks]
+        if len(missing) == len(images):
             continue
         for image in missing:
             expected = ""
             if reading.list is None:
                 folder = found.folder.joinpath(reading.masks, *reading.place(image.path[:-1])[1])
-                suffix, *others = reading.mask_suffix
-                expected = f", expected {folder / PurePosixPath(image.path[-1]).stem}{suffix}.png"
-                expected += f" (or without {suffix!r})" if "" in others else ""
+                (prefix, suffix), *others = reading.mask_names
+                name = f"{prefix}{PurePosixPath(image.path[-1]).stem}{suffix}.png"
+                expected = f", expected {folder / name}"
+                expected += f" (or without {suffix!r})" if ("", "") in others else ""
             found.add_problem(
                 image.path,
                 f"mask missing{expected}; other images of {defect!r} have one, and "
@@ -65,11 +62,12 @@ def _check_missing_masks(found: Findings) -> None:
 
 def _warn_of_good_names(found: Findings) -> None:
     names = {each.defect for each in found.images if sounds_good(each.defect)} - {GOOD}
-    found.warnings += [
-        f"{name!r} is used as a defect although its name usually means good; if it is good, set "
-        f"'good: [{', '.join([*found.reading.good, name])}]'"
-        for name in sorted(names)
-    ]
+    for name in sorted(names):
+        found.warn(
+            "good-name",
+            f"{name!r} is used as a defect although its name usually means good",
+            remedy=f"if it is good, set 'good: [{', '.join([*found.reading.good, name])}]'",
+        )
 
 
 def _check_kinds(found: Findings) -> None:
@@ -102,8 +100,9 @@ def _check_kinds(found: Findings) -> None:
         if kinds[kind]:
             continue
         if found.reading.allow_one_class:
-            found.warnings.append(
-                f"all test images are {other}: image AUROC and similar figures are not defined"
+            found.warn(
+                "one-class",
+                f"all test images are {other}: image AUROC and similar figures are not defined",
             )
         else:
             found.add_problem(

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from indad.core import atomic
@@ -24,21 +26,29 @@ from indad.core.checksum import sha256_file
 from indad.core.errors import DataError
 from indad.core.progress import Progress, ignore
 from indad.data.categories import missing_folder
-from indad.data.find_images import FoundImage, find_images, walk
-from indad.data.folder_layout import ELSEWHERE, GOOD, Reading
-from indad.data.images import Size, is_rotated, mask_pixels
+from indad.data.data_warnings import DataWarning
+from indad.data.files import is_text, walk
+from indad.data.find_images import Findings, FoundImage, find_images
+from indad.data.folder_layout import ELSEWHERE, GOOD, TEST, TRAIN, Reading
+from indad.data.images import drawn_pixels, is_lossy, is_rotated, mask_pixels, mask_values
 from indad.data.images import size as image_size
 from indad.data.layout_checks import check_layout
 
 logger = logging.getLogger("indad")
 
 #: Increased when the content of manifests changes; then categories are indexed again.
-VERSION = 2
+VERSION = 3
+#: Regions of masks with fewer pixels are specks.
+SPECK = 5
+#: Splits with more different sizes than this are not compared: their images are cut to any size.
+MOST_SIZES = 2
 #: Column in the file with the hash of the whole table, the same in each row, so that no row can be
 #: changed or lost unnoticed.
 HASH_COLUMN = "table_sha256"
 
 
+#: Separates the masks of one image in the columns of masks: it is in no path.
+SEPARATOR = "//"
 #: Paths are relative to the category folder, with forward slashes.
 COLUMNS = (
     *("image", "split", "label", "defect", "mask", "width", "height", "sha256", "mask_sha256"),
@@ -57,23 +67,29 @@ class Survey:
 
     table: pd.DataFrame
     problems: list[str]
-    warnings: list[str]
+    warnings: list[DataWarning]
 
 
-def build(
+def build(folder: Path, reading: Reading | None = None) -> pd.DataFrame:
+    """Return the manifest of a category folder; see `index`."""
+    return index(folder, reading).table
+
+
+def index(
     folder: Path,
     reading: Reading | None = None,
     *,
     threads: int = 4,
     progress: Progress = ignore,
-) -> pd.DataFrame:
+) -> Survey:
     """Index a category folder and check everything that needs no decoding of images.
 
     The label of an image comes from its folder or from the list, never from its mask. Images are
     hashed and their headers are read; ``indad.data.decode`` decodes them, once.
 
     Returns:
-        One row per image, columns as in ``COLUMNS``, training images first, sorted by path.
+        A survey without problems. Its table has one row per image, columns as in ``COLUMNS``,
+        training images first, sorted by path.
 
     Raises:
         DataError: one message with all problems: an image or mask that cannot be read; a mask that
@@ -85,8 +101,10 @@ def build(
         counted = "1 problem" if len(found.problems) == 1 else f"{len(found.problems)} problems"
         raise DataError("\n  - ".join([f"{folder}: {counted} found", *found.problems]))
     for warning in found.warnings:
-        logger.warning("%s: %s", folder.name, warning)
-    return found.table
+        logger.log(
+            logging.INFO if warning.note else logging.WARNING, "%s: %s", folder.name, warning
+        )
+    return found
 
 
 def survey(
@@ -96,7 +114,7 @@ def survey(
     threads: int = 4,
     progress: Progress = ignore,
 ) -> Survey:
-    """Index the images that can be indexed, and list all problems; see ``build``.
+    """Index the images that can be indexed, and list all problems; see ``index``.
 
     Raises:
         DataError: the folder does not exist, or its list cannot be read.
@@ -106,65 +124,114 @@ def survey(
     found = find_images(folder, reading or Reading())
     check_layout(found)
     problems = found.problems
-    rows = []
+    inspected: list[_Inspected] = []
     with ThreadPoolExecutor(threads) as pool:
-        results = pool.map(lambda image: _inspect(folder, image), found.images)
-        for done, (row, wrong) in enumerate(results, 1):
-            problems += wrong
-            if row is not None:
-                rows.append(row)
-            progress(done, len(found.images))
+        for each in pool.map(lambda image: _inspect(folder, image), found.images):
+            inspected.append(each)
+            problems += each.problems
+            progress(len(inspected), len(found.images))
         good_masks = [folder.joinpath(*parts) for parts in found.good_masks]
         for wrong in pool.map(_inspect_good_mask, good_masks):
             problems += wrong
+    rows = [each.row for each in inspected if each.row is not None]
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    _warn_of_masks(found, inspected)
+    _warn_of_images(found, table)
     return Survey(
-        pd.DataFrame(rows, columns=list(COLUMNS)),
+        table,
         [printable(problem) for problem in problems],
-        [printable(warning) for warning in found.warnings],
+        [
+            each._replace(text=printable(each.text), files=tuple(map(printable, each.files)))
+            for each in found.warnings
+        ],
     )
 
 
-def _inspect(folder: Path, image: FoundImage) -> tuple[dict[str, Any] | None, list[str]]:
-    """Read an image's header and its mask, and return its row and what is wrong with them."""
+def mask_files(row: Any) -> list[tuple[str, str]]:
+    """Return path and SHA-256 of each mask of a manifest's row."""
+    if not row.mask:
+        return []
+    paths, hashes = row.mask.split(SEPARATOR), row.mask_sha256.split(SEPARATOR)
+    return list(zip(paths, hashes, strict=True))
+
+
+class _Inspected(NamedTuple):
+    """What is known of an image and its masks."""
+
+    image: str
+    row: dict[str, Any] | None = None
+    problems: Sequence[str] = ()
+    masks: Sequence[str] = ()
+    lossy: Sequence[str] = ()
+    covered: float = 0.0
+    specks: bool = False
+    rotated: bool = False
+
+
+def _inspect(folder: Path, image: FoundImage) -> _Inspected:
+    """Read an image's header and its masks."""
     path = folder.joinpath(*image.path)
+    masks = [folder.joinpath(*parts) for parts in image.masks]
+    names = ["/".join(parts) for parts in image.masks]
+    found = _Inspected("/".join(image.path), masks=names)
     problems = []
-    size, mask_sha256 = None, ""
+    size = None
     try:
         size = image_size(path)
     except DataError as error:
         problems.append(str(error))
-    if image.mask is not None:
-        mask = folder.joinpath(*image.mask)
-        try:
-            pixels = mask_pixels(mask)
-            mask_sha256 = sha256_file(mask)
-        except DataError as error:
-            problems.append(str(error))
-        else:
-            if size is not None and pixels.shape != size:
-                problems.append(_wrong_size(mask, pixels.shape, path, size))
-            if not pixels.any():
-                problems.append(
-                    f"{mask}: the mask is empty (no pixel above 0) but the image is in "
-                    f"{image.defect!r}; draw the defect or move the image"
-                )
+    hashes: list[str] = []
+    try:
+        values = [mask_values(mask) for mask in masks]
+        hashes = [sha256_file(mask) for mask in masks]
+    except DataError as error:
+        problems.append(str(error))
+        values = []
+    if size is not None:
+        problems += [
+            _wrong_size(mask, each.shape, path, size)
+            for mask, each in zip(masks, values, strict=False)
+            if each.shape != size
+        ]
+    if values and not problems:
+        drawn = np.logical_or.reduce([drawn_pixels(each) for each in values])
+        found = found._replace(
+            covered=float(drawn.mean()),
+            specks=_has_specks(drawn),
+            rotated=is_rotated(path),
+            lossy=[name for name, each in zip(names, values, strict=True) if is_lossy(each)],
+        )
+        if not drawn.any():
+            problems.append(
+                f"{masks[0]}: the mask is empty (no pixel above 0) but the image is in "
+                f"{image.defect!r}; draw the defect or move the image"
+            )
     if size is None:
-        return None, problems
+        return found._replace(problems=problems)
     row = {
-        "image": "/".join(image.path),
+        "image": found.image,
         "split": image.split,
         "label": int(image.defect != GOOD),
         "defect": image.defect,
-        "mask": "/".join(image.mask or ()),
+        "mask": SEPARATOR.join(names),
         "width": size[1],
         "height": size[0],
         "sha256": sha256_file(path),
-        "mask_sha256": mask_sha256,
+        "mask_sha256": SEPARATOR.join(hashes),
     }
-    return row, problems
+    return found._replace(row=row, problems=problems)
 
 
-def _wrong_size(mask: Path, mask_size: tuple[int, ...], image: Path, size: Size) -> str:
+def _has_specks(drawn: np.ndarray) -> bool:
+    """Tell whether most regions of a mask have fewer than ``SPECK`` pixels."""
+    from scipy import ndimage  # planning a workflow imports this module
+
+    labels, count = ndimage.label(drawn, np.ones((3, 3)))
+    areas = np.bincount(labels.ravel())[1:]
+    return bool(count >= 4 and 2 * np.count_nonzero(areas < SPECK) > count)
+
+
+def _wrong_size(mask: Path, mask_size: tuple[int, ...], image: Path, size: tuple[int, ...]) -> str:
     if mask_size == size[::-1] and is_rotated(image):
         advice = (
             "the image is rotated by its EXIF orientation, so draw the mask on the image as it is "
@@ -176,6 +243,90 @@ def _wrong_size(mask: Path, mask_size: tuple[int, ...], image: Path, size: Size)
         f"{mask}: the mask has {mask_size[1]} x {mask_size[0]} pixels, its image has {size[1]} x "
         f"{size[0]}; {advice}"
     )
+
+
+def _warn_of_masks(found: Findings, inspected: Sequence[_Inspected]) -> None:
+    """Warn of masks that are missing, or probably wrong."""
+    defective = [each for each in inspected if each.row and each.row["label"]]
+    masked = [each for each in defective if each.masks]
+    missing = [each.image for each in defective if not each.masks]
+    lossy = [name for each in masked for name in each.lossy]
+    several = [each.image for each in masked if len(each.masks) > 1]
+    large = [each.masks[0] for each in masked if each.covered > 0.5]
+    specks = [each.masks[0] for each in masked if each.specks]
+    rotated = [each.image for each in masked if each.rotated]
+    if missing:
+        counted = "" if masked else "no masks: "
+        found.warn(
+            "masks-missing",
+            f"{counted}{len(missing)} of {len(defective)} defective images have no mask, so "
+            "pixel-level figures leave them out",
+            missing if masked else (),
+            note=not masked,
+        )
+    if several:
+        found.warn(
+            "masks-joined",
+            f"{len(several)} images have several masks, which are joined",
+            several,
+            note=True,
+        )
+    if lossy:
+        found.warn(
+            "mask-lossy",
+            f"{len(lossy)} masks have values between black and white, as a compression with losses "
+            "(JPEG) leaves them: pixels of at least 128 count as defect",
+            lossy,
+            "save masks as PNG in black and white",
+        )
+    if large:
+        found.warn(
+            "mask-large",
+            f"{len(large)} masks cover more than half of the image",
+            large,
+            "the defect must be white, the rest black",
+        )
+    if specks:
+        found.warn(
+            "mask-specks",
+            f"{len(specks)} masks consist mostly of regions of fewer than {SPECK} pixels, each of "
+            "which counts as a defect in AUPRO",
+            specks,
+            "remove them if they are no defects",
+        )
+    if rotated:
+        found.warn(
+            "mask-rotated",
+            f"{len(rotated)} images with a mask are rotated or mirrored by their EXIF orientation",
+            rotated,
+            "their masks must be drawn on the image as it is shown upright",
+        )
+
+
+def _warn_of_images(found: Findings, table: pd.DataFrame) -> None:
+    """Warn of images that are in both splits or twice in one, and of splits of other sizes."""
+    train, test = table[table["split"] == TRAIN], table[table["split"] == TEST]
+    names = train.drop_duplicates("sha256").set_index("sha256")["image"]
+    shared = test[test["sha256"].isin(names.index)]
+    if len(shared):
+        found.warn(
+            "train-in-test",
+            f"{len(shared)} test images are also training images, which makes every method look "
+            "better than it is",
+            [f"{row.image} = {names[row.sha256]}" for row in shared.itertuples()],
+        )
+    for split, rows in (("training", train), ("test", test)):
+        twice = rows["image"][rows.duplicated("sha256")]
+        if len(twice):
+            found.warn("twice", f"{len(twice)} {split} images appear twice", twice)
+    sizes = [set(zip(rows["width"], rows["height"], strict=True)) for rows in (train, test)]
+    if all(0 < len(each) <= MOST_SIZES for each in sizes) and not sizes[0] & sizes[1]:
+        shown = [", ".join(f"{width} x {height}" for width, height in each) for each in sizes]
+        found.warn(
+            "sizes-differ",
+            f"training images have {shown[0]} pixels, test images {shown[1]}",
+            remedy="the methods compare details, so both should have the same resolution",
+        )
 
 
 def _inspect_good_mask(path: Path) -> list[str]:
@@ -206,6 +357,8 @@ def fingerprint(folder: Path, reading: Reading | None = None) -> str:
         return ""
     digest = hashlib.sha256()
     for file in walk(folder):
+        if is_text(file.parts[-1]):
+            continue
         if reading.list is None and reading.place(file.parts[:-1])[0] == ELSEWHERE:
             continue
         status = file.status

@@ -12,7 +12,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from indad.core.errors import DataError
-from indad.data.images import SUFFIXES, UNREADABLE_SUFFIXES, decode
+from indad.data.files import scan
+from indad.data.formats import SUFFIXES
+from indad.data.images import decode
 from indad.inference.result import FileState, file_state
 
 #: What can be scored: a path, an array (see `open_photo`), a PIL image.
@@ -89,25 +91,19 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def find_photos(folder: Path, exclude: Collection[Path] = ()) -> Iterator[Path]:
-    """List the image files in a folder and its sub-folders, sorted, without hidden ones.
+    """List the image files in a folder and its sub-folders, sorted, as training images are found.
 
-    Formats that cannot be read are included, so that such a file is an error and not skipped.
+    Formats that cannot be read are included, so that such a file is an error and not skipped. Links
+    are followed, except back to a folder above.
 
     Args:
-        folder: where to search. Links to folders are not followed.
+        folder: where to search.
         exclude: folders that are left out.
     """
-    excluded = {each.resolve() for each in exclude}
-    for root, folders, names in os.walk(folder):
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith(".") and (Path(root) / name).resolve() not in excluded
-        )
-        for name in sorted(names):
-            suffix = Path(name).suffix.lower()
-            if not name.startswith(".") and suffix in (*SUFFIXES, *UNREADABLE_SUFFIXES):
-                yield Path(root) / name
+    for file in scan(folder, exclude).images:
+        path = folder.joinpath(*file.parts)
+        if not (file.is_folder and os.access(path, os.R_OK | os.X_OK)):
+            yield path
 
 
 def list_photos(images: Sequence[Path], exclude: Collection[Path] = ()) -> list[Path]:

@@ -16,7 +16,9 @@ from indad.data.public.suggest import find_categories
 from indad.reporting import published
 
 #: Options of a data set that is a folder.
-FOLDER_OPTIONS = {"train", "test", "good", "masks", "mask_suffix", "list", "unlisted"}
+FOLDER_OPTIONS = {
+    "train", "test", "good", "masks", "mask_prefix", "mask_suffix", "list", "unlisted",
+}  # fmt: skip
 
 
 def require_known(key: str, value: str, allowed: Collection[str], what: str) -> None:

@@ -154,10 +154,9 @@ def _compare_images(path: Path, folder: Path, report: Report) -> None:
         report.problems.append(("data", f"{folder}: the data folder is missing"))
         return
     for row in rows.itertuples():
-        for name, sha256 in ((row.image, row.sha256), (row.mask, row.mask_sha256)):
-            if name:
-                digest, what = f"sha256:{sha256}", "the file of the manifest"
-                report.compare("data", _same_file, folder / name, digest, what)
+        for name, sha256 in ((row.image, row.sha256), *manifest.mask_files(row)):
+            digest, what = f"sha256:{sha256}", "the file of the manifest"
+            report.compare("data", _same_file, folder / name, digest, what)
 
 
 def _same_weights(named: str, sha256: str) -> str | None:

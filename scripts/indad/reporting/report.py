@@ -24,7 +24,7 @@ from indad.reporting.page.sources import Category, Sources
 __all__ = ["VERSION", "Category", "Sources", "write"]
 
 #: Increased when the same products would give another page.
-VERSION = 3
+VERSION = 4
 #: Maximum number of characters of the page; pictures are reduced to stay below.
 BUDGET = 25_000_000
 #: Replacements for colours that are hard to see on a dark page.

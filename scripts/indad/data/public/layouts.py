@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,10 @@ from PIL import Image
 
 from indad.core.errors import DataError
 from indad.core.progress import Progress, ignore
+from indad.data.files import is_left_out, walk
 from indad.data.folder_layout import GOOD
-from indad.data.images import SUFFIXES, mask_pixels
+from indad.data.formats import SUFFIXES
+from indad.data.images import mask_pixels
 from indad.data.public.unpack import safe_name
 
 logger = logging.getLogger("indad")
@@ -138,7 +140,8 @@ def _combine_masks(files: Sequence[Path], target: Path) -> None:
 def _folders(folder: Path) -> list[Path]:
     if not (folder.is_dir() and os.access(folder, os.R_OK | os.X_OK)):
         return []
-    return [path for path in sorted(folder.glob("[!.]*")) if path.is_dir()]
+    inside = sorted(folder.iterdir())
+    return [path for path in inside if not is_left_out(path.name) and path.is_dir()]
 
 
 def _image_files(folder: Path) -> list[Path]:
@@ -146,7 +149,7 @@ def _image_files(folder: Path) -> list[Path]:
     return [
         path
         for path in files
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+        if path.suffix.lower() in SUFFIXES and not is_left_out(path.name) and path.is_file()
     ]
 
 
@@ -164,9 +167,10 @@ def mvtec(root: Path, category: str) -> Iterator[Item]:
     """MVTec AD itself. All files are listed, so that misplaced images are reported later."""
     folder = root / category
     for split in ("train", "test", "ground_truth"):
-        for path in sorted((folder / split).rglob("*")):
-            if path.is_file() and not path.name.startswith("."):
-                yield (path,), path.relative_to(folder).as_posix()
+        for file in walk(folder / split):
+            if file.status is not None:
+                place = PurePosixPath(split, *file.parts)
+                yield (folder / place,), str(place)
 
 
 def visa(root: Path, category: str) -> Iterator[Item]:

@@ -14,8 +14,9 @@ import yaml
 
 from indad.core.errors import DataError
 from indad.data import categories
+from indad.data.files import is_left_out
 from indad.data.folder_layout import GOOD, MASK_WORDS, TEST_WORDS, TRAIN_WORDS, Reading, sounds_good
-from indad.data.images import SUFFIXES
+from indad.data.formats import SUFFIXES
 from indad.data.public import catalogue
 
 #: Largest number of folders, and of lists in a folder, that are examined.
@@ -190,7 +191,7 @@ def _one_of(folders: Sequence[Path], words: Sequence[str]) -> Path | None:
 
 
 def _folders(folder: Path) -> list[Path]:
-    found = [p for p in _content(folder) if not p.name.startswith(".") and p.is_dir()]
+    found = [p for p in _content(folder) if not is_left_out(p.name) and p.is_dir()]
     return found[:MOST]
 
 

@@ -49,6 +49,9 @@ def gather(sources: Sources) -> dict[str, Any]:
         "experiments": list(sources.experiments),
         "settings": sources.experiments,
         "notes": dict(sources.notes),
+        "data_warnings": [
+            (f"{dataset}, {each.category}", str(each)) for dataset, each in sources.data_warnings
+        ],
         "datasets": list(datasets.values()),
         "categories": [
             _category(i, each, datasets[each.dataset], sources, frames["comparisons"])

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from indad.data.data_warnings import DataWarning
+
 
 @dataclass(frozen=True)
 class Category:
@@ -43,6 +45,7 @@ class Sources:
         tradeoff: figure of accuracy against time and size.
         provenance: record of how everything was made.
         level: confidence level of intervals and tests.
+        data_warnings: data set and warning about its data.
     """
 
     metrics: Sequence[Path]
@@ -59,3 +62,4 @@ class Sources:
     tradeoff: Path | None = None
     provenance: Path | None = None
     level: float = 0.95
+    data_warnings: Sequence[tuple[str, DataWarning]] = ()

@@ -1,0 +1,240 @@
+"""What only the pixels of a category's images show: used by `indad check` and the rule `decode`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from indad.core.errors import DataError
+from indad.data.data_warnings import DataWarning
+from indad.data.images import Decoded, Geometry, decode_file, read_masks, to_rgb
+from indad.data.manifest import mask_files
+
+#: Images of more than 8 bits whose brightest pixels are below this share of white are nearly black.
+DARK = 0.25
+#: Share of a photo below which the crop is reported.
+LEAST_SEEN = 0.6
+#: Share of rows of one colour, at the top or bottom, from which a file may be incomplete, and the
+#: share that is usual in the other images.
+TAIL, USUAL_TAIL = 0.05, 0.01
+
+
+class Facts(NamedTuple):
+    """What the pixels of an image and its mask show.
+
+    Attributes:
+        mode: file type and PIL mode, such as ``PNG RGB``.
+        bits: bits of each channel in the file.
+        colour: whether any pixel is not grey.
+        peak: brightest value as a share of white, without isolated pixels; NaN for 8 bits.
+        tail: share of the rows at the top or at the bottom that have one colour.
+        kept: share of the mask that is inside the crop; NaN without a mask.
+    """
+
+    mode: str = ""
+    bits: int = 8
+    colour: bool = False
+    peak: float = math.nan
+    tail: float = 0.0
+    kept: float = math.nan
+
+
+def read(folder: Path, row: Any, geometry: Geometry) -> tuple[np.ndarray, np.ndarray | None, Facts]:
+    """Decode and preprocess an image of a manifest and its mask.
+
+    Args:
+        folder: the category folder.
+        row: the image's row of the manifest.
+        geometry: the preprocessing.
+
+    Returns:
+        uint8 ``(H, W, 3)``, the mask as bool ``(H, W)`` if there is one, and what they show.
+
+    Raises:
+        DataError: a file cannot be decoded, or does not fit ``geometry``.
+    """
+    path = folder / row.image
+    decoded = decode_file(path)
+    try:
+        rgb = to_rgb(decoded.image)
+        image = np.asarray(geometry.apply(rgb, Image.Resampling.BILINEAR))
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from None
+    mask, kept = None, math.nan
+    if masks := [folder / name for name, _ in mask_files(row)]:
+        mask, kept = read_masks(masks, geometry)
+    pixels = np.asarray(rgb)
+    facts = Facts(
+        mode=f"{decoded.format} {decoded.image.mode}",
+        bits=decoded.bits,
+        colour=bool((pixels != pixels[..., :1]).any()),
+        peak=_peak(decoded, pixels) if decoded.bits > 8 else math.nan,
+        tail=max(_rows_of_one_colour(pixels), _rows_of_one_colour(pixels[::-1])),
+        kept=kept,
+    )
+    return image, mask, facts
+
+
+def _peak(decoded: Decoded, rgb: np.ndarray) -> float:
+    """Return the brightest value as a share of white; some hot pixels do not count."""
+    image = decoded.image
+    if image.mode.startswith(("I", "F")):
+        values, white = np.asarray(image).ravel(), 1.0 if image.mode == "F" else 65535.0
+    else:  # Pillow keeps the upper 8 of 16 bits of a colour image
+        values, white = rgb.max(axis=2).ravel(), 255.0
+    ignored = min(len(values), max(10, len(values) // 10_000))
+    return float(np.partition(values, -ignored)[-ignored]) / white
+
+
+def _rows_of_one_colour(pixels: np.ndarray) -> float:
+    """Return the share of the rows, from the first one on, that have one colour."""
+    same = (pixels[0] == pixels[0, 0]).all()
+    if not same:
+        return 0.0
+    rows = (pixels == pixels[0, 0]).all(axis=(1, 2))
+    return float(1.0 if rows.all() else rows.argmin() / len(rows))
+
+
+def pixel_warnings(table: pd.DataFrame, category: str, geometry: Geometry) -> list[DataWarning]:
+    """Return the warnings about the pixels of a category.
+
+    Args:
+        table: the manifest, joined with `Facts`.
+        category: the category's name.
+        geometry: the preprocessing.
+    """
+    return [
+        each._replace(category=category)
+        for each in (
+            *_crop_warnings(table, geometry),
+            *_depth_warnings(table),
+            *_kind_warnings(table),
+            *_damage_warnings(table),
+        )
+    ]
+
+
+def _warning(code: str, text: str, files: Sequence[str] = (), remedy: str = "") -> DataWarning:
+    return DataWarning(code, "", text, tuple(files), remedy)
+
+
+def _crop_warnings(table: pd.DataFrame, geometry: Geometry) -> list[DataWarning]:
+    """Warn of a crop that hides much of the photos, or defects."""
+    found = []
+    sizes = table[["height", "width"]].drop_duplicates()
+    seen = {
+        (row.height, row.width): geometry.share_seen(row.height, row.width)
+        for row in sizes.itertuples()
+    }
+    shares = pd.Series([seen[each] for each in zip(table["height"], table["width"], strict=True)])
+    little = shares[shares < LEAST_SEEN]
+    if len(little):
+        percent = " to ".join(
+            dict.fromkeys(f"{100 * each:.0f}" for each in (little.min(), little.max()))
+        )
+        height, width = suggested_size(*sizes.median().round().astype(int))
+        found.append(
+            _warning(
+                "crop-share",
+                f"the methods see only {percent} % of the area of {len(little)} of {len(table)} "
+                f"images: the centre crop ({geometry.name}) hides the rest",
+                remedy=f"set 'crop: null', or 'resize: [{height}, {width}]' and 'crop: null', in "
+                "the extractor",
+            )
+        )
+    masked = table[table["mask"] != ""]
+    lost = masked["mask"][masked["kept"] == 0]
+    partly = masked["mask"][(masked["kept"] > 0) & (masked["kept"] < 0.995)]
+    half = int((masked["kept"][partly.index] < 0.5).sum())
+    if len(lost):
+        found.append(
+            _warning(
+                "crop-lost",
+                f"{len(lost)} of {len(masked)} defects are completely outside the centre crop "
+                f"({geometry.name}): no method can find them, and their images still count as "
+                "defective",
+                lost,
+                "set 'crop: null'",
+            )
+        )
+    if len(partly):
+        found.append(
+            _warning(
+                "crop-partly",
+                f"{len(partly)} of {len(masked)} defects are partly outside the centre crop "
+                f"({geometry.name}), {half} of them by more than half",
+                partly,
+                "'crop: null' keeps them complete",
+            )
+        )
+    return found
+
+
+def suggested_size(height: int, width: int) -> tuple[int, int]:
+    """Return a size of the same shape with about the pixels of 256 x 256, in multiples of 32."""
+    scale = 256 / math.sqrt(height * width)
+    return tuple(max(1, round(side * scale / 32)) * 32 for side in (height, width))  # type: ignore[return-value]
+
+
+def _depth_warnings(table: pd.DataFrame) -> list[DataWarning]:
+    """Warn of images with more than 8 bits whose values use a small part of the range."""
+    found = []
+    for split, rows in table[table["peak"].notna()].groupby("split", sort=False):
+        brightest = rows["peak"].max()
+        if brightest >= DARK:
+            continue
+        kind = "training" if split == "train" else "test"
+        bits = max(1, math.ceil(math.log2(65536 * brightest))) if brightest else 0
+        found.append(
+            _warning(
+                "dark",
+                f"{len(rows)} {kind} images of more than 8 bits are almost black for the backbone: "
+                f"their values reach {100 * brightest:.2g} % of white, as from a camera of {bits} "
+                "bits",
+                rows["image"],
+                "stretch all images in the same way to 16 bits, or save them with 8 bits",
+            )
+        )
+    return found
+
+
+def _kind_warnings(table: pd.DataFrame) -> list[DataWarning]:
+    """Warn of test images of a kind that no training image has."""
+    deep = np.where(table["bits"] > 8, "more than 8 bits", "8 bits")
+    kinds = pd.Series(deep, table.index) + np.where(table["colour"], ", colour", ", grey")
+    train, test = kinds[table["split"] == "train"], kinds[table["split"] == "test"]
+    found = []
+    for kind, names in table.loc[test.index, "image"].groupby(test):
+        if len(train) and kind not in set(train):
+            found.append(
+                _warning(
+                    "kinds-differ",
+                    f"{len(names)} of {len(test)} test images have {kind}, but training images "
+                    f"have {' or '.join(sorted(set(train)))}",
+                    names,
+                    "save all images in the same way: a method may detect the kind of file",
+                )
+            )
+    return found
+
+
+def _damage_warnings(table: pd.DataFrame) -> list[DataWarning]:
+    """Warn of images that end in rows of one colour, unlike the others."""
+    suspected = table["image"][(table["tail"] >= TAIL) & ~(table["peak"] < DARK)]
+    if suspected.empty or table["tail"].median() > USUAL_TAIL or len(suspected) > len(table) / 4:
+        return []
+    return [
+        _warning(
+            "one-colour",
+            f"{len(suspected)} images begin or end with rows of a single colour ({TAIL:.0%} of the "
+            "height or more), unlike the others, as incomplete files do",
+            suspected,
+            "look at them, and replace damaged files",
+        )
+    ]

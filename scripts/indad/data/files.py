@@ -1,0 +1,199 @@
+"""The files below a folder: images, other files, and what systems leave there.
+
+Training data and photos to score are found by the same functions, so that both read the same files.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Collection, Iterator
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from indad.data.folder_layout import Parts
+from indad.data.formats import (
+    FORMATS,
+    RAW_SUFFIXES,
+    SUFFIXES,
+    UNREADABLE_SUFFIXES,
+    content_format,
+    unreadable,
+)
+
+#: Files and folders of network storage, recycle bins, archives and file systems, in lower case.
+#: Names that begin with a dot are left out, too.
+SYSTEM_NAMES = frozenset(
+    {
+        "@eadir", "@recycle", "@recently-snapshot", "@sharebin", "@tmp", "@__thumb", "#recycle",
+        "#snapshot", "~snapshot", "$recycle.bin", "recycler", "recycled", "lost+found",
+        "system volume information", "network trash folder", "temporary items", "__macosx",
+        "__pycache__", "found.000", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini",
+        "icon\r",
+    }
+)  # fmt: skip
+_SYSTEM_ENDINGS = ("@synoeastream", "@synoresource")
+#: Endings of files that the workflow does not examine each time it is planned.
+TEXT_SUFFIXES = (
+    ".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".ini", ".log", ".html",
+    ".pdf",
+)  # fmt: skip
+
+
+class File(NamedTuple):
+    """A file, or a folder that cannot be listed.
+
+    Attributes:
+        parts: its path.
+        status: status of the file, links followed; None if it cannot be used.
+        problem: what is wrong with it; "" if nothing is.
+        is_folder: whether it is a folder.
+    """
+
+    parts: Parts
+    status: os.stat_result | None = None
+    problem: str = ""
+    is_folder: bool = False
+
+
+class Folder(NamedTuple):
+    """What a folder and its sub-folders contain, sorted by path.
+
+    Attributes:
+        images: the image files. Those with a ``problem`` cannot be read.
+        others: files that are no images.
+        left_out: hidden files and folders, and those in ``SYSTEM_NAMES``.
+    """
+
+    images: list[File]
+    others: list[Parts]
+    left_out: list[Parts]
+
+
+def is_left_out(name: str) -> bool:
+    """Tell whether a file or folder is hidden, or belongs to a storage or operating system."""
+    lowered = name.lower()
+    return (
+        name.startswith((".", "~$")) or lowered in SYSTEM_NAMES or lowered.endswith(_SYSTEM_ENDINGS)
+    )
+
+
+def scan(folder: Path, exclude: Collection[Path] = ()) -> Folder:
+    """Find the images below a folder, by their content.
+
+    Links are followed, except in circles. An image in a format that cannot be read, and whatever
+    else cannot be read, has a problem.
+
+    Args:
+        folder: where to search.
+        exclude: folders that are left out.
+    """
+    left_out: list[Parts] = []
+    images, others = [], []
+    for file in walk(folder, exclude, left_out):
+        problem: str | None = file.problem
+        if not problem:
+            problem = refusal(folder.joinpath(*file.parts))
+        elif not file.is_folder and not _looks_like_image(file.parts[-1]):
+            problem = None
+        if problem is None:
+            others.append(file.parts)
+        else:
+            images.append(file._replace(problem=problem))
+    return Folder(images, others, sorted(left_out))
+
+
+def refusal(path: Path) -> str | None:
+    """Return why an image cannot be read, "" if it can, or None if the file is no image.
+
+    Only the beginning of the file is read: damage is found when the image is decoded.
+    """
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES:
+        return ""
+    try:
+        kind = content_format(path)
+    except OSError as error:
+        return f"cannot be opened ({error.strerror})"
+    if suffix in RAW_SUFFIXES:  # a TIFF file, but its first image is a preview
+        return unreadable(f"{suffix} files")
+    if kind in FORMATS:
+        return ""
+    if kind:
+        return unreadable(f"{kind} images")
+    return unreadable(f"{suffix} files") if suffix in UNREADABLE_SUFFIXES else None
+
+
+def walk(
+    folder: Path, exclude: Collection[Path] = (), left_out: list[Parts] | None = None
+) -> list[File]:
+    """List all files below ``folder``, sorted by path, without opening them.
+
+    Links are followed, except in circles. What cannot be read is listed with its problem.
+
+    Args:
+        folder: where to search.
+        exclude: folders that are left out.
+        left_out: is extended by the files and folders for which `is_left_out` is true.
+    """
+    excluded = {_identity(each) for each in exclude if each.exists()}
+    seen: list[Parts] = [] if left_out is None else left_out
+    found = _walk(str(folder), (), (), excluded, seen)
+    return sorted(found, key=lambda file: file.parts)
+
+
+def _identity(folder: str | Path) -> tuple[int, int]:
+    status = os.stat(folder)  # noqa: PTH116
+    return status.st_dev, status.st_ino
+
+
+def _walk(
+    folder: str,
+    parts: Parts,
+    above: tuple[tuple[int, int], ...],
+    excluded: Collection[tuple[int, int]],
+    left_out: list[Parts],
+) -> Iterator[File]:
+    # os.scandir and not pathlib: this runs over all files each time the workflow is planned.
+    try:
+        identity = _identity(folder)
+        with os.scandir(folder) as scanned:
+            entries = list(scanned)
+    except OSError as error:
+        if parts:
+            yield File(parts, None, f"cannot be listed ({error.strerror})", is_folder=True)
+        return
+    if identity in above:
+        problem = "a link that leads back to a folder above it; remove it"
+        yield File(parts, None, problem, is_folder=True)
+        return
+    if identity in excluded:
+        return
+    for entry in entries:
+        here = (*parts, entry.name)
+        if is_left_out(entry.name):
+            left_out.append(here)
+        elif entry.is_dir():
+            yield from _walk(entry.path, here, (*above, identity), excluded, left_out)
+        else:
+            try:
+                status = entry.stat()
+            except OSError as error:
+                problem = f"a broken link ({error.strerror}); repair or remove it"
+                yield File(here, problem=problem)
+                continue
+            if stat.S_ISREG(status.st_mode):
+                yield File(here, status)
+            else:
+                yield File(here, problem="not a regular file; remove it")
+
+
+def _looks_like_image(name: str) -> bool:
+    """Tell whether the name of a file that cannot be opened may be that of an image."""
+    suffix = PurePosixPath(name).suffix.lower()
+    return suffix in (*SUFFIXES, *UNREADABLE_SUFFIXES, *RAW_SUFFIXES, "")
+
+
+def is_text(name: str) -> bool:
+    """Tell whether a file has the ending of a text."""
+    return PurePosixPath(name).suffix.lower() in TEXT_SUFFIXES

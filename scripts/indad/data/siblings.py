@@ -1,0 +1,74 @@
+"""Masks and other channels among the photos of a split, recognised by their names.
+
+``001_mask.png`` beside ``001.png``, or ``depth/001.png`` below it, is not another photo.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from pathlib import PurePosixPath
+
+from indad.data.folder_layout import MASK_WORDS, Parts, nfc
+
+_MASKS = {*MASK_WORDS, "groundtruths", "seg", "segmentation", "annotation", "annotations"}
+_PHOTOS = {"rgb", "color", "colour", "image", "images", "img", "photo", "photos", "intensity"}
+_CHANNELS = {
+    "depth", "xyz", "normal", "normals", "disparity", "height", "ir", "nir", "infrared", "thermal",
+    "pseudo3d", "uv",
+}  # fmt: skip
+_WORDS = "|".join(sorted(_MASKS | _CHANNELS, key=len, reverse=True))
+_ENDING = re.compile(rf"(?P<photo>.+?)[-_. ]?(?<![a-z])(?P<word>{_WORDS})[-_. ]?\d*", re.IGNORECASE)
+_BEGINNING = re.compile(rf"(?P<word>{_WORDS})[-_. ](?P<photo>.+)", re.IGNORECASE)
+
+
+def find_siblings(images: Sequence[Parts]) -> dict[Parts, str]:
+    """Find masks and other channels of photos among the images of a split.
+
+    Args:
+        images: paths relative to the folder of the split.
+
+    Returns:
+        For each of them ``mask`` or ``channel``.
+    """
+    photos = {(*map(nfc, path[:-1]), nfc(PurePosixPath(path[-1]).stem)) for path in images}
+    names: dict[Parts, set[str]] = defaultdict(set)
+    for *folder, stem in photos:
+        names[tuple(folder)].add(stem)
+    found = {}
+    for path in images:
+        folder, stem = tuple(map(nfc, path[:-1])), nfc(PurePosixPath(path[-1]).stem)
+        word = _word_of_name(stem, names[folder]) or _word_of_folder(folder, stem, names)
+        if word:
+            found[path] = "mask" if word.lower() in _MASKS else "channel"
+    return found
+
+
+def _word_of_name(stem: str, others: Collection[str]) -> str:
+    """Return the word in a name that makes it a sibling of another one in the folder, or ""."""
+    for pattern in (_ENDING, _BEGINNING):
+        if (match := pattern.fullmatch(stem)) and _has_photo(match["photo"], others):
+            return match["word"]
+    return ""
+
+
+def _has_photo(photo: str, others: Collection[str]) -> bool:
+    return photo in others or any(f"{photo}_{word}" in others for word in _PHOTOS)
+
+
+def _word_of_folder(folder: Parts, stem: str, names: dict[Parts, set[str]]) -> str:
+    """Return the name of the folder that makes an image a sibling of one elsewhere, or ""."""
+    for i, word in enumerate(folder):
+        if word.lower() not in _MASKS | _CHANNELS:
+            continue
+        match = _ENDING.fullmatch(stem) or _BEGINNING.fullmatch(stem)
+        stems = {stem, match["photo"] if match else stem}
+        # The photos are in the folder itself, or in one called "rgb" beside it.
+        for place in ((), *((each,) for each in _PHOTOS)):
+            others = names.get((*folder[:i], *place, *folder[i + 1 :]), set())
+            if stems & others and (len(folder) > 1):
+                return word
+        if i == 0 and len(folder) == 1 and word.lower() in _MASKS - {"label", "labels"}:
+            return word
+    return ""
