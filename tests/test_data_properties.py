@@ -19,7 +19,7 @@ from PIL import Image
 
 from conftest import ROOT
 from indad.core.errors import IndadError
-from indad.data import find_images, manifest
+from indad.data import files, manifest
 from indad.data.folder_layout import Reading
 from indad.data.formats import SUFFIXES
 from indad.data.images import Geometry, mask_pixels, read_image, read_mask
@@ -138,7 +138,7 @@ def test_every_image_is_listed_or_reported(tree, root):
         other = Path(place) / "elsewhere"
         plant(other, tree)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(find_images.os, "scandir", Shuffled)
+            patch.setattr(files.os, "scandir", Shuffled)
             moved = manifest.survey(other, Reading(allow_one_class=True), threads=2)
         assert moved.table.to_dict("list") == table.to_dict("list")
         here, there = printable(str(folder)), str(other)

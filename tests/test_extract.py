@@ -106,17 +106,6 @@ def test_pixels_of_other_images_are_refused(table, decoded):
         Pixels(decoded)
 
 
-def test_masks_that_a_crop_empties_are_counted(category, tmp_path, caplog):
-    corner = np.zeros((40, 48), np.uint8)
-    corner[:3, :3] = 255
-    save_image(category / "ground_truth/dirt/a.png", corner)
-    table = manifest.build(category)
-    with caplog.at_level(logging.WARNING):
-        decode.decode(table, category, tmp_path / "p.h5", geometry=GEOMETRY)
-    assert "1 of 3 masks are empty after resize and crop" in caplog.text
-    assert "ground_truth/dirt/a.png" in caplog.text
-
-
 def features(path, decoded, table, extractor, **options):
     extract(table, decoded, path, extractor=extractor, **options)
     with FeatureStore(path) as opened:

@@ -499,7 +499,7 @@ def test_warnings_about_results(category):
     assert "'crop: null', or 'resize: [224, 288]'" in texts[2]
     assert texts[3].startswith("1 of 2 defects are completely outside the centre crop (40-24)")
     assert texts[4].startswith("1 of 2 defects are partly outside")
-    assert "1 of them by more than half: ground_truth/dirt/a.png" in texts[4]
+    assert "1 by more than half: ground_truth/dirt/a.png" in texts[4]
     path = category.parent / "w.json"
     write_warnings(lines, path)
     assert read_warnings(path) == lines

@@ -150,8 +150,8 @@ def _crop_warnings(table: pd.DataFrame, geometry: Geometry) -> list[DataWarning]
         )
     masked = table[table["mask"] != ""]
     lost = masked["mask"][masked["kept"] == 0]
-    partly = masked["mask"][(masked["kept"] > 0) & (masked["kept"] < 0.995)]
-    half = int((masked["kept"][partly.index] < 0.5).sum())
+    partly = int(masked["kept"].between(0, 0.995, inclusive="neither").sum())
+    half = masked["mask"][masked["kept"].between(0, 0.5, inclusive="neither")]
     if len(lost):
         found.append(
             _warning(
@@ -163,13 +163,13 @@ def _crop_warnings(table: pd.DataFrame, geometry: Geometry) -> list[DataWarning]
                 "set 'crop: null'",
             )
         )
-    if len(partly):
+    if partly:
         found.append(
             _warning(
                 "crop-partly",
-                f"{len(partly)} of {len(masked)} defects are partly outside the centre crop "
-                f"({geometry.name}), {half} of them by more than half",
-                partly,
+                f"{partly} of {len(masked)} defects are partly outside the centre crop "
+                f"({geometry.name}), {len(half) or 'none'} by more than half",
+                half,
                 "'crop: null' keeps them complete",
             )
         )

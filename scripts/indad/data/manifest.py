@@ -40,6 +40,8 @@ logger = logging.getLogger("indad")
 VERSION = 3
 #: Regions of masks with fewer pixels are specks.
 SPECK = 5
+#: Share of masks made of specks from which they are reported.
+MOST_SPECKS = 0.1
 #: Splits with more different sizes than this are not compared: their images are cut to any size.
 MOST_SIZES = 2
 #: Column in the file with the hash of the whole table, the same in each row, so that no row can be
@@ -286,7 +288,7 @@ def _warn_of_masks(found: Findings, inspected: Sequence[_Inspected]) -> None:
             large,
             "the defect must be white, the rest black",
         )
-    if specks:
+    if len(specks) > MOST_SPECKS * len(masked):  # a few are usual, also in public data sets
         found.warn(
             "mask-specks",
             f"{len(specks)} masks consist mostly of regions of fewer than {SPECK} pixels, each of "
