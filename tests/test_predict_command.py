@@ -16,10 +16,12 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 import score
+from conftest import save_image
 from indad import load_model
 from indad.cli import predict as command
 from indad.cli.reporter import Printer, Reporter
@@ -139,9 +141,37 @@ def test_folders_are_searched_and_unreadable_formats_are_listed(tmp_path, rng):
         (tmp_path / name).write_bytes(b"x")
     found = photos.list_photos([tmp_path, tmp_path / "b.png"], [tmp_path / "out"])
     assert [str(p.relative_to(tmp_path)) for p in found] == ["b.png", "c.heic", "sub/a.PNG"]
+    others = photos.describe_others([tmp_path], [tmp_path / "out"])
+    assert others == [
+        f"not scored, no images: 1, {tmp_path / 'notes.txt'}",
+        "not scored, hidden or of a storage or operating system: 1, "
+        f"{tmp_path / 'sub/.hidden.png'}",
+    ]
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="empty: no images in this folder"):
         photos.list_photos([tmp_path / "empty"])
+
+
+def test_predict_reads_the_files_that_training_reads(tmp_path, rng):
+    """Links are followed, endings do not matter, files of network storage are left out."""
+    pixels = rng.integers(0, 255, (9, 9, 3), dtype=np.uint8)
+    real = tmp_path / "elsewhere"
+    for name in ("a.png", "noending.png", "@eaDir/a.png/thumb.png", "001.png", "001_mask.png"):
+        save_image(real / name, pixels)
+    (real / "noending.png").rename(real / "noending")
+    folder = tmp_path / "new"
+    folder.mkdir()
+    (folder / "link").symlink_to(real)
+    (real / "back").symlink_to(folder)
+    found = photos.list_photos([folder])
+    assert [str(each.relative_to(folder / "link")) for each in found] == [
+        "001.png", "001_mask.png", "a.png", "noending",
+    ]  # fmt: skip
+    others = photos.describe_others([folder])
+    assert [each.split(":")[0] for each in others] == [
+        "not scored, hidden or of a storage or operating system",
+        "scored, but seem to be masks or other channels of other photos",
+    ]
 
 
 def test_a_file_is_reported_once_it_is_written_and_again_when_replaced(tmp_path):

@@ -140,6 +140,9 @@ def _predict(arguments: argparse.Namespace, say: Printer, interruption: Interrup
     written = {"--output": arguments.output, "--maps": arguments.maps, "--masks": arguments.masks}
     written = {option: path for option, path in written.items() if path is not None}
     found = photos.list_photos(arguments.images, list(written.values()))
+    if not arguments.quiet:
+        for line in photos.describe_others(arguments.images, list(written.values())):
+            say(f"note       {line}")
     # Errors in the outputs or the threshold come before the backbone is loaded.
     for option, path in written.items():
         check_apart(path, option, [folder] if folder else found)

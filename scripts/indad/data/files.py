@@ -167,7 +167,7 @@ def _walk(
         problem = "a link that leads back to a folder above it; remove it"
         yield File(parts, None, problem, is_folder=True)
         return
-    if identity in excluded:
+    if parts and identity in excluded:
         return
     for entry in entries:
         here = (*parts, entry.name)

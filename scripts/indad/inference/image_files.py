@@ -12,7 +12,7 @@ from PIL import Image
 
 from indad.core import atomic
 from indad.core.errors import ConfigError
-from indad.data.images import SUFFIXES, UNREADABLE_SUFFIXES
+from indad.data.formats import SUFFIXES, UNREADABLE_SUFFIXES
 from indad.inference import png
 from indad.inference.result import Result
 

@@ -12,9 +12,11 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from indad.core.errors import DataError
+from indad.data.data_warnings import first_names
 from indad.data.files import scan
 from indad.data.formats import SUFFIXES
 from indad.data.images import decode
+from indad.data.siblings import find_siblings
 from indad.inference.result import FileState, file_state
 
 #: What can be scored: a path, an array (see `open_photo`), a PIL image.
@@ -104,6 +106,29 @@ def find_photos(folder: Path, exclude: Collection[Path] = ()) -> Iterator[Path]:
         path = folder.joinpath(*file.parts)
         if not (file.is_folder and os.access(path, os.R_OK | os.X_OK)):
             yield path
+
+
+def describe_others(images: Sequence[Path], exclude: Collection[Path] = ()) -> list[str]:
+    """Name the files in the folders of ``images`` that are no photos, one line for each reason."""
+    others: list[str] = []
+    left_out: list[str] = []
+    siblings: list[str] = []
+    for folder in (each for each in images if each.is_dir()):
+        found = scan(folder, exclude)
+        paths = [file.parts for file in found.images if not file.is_folder]
+        others += [str(folder.joinpath(*parts)) for parts in found.others]
+        left_out += [str(folder.joinpath(*parts)) for parts in found.left_out]
+        siblings += [str(folder.joinpath(*parts)) for parts in find_siblings(paths)]
+    lines = {
+        "not scored, no images": others,
+        "not scored, hidden or of a storage or operating system": left_out,
+        "scored, but seem to be masks or other channels of other photos": siblings,
+    }
+    return [
+        f"{text}: {len(names)}, {printable(first_names(names))}"
+        for text, names in lines.items()
+        if names
+    ]
 
 
 def list_photos(images: Sequence[Path], exclude: Collection[Path] = ()) -> list[Path]:
