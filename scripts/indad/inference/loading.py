@@ -35,12 +35,6 @@ def load_model(
 ) -> Model:
     """Load a fitted model and its backbone, to score images with.
 
-    ::
-
-        model = load_model("results/models/mvtec/bottle/padim-r18/seed0.safetensors")
-        result = model.predict("photo.png")
-        result.score, result.map, result.anomalous
-
     The threshold is that of ``calibration.FALSE_ALARMS`` if a calibration of the model is found: in
     the results folder of the model, or in the model's own folder as a file whose name ends in
     ``calibration.json``. Torch's TF32 switches are set as they were for the training features.
@@ -68,8 +62,7 @@ def load_model(
         raise ConfigError(f"device: must be auto, cpu or cuda, got {device!r}")
     model, known = choose_experiment(path, experiment)
     header = methods.read_header(model, verify=False)
-    made_with = header["features"]
-    _check_version(model, made_with)
+    made_with = _made_with(model, header)
     settings = {"device": device, "tf32": bool(made_with.get("tf32"))}
     again = partial(
         load_model,
@@ -168,8 +161,9 @@ def _calibration_files(model: Path) -> list[Path]:
 # -- the gallery and the backbone -----------------------------------------------------------------
 
 
-def _check_version(model: Path, made_with: Mapping[str, Any]) -> None:
-    """Check that this library makes features like those of the model."""
+def _made_with(model: Path, header: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of the model's features, if this library makes such features."""
+    made_with = header["features"]
     if "backbone" not in made_with:
         raise StoreError(
             f"{model}: does not record how its features were made, so that no image can be scored "
@@ -180,6 +174,7 @@ def _check_version(model: Path, made_with: Mapping[str, Any]) -> None:
             f"{model}: fitted on features of version {made_with['extract_version']}, this library "
             f"makes version {EXTRACT_VERSION}; run the workflow again"
         )
+    return made_with
 
 
 def _open_gallery(

@@ -186,7 +186,7 @@ class _Sink:
         if self._path is None:
             print(text, end="", flush=True)
             return
-        self._pending += text.encode()
+        self._pending += text.encode(errors="backslashreplace")
         try:
             while self._pending:
                 self._pending = self._pending[self._file.write(self._pending) :]
