@@ -26,6 +26,7 @@ from indad.core.errors import ConfigError, DataError, DeviceError, StoreError, W
 from indad.data.images import Geometry
 from indad.evaluation import calibration, scores
 from indad.evaluation.calibration import Calibration, Known
+from indad.features.backbone import load_backbone
 from indad.features.weights import weights_sha256_of
 from indad.inference import overlay, png, result
 from indad.inference.loading import choose_experiment
@@ -126,6 +127,18 @@ def test_an_opened_file_has_the_score_of_its_path(made, padim, tmp_path, name, s
         assert padim.predict(np.asarray(Image.open(path))).score == of_path.score
 
 
+def test_an_opened_file_is_refused_like_its_path(padim, tmp_path):
+    path = tmp_path / "pages.tif"
+    pages = [Image.new("L", (90, 80), level) for level in (100, 120)]
+    pages[0].save(path, save_all=True, append_images=pages[1:])
+    for given in (path, Image.open(path)):
+        with pytest.raises(DataError, match=r"pages\.tif: holds 2 images"):
+            padim.predict(given)
+    chosen = Image.open(path)
+    chosen.seek(1)
+    assert padim.predict(chosen).score == padim.predict(pages[1]).score
+
+
 def test_images_of_other_sizes_are_scored(padim, rng):
     results = padim.predict([photo(rng, d, (160, 200)) for d in (False, True)])
     assert results[0].score < results[1].score
@@ -158,6 +171,27 @@ def test_anything_but_an_image_is_refused(padim, image, message, kind):
 # -- threads and processes ------------------------------------------------------------------------
 
 
+def run_threads(work, count: int) -> None:
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def test_threads_load_models_at_the_same_time():
+    """Random weights depend on the seed only, whatever other threads draw."""
+    found = [""] * 4
+
+    def work(number: int) -> None:
+        backbone = load_backbone("test_resnet", layers=["layer1"], weights="random")
+        found[number] = backbone.weights_sha256
+
+    run_threads(work, 4)
+    assert len(set(found)) == 1
+    assert found[0]
+
+
 @pytest.mark.parametrize("method", FITTED)
 def test_threads_get_the_scores_of_one_by_one(made, method):
     images = sorted((made / "data/widget/test").rglob("*.png"))[:12]
@@ -172,11 +206,7 @@ def test_threads_get_the_scores_of_one_by_one(made, method):
         found[number] = [(i, fresh.predict(images[i])) for i in order]
         found[number].append((0, fresh.predict(opened)))
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_threads(work, 6)
     assert len(found) == 6
     for i, each in (pair for pairs in found.values() for pair in pairs):
         assert each.score == alone[i].score

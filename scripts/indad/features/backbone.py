@@ -13,6 +13,7 @@ import difflib
 import importlib.metadata
 import inspect
 import math
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,8 @@ from indad.features.weights import PACKAGE, resolve_weights_file, weights_sha256
 
 #: Height and width of the image of the dry run, rounded up to whole patches.
 _DRY_RUN = (96, 128)
+#: Models are created by one thread at a time, since all threads share torch's random state.
+_SEEDING = threading.Lock()
 
 
 def _check_name(name: str) -> None:
@@ -66,7 +69,7 @@ def _create(name: str, pretrained: bool, seed: int) -> nn.Module:
     # Transformers that support it interpolate their position embeddings to the size of the image.
     # The others do not have the option.
     any_size = {"dynamic_img_size": True} if cfg.fixed_input_size else {}
-    with torch.random.fork_rng(devices=[]):
+    with _SEEDING, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         try:
             model = timm.create_model(name, pretrained=pretrained, **any_size)

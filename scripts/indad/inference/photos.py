@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from indad.core.errors import DataError
 from indad.data.data_warnings import first_names
 from indad.data.files import scan
-from indad.data.formats import SUFFIXES
+from indad.data.formats import FORMATS, SUFFIXES
 from indad.data.images import decode
 from indad.data.siblings import find_siblings
 from indad.inference.result import FileState, file_state
@@ -83,7 +83,11 @@ def open_photo(photo: Photo) -> Image.Image:
 
 def _upright(image: Image.Image) -> Image.Image:
     """Load a PIL image, and apply its EXIF orientation as `decode` does."""
-    name = getattr(image, "filename", "") or "an image in memory"
+    name = getattr(image, "filename", "")
+    unread = bool(getattr(image, "tile", None)) and image.tell() == 0
+    if unread and image.format in FORMATS and isinstance(name, str) and Path(name).is_file():
+        return decode(Path(name))  # Image.open(path): the file is read, and checked, like a path
+    name = name or "an image in memory"
     try:
         with _LOADING:
             image.load()
