@@ -198,6 +198,14 @@ def test_no_crash_has_the_exit_code_of_an_anomaly(monkeypatch, capsys):
     assert "RuntimeError: unforeseen" in capsys.readouterr().err
 
 
+def test_a_console_that_is_not_utf8_shows_escaped_names(monkeypatch):
+    console = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", console)
+    assert main.main(["predict", "model", "fehlt_\udce9_ü.png"]) == 2
+    console.flush()
+    assert rb"fehlt_\udce9_\xfc.png: no such image file" in console.buffer.getvalue()
+
+
 class Drawer:
     """Draws as a model does, without one."""
 

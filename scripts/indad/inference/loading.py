@@ -66,7 +66,7 @@ def load_model(
     settings = {"device": device, "tf32": bool(made_with.get("tf32"))}
     again = partial(
         load_model,
-        path,
+        Path(path).expanduser().absolute(),
         experiment=experiment,
         weights=weights,
         features=features,

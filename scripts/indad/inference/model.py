@@ -133,6 +133,8 @@ class Model:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Return how to load the model again, so that no arrays are pickled."""
+        if self._load is None:
+            raise TypeError("only a model of load_model can be pickled")
         return _load_again, (self._load, self.calibration, self.threshold)
 
     @property
@@ -353,11 +355,9 @@ def refuse_training_images(model: Path, paths: Iterable[str | os.PathLike[str]])
 
 
 def _load_again(
-    load: Callable[[], Model] | None, calibration: Calibration | None, threshold: Threshold | None
+    load: Callable[[], Model], calibration: Calibration | None, threshold: Threshold | None
 ) -> Model:
     """Make the model of a pickle."""
-    if load is None:
-        raise ConfigError("only a model of load_model can be pickled")
     model = load()
     model.calibration, model.threshold = calibration, threshold
     return model
