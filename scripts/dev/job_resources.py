@@ -1,6 +1,6 @@
 """Compare the memory and time that jobs ask for with what they used: docs/resources.md.
 
-    snakemake --benchmark-extended --configfile FILE ...    a finished run, for example bottle_r18
+    snakemake --benchmark-extended --configfile FILE ...    a finished run with device: cpu
     python scripts/dev/job_resources.py results/bottle
 
 ``--benchmark-extended`` makes Snakemake write what each job asked for beside what was measured.
@@ -63,8 +63,8 @@ PAGE = """\
 Written by `python scripts/dev/job_resources.py {results}`. Measured is the peak memory of the
 script in a finished run, plus {snakemake} MB for the two Snakemake processes that start it within a
 cluster's job. The rules compute what they ask for from the size of their input. A job killed for
-memory or time is tried again with more. Unless `device: cpu` is configured, extract, fit and score
-ask for 3,000 MB more than on a CPU. Times depend on the machine and on what else it did.
+memory or time is tried again with more. The run had `device: cpu`; otherwise extract asks for 6,000
+MB more, and fit and score for 3,000. Times depend on the machine and on what else it did.
 
 {table}
 """
