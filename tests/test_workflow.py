@@ -412,12 +412,12 @@ def test_a_folder_of_ones_own_by_a_list_and_with_one_class(category, tmp_path):
     assert row.split("|")[2].strip() == "-"
     for document in ("results.md", "summary.md"):
         text = (results / "tables" / document).read_text()
-        assert "- mine, widget: 1 of 3 defective images have no mask: pixel-level" in text
-        assert "- mine, gadget: all test images are good: image-level figures are not" in text
+        assert "- mine, widget: 1 of 3 defective images have no mask, so pixel-level" in text
+        assert "- mine, gadget: all test images are good: image AUROC and similar" in text
     assert verify(results).problems == []
     log = (results / "logs/index/mine/widget.log").read_text()
     assert "holdout: 2 of 5 good training images are held out for the test" in log
-    assert "1 of 3 images of 'flaw' have no mask" in log
+    assert "1 of 3 defective images have no mask" in log
 
     target, again = f"{results}/metrics.csv", dict.fromkeys(STAGES, 2) | {"aggregate": 1}
     read_as = changes["datasets"]["mine"] | {"good": ["OK", "flaw"]}

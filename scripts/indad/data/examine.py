@@ -20,9 +20,8 @@ from indad.data.manifest import mask_files
 DARK = 0.25
 #: Share of a photo below which the crop is reported.
 LEAST_SEEN = 0.6
-#: Share of rows of one colour, at the top or bottom, from which a file may be incomplete, and the
-#: share that is usual in the other images.
-TAIL, USUAL_TAIL = 0.05, 0.01
+#: Share of successive black or grey rows, more than usual, from which a file may be incomplete.
+BLANK = 0.05
 
 
 class Facts(NamedTuple):
@@ -33,7 +32,7 @@ class Facts(NamedTuple):
         bits: bits of each channel in the file.
         colour: whether any pixel is not grey.
         peak: brightest value as a share of white, without isolated pixels; NaN for 8 bits.
-        tail: share of the rows at the top or at the bottom that have one colour.
+        blank: largest share of successive rows that are black or medium grey.
         kept: share of the mask that is inside the crop; NaN without a mask.
     """
 
@@ -41,7 +40,7 @@ class Facts(NamedTuple):
     bits: int = 8
     colour: bool = False
     peak: float = math.nan
-    tail: float = 0.0
+    blank: float = 0.0
     kept: float = math.nan
 
 
@@ -75,7 +74,7 @@ def read(folder: Path, row: Any, geometry: Geometry) -> tuple[np.ndarray, np.nda
         bits=decoded.bits,
         colour=bool((pixels != pixels[..., :1]).any()),
         peak=_peak(decoded, pixels) if decoded.bits > 8 else math.nan,
-        tail=max(_rows_of_one_colour(pixels), _rows_of_one_colour(pixels[::-1])),
+        blank=_blank_rows(pixels),
         kept=kept,
     )
     return image, mask, facts
@@ -92,13 +91,18 @@ def _peak(decoded: Decoded, rgb: np.ndarray) -> float:
     return float(np.partition(values, -ignored)[-ignored]) / white
 
 
-def _rows_of_one_colour(pixels: np.ndarray) -> float:
-    """Return the share of the rows, from the first one on, that have one colour."""
-    same = (pixels[0] == pixels[0, 0]).all()
-    if not same:
-        return 0.0
-    rows = (pixels == pixels[0, 0]).all(axis=(1, 2))
-    return float(1.0 if rows.all() else rows.argmin() / len(rows))
+def _blank_rows(pixels: np.ndarray) -> float:
+    """Return the share of the longest run of rows that are completely black or medium grey.
+
+    These are the colours of missing data: zeros, and the grey that JPEG decoders fill in.
+    """
+    longest = 0
+    for value in (0, 128):
+        blank = (pixels[:, ::16] == value).all(axis=(1, 2))  # rules out most rows
+        blank[blank] = (pixels[blank] == value).all(axis=(1, 2))
+        ends = np.flatnonzero(np.concatenate([[True], ~blank, [True]]))
+        longest = max(longest, int(np.diff(ends).max()) - 1)
+    return longest / len(pixels)
 
 
 def pixel_warnings(table: pd.DataFrame, category: str, geometry: Geometry) -> list[DataWarning]:
@@ -225,15 +229,16 @@ def _kind_warnings(table: pd.DataFrame) -> list[DataWarning]:
 
 
 def _damage_warnings(table: pd.DataFrame) -> list[DataWarning]:
-    """Warn of images that end in rows of one colour, unlike the others."""
-    suspected = table["image"][(table["tail"] >= TAIL) & ~(table["peak"] < DARK)]
-    if suspected.empty or table["tail"].median() > USUAL_TAIL or len(suspected) > len(table) / 4:
+    """Warn of images with many black or grey rows, unlike the others."""
+    usual = table["blank"].median()
+    suspected = table["image"][(table["blank"] >= usual + BLANK) & ~(table["peak"] < DARK)]
+    if suspected.empty or len(suspected) > len(table) / 4:  # else it is the product
         return []
     return [
         _warning(
-            "one-colour",
-            f"{len(suspected)} images begin or end with rows of a single colour ({TAIL:.0%} of the "
-            "height or more), unlike the others, as incomplete files do",
+            "blank",
+            f"{len(suspected)} images have black or medium grey rows ({BLANK:.0%} of the height or "
+            "more), unlike the others, as incomplete files do",
             suspected,
             "look at them, and replace damaged files",
         )

@@ -62,7 +62,8 @@ class Folder(NamedTuple):
     Attributes:
         images: the image files. Those with a ``problem`` cannot be read.
         others: files that are no images.
-        left_out: hidden files and folders, and those in ``SYSTEM_NAMES``.
+        left_out: hidden files and folders, those in ``SYSTEM_NAMES``, and links to a folder above,
+            whose files are found without them.
     """
 
     images: list[File]
@@ -81,8 +82,8 @@ def is_left_out(name: str) -> bool:
 def scan(folder: Path, exclude: Collection[Path] = ()) -> Folder:
     """Find the images below a folder, by their content.
 
-    Links are followed, except in circles. An image in a format that cannot be read, and whatever
-    else cannot be read, has a problem.
+    Links are followed, except to a folder above. An image in a format that cannot be read, and
+    whatever else cannot be read, has a problem.
 
     Args:
         folder: where to search.
@@ -129,12 +130,12 @@ def walk(
 ) -> list[File]:
     """List all files below ``folder``, sorted by path, without opening them.
 
-    Links are followed, except in circles. What cannot be read is listed with its problem.
+    Links are followed, except to a folder above. What cannot be read is listed with its problem.
 
     Args:
         folder: where to search.
         exclude: folders that are left out.
-        left_out: is extended by the files and folders for which `is_left_out` is true.
+        left_out: is extended by what is left out, see `Folder`.
     """
     excluded = {_identity(each) for each in exclude if each.exists()}
     seen: list[Parts] = [] if left_out is None else left_out
@@ -164,8 +165,7 @@ def _walk(
             yield File(parts, None, f"cannot be listed ({error.strerror})", is_folder=True)
         return
     if identity in above:
-        problem = "a link that leads back to a folder above it; remove it"
-        yield File(parts, None, problem, is_folder=True)
+        left_out.append(parts)
         return
     if parts and identity in excluded:
         return

@@ -28,7 +28,7 @@ from indad.data.folder_layout import (
     Reading,
     nfc,
 )
-from indad.data.siblings import find_siblings
+from indad.data.siblings import Sibling, find_siblings
 
 
 class FoundImage(NamedTuple):
@@ -127,12 +127,15 @@ def _readable_files(found: Findings) -> list[Parts]:
         else:
             readable.append(file.parts)
     for code, paths, what in (
-        ("no-image", listed.others, "no images, not read"),
-        ("left-out", listed.left_out, "hidden, or of a storage or operating system, left out"),
+        ("no-image", listed.others, "no image, not read"),
+        (
+            "left-out",
+            listed.left_out,
+            "left out: hidden, of a storage or operating system, or a link to a folder above",
+        ),
     ):
         if paths:
-            counted = "1 file is" if len(paths) == 1 else f"{len(paths)} files or folders are"
-            found.warn(code, f"{counted} {what}", map("/".join, paths), note=True)
+            found.warn(code, f"{len(paths)} x {what}", map("/".join, paths), note=True)
     return readable
 
 
@@ -167,8 +170,8 @@ def _by_folders(files: Sequence[Parts], found: Findings) -> None:
         masks = [path for path in test if any(_photos_of(_id(path, reading), ids, reading))]
         test = [path for path in test if path not in set(masks)]
     masks_of = _pair_masks(test, masks, found)
-    _refuse_siblings(train, {}, found)
-    _refuse_siblings(test, masks_of, found)
+    train = _without_siblings(train, {}, found)
+    test = _without_siblings(test, masks_of, found)
     found.images += [FoundImage(path, TRAIN, GOOD) for path in train]
     for path in test:
         found.add_image(path, TEST, reading.place(path[:-1])[1][0], masks_of.get(path, ()))
@@ -204,20 +207,23 @@ def _pair_masks(
             masks_of[photos[image]].append(mask)
             continue
         expected = "/".join((reading.test, *(here[:-1] or ["<defect>"])))
-        similar = max((i[-1] for i in photos if i[-1] in here[-1]), key=len, default="")
-        hint = ""
-        if similar and here[-1] != similar:
-            before, _, after = here[-1].partition(similar)
-            hint = "; if it belongs to " + repr(similar) + ", set " + _mask_options(before, after)
+        hint = _mask_options(here, photos)
         found.add_problem(mask, f"a mask without an image of that name in {expected}{hint}")
     return masks_of
 
 
-def _mask_options(before: str, after: str) -> str:
-    """Return the options that read masks with these texts around the image's name."""
-    after = after.rstrip("0123456789") + "*" if after[-1:].isdigit() else after
+def _mask_options(mask: Parts, photos: Collection[Parts]) -> str:
+    """Suggest the options with which a mask belongs to one of the photos; "" if none do."""
+    if mask[:-1] in photos:
+        return f"; if it belongs to {mask[-2]!r}, set 'mask_suffix: \"/*\"'"
+    inside = [each[-1] for each in photos if each[:-1] == mask[:-1] and each[-1] in mask[-1]]
+    name = max(inside, key=len, default=mask[-1])
+    before, _, after = mask[-1].partition(name)
+    if after[-1:].isdigit():
+        after = after.rstrip("0123456789") + "*"
     options = [f"'mask_prefix: {before}'"] if before else []
-    return " and ".join([*options, f"'mask_suffix: {after!r}'"] if after else options)
+    options += [f"'mask_suffix: \"{after}\"'"] if after else []
+    return f"; if it belongs to {name!r}, set {' and '.join(options)}" if options else ""
 
 
 def _photos_of(mask: Parts, ids: Collection[Parts], reading: Reading) -> Iterator[Parts]:
@@ -247,36 +253,49 @@ def _photos_of(mask: Parts, ids: Collection[Parts], reading: Reading) -> Iterato
                 yield image
 
 
-def _refuse_siblings(
+def _without_siblings(
     paths: Sequence[Parts], masks_of: Mapping[Parts, Sequence[Parts]], found: Findings
-) -> None:
-    """Report masks and other channels among the photos of a split; an image with a mask is none."""
-    reading = found.reading
-    inside = {reading.place(path[:-1])[1] + path[-1:]: path for path in paths}
-    by_folder: dict[tuple[Parts, str], list[str]] = defaultdict(list)
-    for rest, kind in find_siblings(list(inside)).items():
-        path = inside[rest]
-        if path not in masks_of:
-            by_folder[path[:-1], kind].append(path[-1])
-    for (folder, kind), names in by_folder.items():
-        what = "masks" if kind == "mask" else "another channel (depth, normals or similar)"
-        remedy = f"move them to {reading.masks}/<defect>" if kind == "mask" else "move them away"
-        if kind == "mask" and folder[: len(Path(reading.test).parts)] == Path(reading.test).parts:
-            remedy += f", or set 'masks: {reading.test}' if they are beside their photos"
+) -> list[Parts]:
+    """Report masks and other channels among the photos of a split, and return the others.
+
+    An image that has a mask is a photo.
+    """
+    place = found.reading.place
+    inside = {place(path[:-1])[1] + path[-1:]: path for path in paths if path not in masks_of}
+    photos = [place(path[:-1])[1] + path[-1:] for path in paths]
+    siblings = {inside[rest]: s for rest, s in find_siblings(photos).items() if rest in inside}
+    by_folder: dict[tuple[Parts, Sibling], list[str]] = defaultdict(list)
+    for path, sibling in siblings.items():
+        by_folder[path[:-1], sibling].append(path[-1])
+    for (folder, sibling), names in by_folder.items():
+        what = "masks" if sibling.is_mask else "another channel (depth, normals or similar)"
         found.add_problem(
             folder,
             f"{count_images(len(names))} seem to be {what} of the photos, not photos: "
-            f"{first_names(names)}; {remedy}",
+            f"{first_names(names)}; {_how_to_move(folder, sibling, found.reading)}",
         )
+    return [path for path in paths if path not in siblings]
+
+
+def _how_to_move(folder: Parts, sibling: Sibling, reading: Reading) -> str:
+    if not sibling.is_mask:
+        return "move them out of the category"
+    move = f"move them to {reading.masks}/<defect>"
+    if reading.place(folder)[0] != TEST:
+        return move
+    if not sibling.folder:
+        return f"{move}, or set 'masks: {reading.test}', for masks beside their photos"
+    if len(sibling.folder) == 1:
+        return f"{move}, or set 'masks: {'/'.join((reading.test, *sibling.folder))}'"
+    return move
 
 
 def _check_good_folder(test: Sequence[Parts], found: Findings) -> None:
     """Report a folder ``good``, or one in other capitals, that does not mean good."""
     reading = found.reading
-    known = {nfc(name).casefold() for name in (*reading.good, GOOD)}
     folders = {path[:-1]: reading.place(path[:-1])[1][0] for path in test}
     for defect in sorted(set(folders.values())):
-        if not reading.is_good(defect) and nfc(defect).casefold() in known:
+        if reading.is_misspelt_good(defect):
             folder = next(path for path, name in folders.items() if name == defect)
             listed = ", ".join([*reading.good, defect])
             found.add_problem(
@@ -343,6 +362,11 @@ def _wrong_line(line: Line, reading: Reading) -> str:
         return (
             f"{line.defect!r} in the training split, which may have good images only "
             f"({' or '.join(reading.good)}); use split test"
+        )
+    if reading.is_misspelt_good(line.defect):
+        return (
+            f"{line.defect!r} would be a defect; if it is good, add it to the option 'good': "
+            f"[{', '.join([*reading.good, line.defect])}]"
         )
     return ""
 

@@ -170,6 +170,11 @@ class Reading:
         """Tell whether the name of a folder or of a defect means "no defect"."""
         return nfc(name) in map(nfc, self.good)
 
+    def is_misspelt_good(self, name: str) -> bool:
+        """Tell whether a name differs from a name for "no defect" in capitals or spaces only."""
+        known = {nfc(each).casefold() for each in (*self.good, GOOD)}
+        return not self.is_good(name) and nfc(name).strip().casefold() in known
+
     def place(self, folder: Parts) -> tuple[str, Parts]:
         """Return what the images of a folder are.
 

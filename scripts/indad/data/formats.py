@@ -125,13 +125,15 @@ def jpeg_damage(content: bytes, image: Image.Image) -> str:
         "" if nothing is found.
     """
     problem, end = _scan_problem(content)
-    if problem or end < 0:
+    if problem or end < 0 or image.mode not in ("L", "RGB") or image.info.get("progressive"):
         return problem
-    corner = image.crop((image.width - 8, image.height - 8, image.width, image.height))
-    if image.mode in ("L", "RGB") and (np.asarray(corner) == 128).all():
-        # Either it ends with grey blocks, or its data end before. Then fewer data change it.
+    pixels = np.asarray(image).reshape(image.height, image.width, -1)
+    if (pixels[-8:, -8:] == 128).all():
+        # Either it ends with a grey area, or its data end before: then fewer data change more.
         shorter = Image.open(io.BytesIO(content[: end - 8] + b"\xff\xd9"), formats=["JPEG"])
-        if not np.array_equal(np.asarray(shorter), np.asarray(image)):
+        changed = np.asarray(shorter).reshape(pixels.shape) != pixels
+        drawn = np.flatnonzero((pixels != 128).any(axis=(1, 2)))
+        if len(drawn) and changed[: drawn[-1] + 1].any():
             return "its data end before the image does: the lower part is grey"
     return ""
 

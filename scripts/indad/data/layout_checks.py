@@ -63,6 +63,8 @@ def _check_missing_masks(found: Findings) -> None:
 def _warn_of_good_names(found: Findings) -> None:
     names = {each.defect for each in found.images if sounds_good(each.defect)} - {GOOD}
     for name in sorted(names):
+        if found.reading.is_misspelt_good(name):  # refused
+            continue
         found.warn(
             "good-name",
             f"{name!r} is used as a defect although its name usually means good",

@@ -9,6 +9,7 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 from indad.data.folder_layout import MASK_WORDS, Parts, nfc
 
@@ -23,14 +24,26 @@ _ENDING = re.compile(rf"(?P<photo>.+?)[-_. ]?(?<![a-z])(?P<word>{_WORDS})[-_. ]?
 _BEGINNING = re.compile(rf"(?P<word>{_WORDS})[-_. ](?P<photo>.+)", re.IGNORECASE)
 
 
-def find_siblings(images: Sequence[Parts]) -> dict[Parts, str]:
+class Sibling(NamedTuple):
+    """Why an image is taken for a mask or another channel.
+
+    Attributes:
+        is_mask: whether it is a mask.
+        folder: the folder whose name says so; () if the file's name does.
+    """
+
+    is_mask: bool
+    folder: Parts = ()
+
+
+def find_siblings(images: Sequence[Parts]) -> dict[Parts, Sibling]:
     """Find masks and other channels of photos among the images of a split.
 
     Args:
         images: paths relative to the folder of the split.
 
     Returns:
-        For each of them ``mask`` or ``channel``.
+        The reason for each of them.
     """
     photos = {(*map(nfc, path[:-1]), nfc(PurePosixPath(path[-1]).stem)) for path in images}
     names: dict[Parts, set[str]] = defaultdict(set)
@@ -39,9 +52,10 @@ def find_siblings(images: Sequence[Parts]) -> dict[Parts, str]:
     found = {}
     for path in images:
         folder, stem = tuple(map(nfc, path[:-1])), nfc(PurePosixPath(path[-1]).stem)
-        word = _word_of_name(stem, names[folder]) or _word_of_folder(folder, stem, names)
-        if word:
-            found[path] = "mask" if word.lower() in _MASKS else "channel"
+        if word := _word_of_name(stem, names[folder]):
+            found[path] = Sibling(word.lower() in _MASKS)
+        elif depth := _depth_of_word(folder, stem, names):
+            found[path] = Sibling(folder[depth - 1].lower() in _MASKS, path[:depth])
     return found
 
 
@@ -57,8 +71,8 @@ def _has_photo(photo: str, others: Collection[str]) -> bool:
     return photo in others or any(f"{photo}_{word}" in others for word in _PHOTOS)
 
 
-def _word_of_folder(folder: Parts, stem: str, names: dict[Parts, set[str]]) -> str:
-    """Return the name of the folder that makes an image a sibling of one elsewhere, or ""."""
+def _depth_of_word(folder: Parts, stem: str, names: dict[Parts, set[str]]) -> int:
+    """Return how deep the folder is that makes an image a sibling of one elsewhere, or 0."""
     for i, word in enumerate(folder):
         if word.lower() not in _MASKS | _CHANNELS:
             continue
@@ -67,8 +81,8 @@ def _word_of_folder(folder: Parts, stem: str, names: dict[Parts, set[str]]) -> s
         # The photos are in the folder itself, or in one called "rgb" beside it.
         for place in ((), *((each,) for each in _PHOTOS)):
             others = names.get((*folder[:i], *place, *folder[i + 1 :]), set())
-            if stems & others and (len(folder) > 1):
-                return word
-        if i == 0 and len(folder) == 1 and word.lower() in _MASKS - {"label", "labels"}:
-            return word
-    return ""
+            if stems & others and len(folder) > 1:
+                return i + 1
+        if len(folder) == 1 and word.lower() in _MASKS - {"label", "labels"}:
+            return i + 1
+    return 0

@@ -100,16 +100,14 @@ def find_photos(folder: Path, exclude: Collection[Path] = ()) -> Iterator[Path]:
     """List the image files in a folder and its sub-folders, sorted, as training images are found.
 
     Formats that cannot be read are included, so that such a file is an error and not skipped. Links
-    are followed, except back to a folder above.
+    are followed, except to a folder above.
 
     Args:
         folder: where to search.
         exclude: folders that are left out.
     """
     for file in scan(folder, exclude).images:
-        path = folder.joinpath(*file.parts)
-        if not (file.is_folder and os.access(path, os.R_OK | os.X_OK)):
-            yield path
+        yield folder.joinpath(*file.parts)
 
 
 def describe_others(images: Sequence[Path], exclude: Collection[Path] = ()) -> list[str]:
