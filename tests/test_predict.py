@@ -153,6 +153,7 @@ def test_images_of_other_sizes_are_scored(padim, rng):
         (np.zeros((8, 8), np.int64), "type int64", TypeError),
         (np.full((80, 80), 200.0), "floats range from 200 to 200, not from 0 to 1", DataError),
         (np.zeros((0, 8, 3), np.uint8), "has no pixels", DataError),
+        (Image.new("RGB", (0, 5)), "has no pixels", DataError),
         (torch.zeros(1, 3, 8, 8), "of type torch.Tensor is not an image; give a path", TypeError),
         (b"\x89PNG", "of type bytes is not an image", TypeError),
         (io.BytesIO(b""), "of type _io.BytesIO is not an image", TypeError),

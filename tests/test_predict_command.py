@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from rich.console import Console
 
 import score
@@ -107,6 +108,20 @@ def test_given_good_images_set_the_threshold(made):
     )
     assert code == 1
     assert f"from 19 good images of {test / 'good'}" in text
+
+
+def test_good_images_that_score_like_training_images_get_a_warning(made, tmp_path):
+    """A copy that was saved anew has another hash."""
+    image = made / "data/widget/test/good/000.png"
+    model = model_file(made, "spade")
+    copies = tmp_path / "good"
+    copies.mkdir()
+    for path in sorted((made / "data/widget/train/good").iterdir())[:4]:
+        Image.open(path).save(copies / path.with_suffix(".bmp").name)
+    code, text = run(model, image, "--good", copies)
+    assert code == 1
+    assert re.search(r"warning +the good images given score at most \S+, good test images at", text)
+    assert "warning" not in run(model, image, "--good", image.parent)[1]
 
 
 @pytest.mark.parametrize(

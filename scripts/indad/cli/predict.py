@@ -246,11 +246,25 @@ def _prepare_model(arguments: argparse.Namespace, say: Printer) -> Model:
     say(f"loaded     in {spent:.1f} s, on {model.device}")
     if arguments.good:
         model.calibrate(model.predict(good), f"images of {arguments.good}")
+        _warn_if_low(model, calibration, say)
     model.threshold = choose_threshold(path, model.calibration, *wish)
     if model.threshold is not None:
         chosen = f"threshold  {model.threshold.score:.5g}: {model.threshold.source}"
         say(chosen)
     return model
+
+
+def _warn_if_low(model: Model, known: Calibration | None, say: Printer) -> None:
+    """Warn if given good images score far below those of the test, as training images do."""
+    if model.calibration and known and known.good.scores:
+        highest, lowest = max(model.calibration.good.scores), min(known.good.scores)
+        if highest < lowest / 2:
+            say(
+                f"warning    the good images given score at most {highest:.5g}, good test images "
+                f"at least {lowest:.5g}: are they copies of training images? Then good images are "
+                "called anomalous",
+                "yellow",
+            )
 
 
 def choose_threshold(

@@ -88,6 +88,8 @@ def _upright(image: Image.Image) -> Image.Image:
     if unread and image.format in FORMATS and isinstance(name, str) and Path(name).is_file():
         return decode(Path(name))  # Image.open(path): the file is read, and checked, like a path
     name = name or "an image in memory"
+    if 0 in image.size:
+        raise DataError(f"{name}: has no pixels")
     try:
         with _LOADING:
             image.load()
