@@ -15,11 +15,15 @@ import pytest
 from PIL import Image
 
 from conftest import save_image
+from indad.cli import check, main, override
 from indad.core import atomic
-from indad.core.errors import DataError
+from indad.core.errors import ConfigError, DataError
 from indad.data import manifest
+from indad.data.examine import LEAST_SEEN
+from indad.data.images import Geometry
 from indad.data.public import archives, catalogue, sources
 from indad.data.public.layouts import LAYOUTS
+from indad.pipeline.config_files import load_config
 
 RNG = np.random.default_rng(0)
 
@@ -267,3 +271,64 @@ def test_an_archive_placed_by_hand_is_found_first_and_must_not_change(tmp_path):
         ),
     ):
         pass
+
+
+def chosen(*arguments: str):
+    """The settings of a command line, and what is said of them."""
+    parsed = main.parse(["patchcore", *arguments])
+    settings = override.override(parsed)
+    return settings, override.describe(parsed, settings)
+
+
+def test_a_folder_with_some_categories_of_a_public_data_set(tmp_path):
+    place = ("--dataset", "visa", "--data-root", str(tmp_path))
+    make_visa(tmp_path, "capsules")
+    make_visa(tmp_path, "candle")
+    settings, (absent, whole) = chosen(*place)
+    expected = {"mirrors": [str(tmp_path)], "categories": ["candle", "capsules"]}
+    assert settings["datasets"] == {"visa": expected}
+    assert absent.startswith(f"visa: {tmp_path} does not have cashew, chewinggum, fryum")
+    assert whole.startswith("visa: images are resized to 256 x 384 without a crop")
+    settings, lines = chosen(*place, "--category", "capsules")
+    assert settings["datasets"]["visa"] == expected | {"categories": ["capsules"]}
+    assert len(lines) == 1
+    with pytest.raises(
+        ConfigError, match="--category fryum: not in .*, which has candle"
+    ):
+        chosen(*place, "--category", "fryum")
+    with pytest.raises(ConfigError, match="has visa in its own layout, which a run converts"):
+        check.find_data(load_config(None), main.parse(["check", *place]))
+
+
+def test_mvtec_ad_and_its_relatives_by_their_layout(tmp_path):
+    make_mvtec(tmp_path / "ad", "bottle")
+    settings, (absent,) = chosen("--dataset", "mvtec_ad", "--data-root", str(tmp_path / "ad"))
+    expected = {"path": str(tmp_path / "ad"), "categories": ["bottle"]}
+    assert settings["datasets"] == {"mvtec_ad": expected}
+    assert "does not have cable, capsule" in absent
+    make_mvtec_loco(tmp_path / "loco", "pushpins")  # train/good as in MVTec AD, but other masks
+    settings, _ = chosen("--dataset", "mvtec_loco_ad", "--data-root", str(tmp_path / "loco"))
+    expected = {"mirrors": [str(tmp_path / "loco")], "categories": ["pushpins"]}
+    assert settings["datasets"] == {"mvtec_loco_ad": expected}
+
+
+#: Height and width of images of public data sets, as their authors publish them.
+SIZES = {
+    "mvtec_ad": [(900, 900), (1024, 1024)], "mpdd": [(1024, 1024)],
+    "visa": [(1000, 1500), (1168, 1284)], "btad": [(1600, 1600), (600, 800)],
+    "mvtec_loco_ad": [(1280, 1600), (1600, 800), (1000, 1700), (850, 1700)],
+    "mvtec_ad_2": [(1024, 2232), (1056, 4224), (1900, 1400)],
+    "magnetic_tile": [(250, 380)], "kolektor_sdd2": [(630, 230)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", catalogue.load())
+def test_public_data_sets_are_seen_whole(name, tmp_path):
+    settings, _ = chosen("--dataset", name)
+    for extractor in settings.get("extractors", {"wrn50": {"resize": 256, "crop": 224}}).values():
+        geometry = Geometry.from_config(extractor["resize"], extractor["crop"])
+        assert all(geometry.share_seen(*size) >= LEAST_SEEN for size in SIZES[name])
+    if "extractors" in settings:  # a choice of the user is kept
+        mine = tmp_path / "mine.yaml"
+        mine.write_text("extractors: {wrn50: {crop: 200}}")
+        assert "extractors" not in chosen("--dataset", name, "--configfile", str(mine))[0]

@@ -14,13 +14,14 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from indad.cli.console import counted, plain, print_labelled, print_line
-from indad.cli.override import reading_of
+from indad.cli.override import categories_in_own_layout, reading_of
 from indad.cli.run import add_data_options
 from indad.core.errors import ConfigError
 from indad.data.categories import is_category
 from indad.data.check import Report, check
 from indad.data.folder_layout import GOOD, Reading
 from indad.data.images import Geometry
+from indad.data.public import catalogue
 from indad.data.public.suggest import find_categories
 from indad.pipeline.config_files import check_config, load_config, merged
 
@@ -85,6 +86,12 @@ def find_data(
     if folder is None:
         raise ConfigError("check needs --data-root DIR, or --dataset with a 'path'")
     folder = Path(folder).expanduser().resolve()
+    source = settings.get("source")
+    if source in catalogue.load() and categories_in_own_layout(source, folder):
+        raise ConfigError(
+            f"{folder} has {source} in its own layout, which a run converts; check the converted "
+            f"folder afterwards: --data-root RESULTS/data/{arguments.dataset}"
+        )
     reading = reading_of(datasets, arguments.dataset)
     single = is_category(folder, reading)
     categories = arguments.category or ([folder.name] if single else settings.get("categories"))

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from pathlib import Path
 from typing import Any
 
-from indad.core.errors import ConfigError, IndadError
+from indad.core.errors import ConfigError, DataError
 from indad.core.names import name_problem
 from indad.data.categories import is_category
 from indad.data.folder_layout import Reading
 from indad.data.public import catalogue
 from indad.data.public.suggest import find_categories
-from indad.pipeline.config_files import literal_path, load_config
+from indad.pipeline.config_files import literal_path, load_config, read_yaml
 
 
 def override(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -29,6 +30,9 @@ def override(arguments: argparse.Namespace) -> dict[str, Any]:
         name, dataset = chosen
         run["datasets"] = [name]
         settings["datasets"] = {name: dataset}
+        own = read_yaml(arguments.configfile) if arguments.configfile else {}
+        if extractors := _whole_images(name, config, own, experiments):
+            settings["extractors"] = extractors
     if arguments.seeds:
         run["seeds"] = arguments.seeds
     if arguments.results:
@@ -107,15 +111,73 @@ def _folder(
             f"--dataset {name}: the configuration makes this data set; choose another name for "
             "--data-root"
         )
-    settings: dict[str, Any] = {"path": literal_path(folder)}
+    if source and (present := categories_in_own_layout(source, folder)):
+        if absent := [each for each in categories or () if each not in present]:
+            raise ConfigError(
+                f"--category {absent[0]}: not in {folder}, which has {', '.join(present)}"
+            )
+        return name, {"mirrors": [literal_path(folder)], "categories": categories or present}
     # Merging cannot remove a list of categories, so name all that are there.
-    try:
-        categories = categories or find_categories(folder, reading)
-    except IndadError:
-        if not (source and folder.is_dir()):
-            raise
-        settings = {"mirrors": [literal_path(folder)]}  # in the public data set's own layout
-    return name, settings | _only(categories)
+    categories = categories or find_categories(folder, reading)
+    return name, {"path": literal_path(folder), "categories": categories}
+
+
+def categories_in_own_layout(source: str, folder: Path) -> list[str]:
+    """Return the categories of a public data set that a folder has in the data set's own layout.
+
+    None if that is MVTec AD's layout and the categories are directly in the folder: then it is read
+    as it is.
+    """
+    entry = catalogue.load()[source]
+    found = []
+    for category in entry.categories:
+        with contextlib.suppress(DataError, OSError):
+            if entry.layout.root(folder, category) != folder or not entry.layout.native:
+                found.append(category)
+    return found
+
+
+def describe(arguments: argparse.Namespace, settings: dict[str, Any]) -> list[str]:
+    """Say what was chosen for a public data set: categories that are absent, and the resize."""
+    config = load_config(arguments.configfile)
+    lines = []
+    for name, chosen in settings.get("datasets", {}).items():
+        entry = catalogue.load().get(config["datasets"].get(name, {}).get("source"))
+        if entry is None:
+            continue
+        absent = [each for each in entry.categories if each not in chosen.get("categories", ())]
+        if arguments.data_root and not arguments.category and absent:
+            lines.append(f"{name}: {arguments.data_root} does not have {', '.join(absent)}")
+        if "extractors" in settings:
+            height, width = entry.resize or ()
+            lines.append(
+                f"{name}: images are resized to {height} x {width} without a crop, since the usual "
+                "crop would hide much of them; 'resize' or 'crop' in your configuration replace it"
+            )
+    return lines
+
+
+def _whole_images(
+    dataset: str, config: dict[str, Any], own: dict[str, Any], experiments: list[str]
+) -> dict[str, Any]:
+    """Return extractor settings with which the whole images of a public data set are seen.
+
+    Args:
+        dataset: its name in the configuration.
+        config: the configuration.
+        own: the user's part of it; its ``resize`` and ``crop`` are kept.
+        experiments: the experiments to run.
+    """
+    entry = catalogue.load().get(config["datasets"].get(dataset, {}).get("source"))
+    if entry is None or entry.resize is None:
+        return {}
+    used = {config["experiments"][name]["extractor"] for name in experiments}
+    written = own.get("extractors") or {}
+    return {
+        name: {"resize": list(entry.resize), "crop": None}
+        for name in sorted(used)
+        if not {"resize", "crop"} & set(written.get(name) or {})
+    }
 
 
 def _only(categories: list[str] | None) -> dict[str, Any]:

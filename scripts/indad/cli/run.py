@@ -18,7 +18,7 @@ from rich.markdown import Markdown
 from indad.cli.console import path_argument, print_labelled, print_line, program
 from indad.cli.display import Display
 from indad.cli.events import Job, RunState
-from indad.cli.override import override
+from indad.cli.override import describe, override
 from indad.cli.workflow import (
     StoppedError,
     WorkflowProcess,
@@ -120,6 +120,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
             "state in it (.snakemake): start in another folder"
         )
     settings = override(arguments)
+    for line in describe(arguments, settings):
+        print_labelled(console, "note", "cyan", line)
     config = merged(load_config(arguments.configfile), expand_paths(settings))
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="indad-") as folder:

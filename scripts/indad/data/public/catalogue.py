@@ -67,6 +67,7 @@ class Entry:
     confirmed: bool
     places: tuple[Place, ...]
     groups: Mapping[str, tuple[str, ...]]
+    resize: tuple[int, int] | None
 
     @property
     def credit(self) -> str:
@@ -88,6 +89,7 @@ def load() -> dict[str, Entry]:
             homepage=entry["homepage"],
             citation=entry["citation"].strip(),
             places=tuple(Place.of(each) for each in entry["sources"]),
+            resize=tuple(entry["resize"]) if "resize" in entry else None,
             groups={name: tuple(each) for name, each in entry.get("groups", {}).items()},
             **entry["archive"],
         )
