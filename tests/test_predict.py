@@ -95,7 +95,7 @@ def test_arrays_pictures_and_paths_are_the_same(made, padim):
 
 
 def rotated(picture: Image.Image, path: Path) -> None:
-    """Save a picture lying on its side, with the EXIF orientation that sets it upright."""
+    """Save a picture rotated by 90 degrees, with the EXIF orientation that rotates it back."""
     exif = Image.Exif()
     exif[274] = 6
     picture.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif, quality=95)
@@ -248,7 +248,7 @@ def error_in(queue, model, image) -> None:
         queue.put(str(error))
 
 
-def test_a_process_forked_while_a_thread_scores_is_told_at_once(made):
+def test_a_process_forked_while_a_thread_scores_gets_an_error_at_once(made):
     model = load_model(model_file(made, "padim"), device="cpu")
     with model._scoring:
         message = in_process("fork", error_in, model, made / "data/widget/test/dent/000.png")

@@ -111,7 +111,7 @@ def test_given_good_images_set_the_threshold(made):
 
 
 def test_good_images_that_score_like_training_images_get_a_warning(made, tmp_path):
-    """A copy that was saved anew has another hash."""
+    """A copy in another format has another hash."""
     image = made / "data/widget/test/good/000.png"
     model = model_file(made, "spade")
     copies = tmp_path / "good"
@@ -208,7 +208,7 @@ def test_a_file_is_reported_once_it_is_written_and_again_when_replaced(tmp_path)
     again = photos.Arrivals(tmp_path, done=done)
     again.poll()
     assert again.poll() == []
-    # Overwritten while nobody watched, by a file of the same size.
+    # Overwritten between two runs by a file of the same size.
     os.utime(path, ns=(1, path.stat().st_mtime_ns + 1))
     again = photos.Arrivals(tmp_path, done=done)
     again.poll()
@@ -221,7 +221,7 @@ def test_watching_scores_each_image_once_and_goes_on_after_a_restart(made, padim
     shutil.copy(test / "good/000.png", folder / "first.png")
     table, lines = tmp_path / "t.csv", tmp_path / "t.jsonl"
 
-    def watch(wanted: int, then) -> str:
+    def watch(rows: int, then) -> str:
         """Watch until the table has as many rows, then interrupt as Ctrl-C does."""
         written = tables.ResultTables(str(table), str(lines), live=True)
         console = Console(file=io.StringIO(), width=200)
@@ -234,7 +234,7 @@ def test_watching_scores_each_image_once_and_goes_on_after_a_restart(made, padim
             looks.append(1)
             if len(looks) == 1:
                 then()
-            if len(table.read_text().splitlines()) > wanted:
+            if len(table.read_text().splitlines()) > rows:
                 raise KeyboardInterrupt
             assert len(looks) < 200
             return polled()
@@ -251,7 +251,7 @@ def test_watching_scores_each_image_once_and_goes_on_after_a_restart(made, padim
     assert re.search(r"good +\S+ +\S+first.png", text)
     assert re.search(r"anomalous +\S+ +\S+second.png", text)
     assert re.search(r"error +\S+broken.png: cannot be decoded", text)
-    # While nobody watched, the camera began its numbers anew. A row was torn by a power failure.
+    # Between two runs the camera overwrote a file, and a power failure left an incomplete row.
     shutil.copy(test / "dent/001.png", folder / "first.png")
     with table.open("a") as file:
         file.write('"/cam')

@@ -126,7 +126,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     except KeyboardInterrupt:
         say("interrupted before an image was scored")
         return ERROR
-    except BrokenPipeError:  # nobody reads what is printed
+    except BrokenPipeError:  # the reader of the console has gone
         discard_output()
         return ERROR
 

@@ -62,7 +62,7 @@ def overlay(
 
 
 def eroded(mask: np.ndarray, radius: int) -> np.ndarray:
-    """Return the pixels whose square neighbourhood lies in the mask and in the image.
+    """Return the pixels whose square neighbourhood is in the mask and in the image.
 
     The number of passes grows with the logarithm of the radius.
 
