@@ -43,19 +43,6 @@ def test_damage_after_the_header_is_found(category):
     assert "test/cut/000.png: cannot be decoded" in problem
 
 
-def test_defects_outside_the_crop_are_counted(category, rng):
-    for name, box in (("000", np.s_[0:4, :]), ("001", np.s_[0:12, 20:24])):
-        truth = np.zeros((40, 48), np.uint8)
-        truth[box] = 255
-        save_image(category / f"ground_truth/cut/{name}_mask.png", truth)
-    report = check(category, Geometry(40, (24, 24)))
-    assert report.problems == []
-    _, lost, partly = map(str, report.warnings)
-    assert "1 of 3 defects are completely outside" in lost
-    assert "cut/000_mask.png" in lost
-    assert "1 of 3 defects are partly outside the centre crop (40-24), 1 by more" in partly
-
-
 def test_duplicates_are_reported(category):
     shutil.copy(category / "train/good/001.png", category / "test/good/100.png")
     shutil.copy(category / "train/good/001.png", category / "train/good/100.png")

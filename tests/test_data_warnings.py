@@ -120,6 +120,7 @@ def test_rubbish_of_storage_is_left_out_and_counted(category, rng):
     [
         (["cut/1.png"], ["cut/1_mask.png", "cut/1_GT.bmp", "cut/mask_1.png", "cut/1-label2.png"]),
         (["cut/1_rgb.png"], ["cut/1_depth.tiff"]),
+        (["cut/1.png"], ["cut/thumbs/1.jpg", "cut/1_preview.png"]),
         (["cut/rgb/1.png"], ["cut/xyz/1.tiff", "cut/gt/1.png"]),
         (["cut/1.png"], ["ground_truth/cut/1_mask.png", "masks/1.png"]),
         # Words alone, and numbers that other kinds of defects have too.

@@ -292,9 +292,7 @@ def test_a_folder_with_some_categories_of_a_public_data_set(tmp_path):
     settings, lines = chosen(*place, "--category", "capsules")
     assert settings["datasets"]["visa"] == expected | {"categories": ["capsules"]}
     assert len(lines) == 1
-    with pytest.raises(
-        ConfigError, match="--category fryum: not in .*, which has candle"
-    ):
+    with pytest.raises(ConfigError, match="--category fryum: not in .*, which has candle"):
         chosen(*place, "--category", "fryum")
     with pytest.raises(ConfigError, match="has visa in its own layout, which a run converts"):
         check.find_data(load_config(None), main.parse(["check", *place]))

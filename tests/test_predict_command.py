@@ -185,7 +185,7 @@ def test_predict_reads_the_files_that_training_reads(tmp_path, rng):
     others = photos.describe_others([folder])
     assert [each.split(":")[0] for each in others] == [
         "not scored, hidden or of a storage or operating system",
-        "scored, but seem to be masks or other channels of other photos",
+        "scored, but seem to be masks, other channels or previews of other photos",
     ]
 
 

@@ -327,7 +327,7 @@ def test_a_public_data_set_is_taken_from_a_mirror(tmp_path):
         "run": {"datasets": ["mpdd"], "experiments": ["PaDiM"]},
     }
     assert "licence: MPDD" in succeed(tmp_path, "--until", "index", **changes)
-    manifests = sorted((tmp_path / "results/manifests/mpdd").iterdir())
+    manifests = sorted((tmp_path / "results/manifests/mpdd").glob("*.csv"))
     assert [path.stem for path in manifests] == ["connector", "tubes"]
     receipt = json.loads((tmp_path / "results/data/mpdd/tubes.json").read_text())
     assert receipt["from"] == str(tmp_path / "MPDD.zip")

@@ -268,7 +268,7 @@ def _without_siblings(
     for path, sibling in siblings.items():
         by_folder[path[:-1], sibling].append(path[-1])
     for (folder, sibling), names in by_folder.items():
-        what = "masks" if sibling.is_mask else "another channel (depth, normals or similar)"
+        what = "masks" if sibling.is_mask else "another channel or previews"
         found.add_problem(
             folder,
             f"{count_images(len(names))} seem to be {what} of the photos, not photos: "

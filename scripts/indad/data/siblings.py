@@ -1,4 +1,4 @@
-"""Masks and other channels among the photos of a split, recognised by their names.
+"""Masks, other channels and previews among the photos of a split, recognised by their names.
 
 ``001_mask.png`` beside ``001.png``, or ``depth/001.png`` below it, is not another photo.
 """
@@ -17,7 +17,7 @@ _MASKS = {*MASK_WORDS, "groundtruths", "seg", "segmentation", "annotation", "ann
 _PHOTOS = {"rgb", "color", "colour", "image", "images", "img", "photo", "photos", "intensity"}
 _CHANNELS = {
     "depth", "xyz", "normal", "normals", "disparity", "height", "ir", "nir", "infrared", "thermal",
-    "pseudo3d", "uv",
+    "pseudo3d", "uv", "thumb", "thumbs", "thumbnail", "thumbnails", "preview", "previews",
 }  # fmt: skip
 _WORDS = "|".join(sorted(_MASKS | _CHANNELS, key=len, reverse=True))
 _ENDING = re.compile(rf"(?P<photo>.+?)[-_. ]?(?<![a-z])(?P<word>{_WORDS})[-_. ]?\d*", re.IGNORECASE)
@@ -25,7 +25,7 @@ _BEGINNING = re.compile(rf"(?P<word>{_WORDS})[-_. ](?P<photo>.+)", re.IGNORECASE
 
 
 class Sibling(NamedTuple):
-    """Why an image is taken for a mask or another channel.
+    """Why an image is a mask, another channel or a preview, and no photo.
 
     Attributes:
         is_mask: whether it is a mask.

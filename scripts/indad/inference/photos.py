@@ -126,7 +126,7 @@ def describe_others(images: Sequence[Path], exclude: Collection[Path] = ()) -> l
     lines = {
         "not scored, no images": others,
         "not scored, hidden or of a storage or operating system": left_out,
-        "scored, but seem to be masks or other channels of other photos": siblings,
+        "scored, but seem to be masks, other channels or previews of other photos": siblings,
     }
     return [
         f"{text}: {len(names)}, {printable(first_names(names))}"
