@@ -6,7 +6,7 @@ from pathlib import Path
 
 from indad.core.errors import DataError
 from indad.pipeline.job import Job, run
-from indad.reporting import montage, readme
+from indad.reporting import readme
 
 
 def main(job: Job) -> None:
@@ -24,7 +24,7 @@ def main(job: Job) -> None:
     readme.update(document, block, rendered)
     for name, sheet in zip(settings["pictures"], job.input.pictures, strict=True):
         copy = document.parent / "docs" / block / f"{name.replace('/', '_')}.png"
-        montage.shrink(Path(sheet), copy)
+        readme.shrink(Path(sheet), copy)
 
 
 if __name__ == "__main__":

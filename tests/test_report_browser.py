@@ -217,6 +217,7 @@ def test_it_prints(browser, address, tmp_path: Path):
     opened.emulate_media(media="print")
     assert opened.locator("#panel-0-aupro").is_visible()
     assert not opened.locator("nav.contents").is_visible()
+    assert opened.locator(".category:visible").count() == 15
     opened.pdf(path=tmp_path / "report.pdf", format="A4")
     assert (tmp_path / "report.pdf").stat().st_size > 50_000
     opened.close()

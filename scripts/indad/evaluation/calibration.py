@@ -100,16 +100,9 @@ class Calibration:
         count = len(self.good.scores)
         if not count:
             raise ConfigError("there are no scores of good images to choose a threshold from")
-        lowest = 1 / (count + 1)
-        if rate is None and lowest > FALSE_ALARMS:
-            rate = lowest
-            source = (
-                f"the highest score of {count} good {self.images}: a new good image exceeds it "
-                f"with a probability of at most {lowest:.3g}; {FALSE_ALARMS:g} needs "
-                f"{images_needed(FALSE_ALARMS)} good images"
-            )
+        if rate is None:
+            rate, source = default_rate(count), default_source(count, self.images)
         else:
-            rate = FALSE_ALARMS if rate is None else rate
             source = f"at most {rate:g} false alarms, from {count} good {self.images}"
         score, peak = (conformal_quantile(x, rate) for x in (self.good.scores, self.good.peaks))
         return Threshold(score, peak, source)
@@ -170,6 +163,22 @@ def collect(
     good = labels == 0
     parts = [Known(scores[at].tolist(), peaks[at].tolist()) for at in (good, ~good)]
     return float(np.median(maps[good])) if good.any() else None, parts[0], parts[1]
+
+
+def default_rate(count: int) -> float:
+    """Return ``FALSE_ALARMS``, or the lowest rate that ``count`` good images allow if higher."""
+    return max(FALSE_ALARMS, 1 / (count + 1))
+
+
+def default_source(count: int, images: str = "test images") -> str:
+    """Describe in words how the threshold of ``default_rate`` is chosen."""
+    if (lowest := default_rate(count)) <= FALSE_ALARMS:
+        return f"at most {FALSE_ALARMS:g} false alarms, from {count} good {images}"
+    return (
+        f"the highest score of {count} good {images}: a new good image exceeds it with a "
+        f"probability of at most {lowest:.3g}; {FALSE_ALARMS:g} needs "
+        f"{images_needed(FALSE_ALARMS)} good images"
+    )
 
 
 def images_needed(rate: float) -> int:

@@ -1,7 +1,7 @@
 """Choice of test images to show: typical ones, the clearest, the hardest, and the errors.
 
-Images are classified at the threshold of the experiment's best F1, which is chosen on the test
-images themselves. It serves to compare experiments; it is not known before testing.
+Images are classified at the threshold that ``predict`` uses by default: it is derived from the
+scores of the good test images, see ``indad.evaluation.calibration``.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ import pandas as pd
 
 from indad.core.errors import StoreError
 from indad.data.manifest import GOOD
+from indad.evaluation import calibration
 from indad.evaluation.metrics import ScoreCurve
 
+#: Increased when the same scores give other verdicts, or are drawn in another way.
+VERSION = 2
 MISSED, FALSE_ALARM = "missed", "false alarm"
 #: Columns of the table of kinds of defects, and their types.
 DEFECT_COLUMNS = {
@@ -41,19 +44,21 @@ def image_curve(table: pd.DataFrame) -> ScoreCurve | None:
 
 
 def threshold(table: pd.DataFrame) -> float:
-    """Return the highest score with the best F1; images with at least this score are flagged.
+    """Return the default threshold of ``predict``; images with a higher score are flagged.
 
-    NaN if all images are good or all are defective: then no image is classified.
+    NaN without good images: then no image is classified.
     """
-    curve = image_curve(table)
-    return float("nan") if curve is None else curve.f1_max()[1]
+    good = table.loc[table["label"] == 0, "score"].tolist()
+    if not good:
+        return float("nan")
+    return calibration.conformal_quantile(good, calibration.default_rate(len(good)))
 
 
 def verdicts(table: pd.DataFrame, at: float) -> np.ndarray:
     """Return ``missed``, ``false alarm`` or an empty string for each image, ``(N,)``."""
     if np.isnan(at):
         return np.full(len(table), "")
-    flagged = table["score"].to_numpy() >= at
+    flagged = table["score"].to_numpy() > at
     label = table["label"].to_numpy()
     return np.select(
         [(label == 1) & ~flagged, (label == 0) & flagged], [MISSED, FALSE_ALARM], default=""

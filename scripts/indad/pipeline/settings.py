@@ -17,7 +17,7 @@ from indad import methods
 from indad.core import provenance
 from indad.data import decode as pixels
 from indad.data import manifest
-from indad.evaluation import bootstrap, calibration, resamples, scores
+from indad.evaluation import bootstrap, calibration, cases, resamples, scores
 from indad.features import store
 from indad.features.settings import EXTRACT_VERSION
 from indad.pipeline import presentation
@@ -123,6 +123,7 @@ def _shown(config: Config, wildcards: Wildcards) -> Settings:
         "models": {name: each.model for name, each in config.experiments.items()},
         "seed": first,
         "remark": f"seed {first} of {1 + len(others)} seeds" if others else "",
+        "version": cases.VERSION,
     }
 
 

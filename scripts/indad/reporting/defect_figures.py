@@ -69,7 +69,7 @@ def draw_scores(
             Line2D([], [], linestyle="", markersize=5, label=label, **look)
             for label, look in _MARKS.items()
         ]
-        label = "threshold: best F1 on these images"
+        label = "default threshold of predict, from the good images"
         handles.append(Line2D([], [], color=colours.INK, linewidth=1, linestyle="--", label=label))
         figure.legend(
             handles=handles,
@@ -139,7 +139,8 @@ def draw_defects(table: pd.DataFrame, output: Path, *, title: str) -> None:
         title: heading.
     """
     if table["image_auroc"].isna().all():
-        with style.drawing(output, height=0.7) as figure:
+        title = style.heading(title, style.WIDTH)
+        with style.drawing(output, height=0.7 + 0.18 * title.count("\n")) as figure:
             _heads(
                 figure,
                 title,
@@ -157,10 +158,11 @@ def draw_defects(table: pd.DataFrame, output: Path, *, title: str) -> None:
     left = 0.25 + 0.075 * max(map(len, kinds))
     cell = min(1.3, max(0.8, (style.WIDTH - left - 0.15) / len(names)))
     heads = [style.wrap(name, cell) for name in names]
-    head = 0.55 + 0.15 * (1 + max(text.count("\n") for text in heads))
     row, foot = 0.32, 0.1
-    height = head + row * len(kinds) + foot
     width = max(left + cell * len(names) + 0.15, 4.4)
+    title = style.heading(title + remark, width)
+    head = 0.55 + 0.18 * title.count("\n") + 0.15 * (1 + max(text.count("\n") for text in heads))
+    height = head + row * len(kinds) + foot
     subtitle = "Image AUROC in percent, each kind of defect against all good images"
     with style.drawing(output, width=width, height=height) as figure:
         axis = figure.add_axes(
@@ -172,7 +174,7 @@ def draw_defects(table: pd.DataFrame, output: Path, *, title: str) -> None:
         axis.invert_yaxis()
         axis.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
         axis.spines[:].set_visible(False)
-        _heads(figure, title + remark, subtitle)
+        _heads(figure, title, subtitle)
 
 
 def _heat_map(axis: Axes, values: np.ndarray) -> None:
@@ -189,7 +191,6 @@ def _heat_map(axis: Axes, values: np.ndarray) -> None:
 
 
 def _heads(figure: Figure, title: str, subtitle: str) -> None:
-    """Write a heading and a line below it."""
-    heading = style.heading(title, figure.get_figwidth())
-    style.text(figure, 0.1, 0.08, heading, fontsize=11, fontweight="bold")
-    style.text(figure, 0.1, 0.3, subtitle, color=colours.GREY)
+    """Write a heading of any number of lines and a line below it."""
+    style.text(figure, 0.1, 0.08, title, fontsize=11, fontweight="bold")
+    style.text(figure, 0.1, 0.3 + 0.18 * title.count("\n"), subtitle, color=colours.GREY)

@@ -1,74 +1,30 @@
-"""Sheets of test images with the anomaly maps of every experiment."""
+"""Sheets of test images with the anomaly maps of every experiment: what they show."""
 
 from __future__ import annotations
 
-import textwrap
+import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from matplotlib import patheffects
-from matplotlib.axes import Axes
 
 from indad.data.decode import Pixels
-from indad.evaluation import cases, scores
-from indad.evaluation.cases import Case
+from indad.evaluation import calibration, cases, scores
 from indad.evaluation.scores import ScoreFiles
-from indad.reporting import colours, style
+from indad.reporting import sheet
+from indad.reporting.sheet import Column, Shown
 
 #: Rows of the main sheet: one good image, then one image of each kind of defect.
 MOST_ROWS = 10
 #: Number of missed defects, and of false alarms, on the sheet of cases.
 MOST_ERRORS = 2
 
-_CMAP = "inferno"
 _NOTES = (
-    "Below each map: the score of the image. Frames: missed defects and false alarms at the "
-    "threshold of the best F1 on these images. Colours: one scale per experiment, from the median "
+    "With each map: the score of the image, and if it is wrong the verdict. Cyan: outline of the "
+    "labelled defect. Circle: peak of the map. Colours: one scale per experiment, from the median "
     "pixel of good images to the 90th percentile of the images' peaks."
 )
-# Inches.
-_LEFT, _GAP, _RIGHT, _SCORE_LINE = 0.46, 0.05, 0.06, 0.17
-
-
-class Shown(NamedTuple):
-    """What a sheet shows of one image and experiment.
-
-    Attributes:
-        map: anomaly map ``(H, W)``.
-        mask: ground truth ``(H, W)``; None if there is none inside the crop.
-        score: image score.
-        verdict: ``missed``, ``false alarm`` or an empty string.
-    """
-
-    map: np.ndarray
-    mask: np.ndarray | None
-    score: float
-    verdict: str
-
-
-@dataclass(frozen=True)
-class Column:
-    """What a sheet shows of an experiment.
-
-    Attributes:
-        name: of the experiment.
-        threshold: of its best F1.
-        missed, false_alarms: numbers of errors at the threshold among all test images.
-        low, high: its colour scale.
-        images: the images to show, by name.
-    """
-
-    name: str
-    threshold: float
-    missed: int
-    false_alarms: int
-    low: float
-    high: float
-    images: Mapping[str, Shown]
 
 
 def colour_range(maps: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
@@ -142,12 +98,36 @@ def sheets(
     columns = [column(name, files, rows, images) for name, files in experiments.items()]
     first = next(iter(experiments.values()))
     photos = read_photos(first.pixels, rows, images)
+    notes = f"{_NOTES} {_threshold_note(classified)}"
+    height, width = photos[images[0]].shape[:2]
+    if height > sheet.STRIP * width:
+        photos = {name: np.rot90(photo) for name, photo in photos.items()}
+        columns = [_turned(each) for each in columns]
+        notes += " The images are turned by 90 degrees: their top is on the left."
     good = int((classified["label"] == 0).sum())
     counts = f"{good} good and {len(classified) - good} defective test images"
     remark = f"{counts}. {_typical_remark(classified, len(median))}"
-    _sheet(median, columns, photos, typical, title=title, remark=remark)
-    remark = f"{counts}. {_error_remark(classified)}"
-    _sheet(others, columns, photos, notable, title=f"{title}: clear, hard and wrong", remark=remark)
+    sheet.draw(median, columns, photos, typical, title=title, remark=remark, notes=notes)
+    remark, title = f"{counts}. {_error_remark(classified)}", f"{title}: clear, hard and wrong"
+    sheet.draw(others, columns, photos, notable, title=title, remark=remark, notes=notes)
+
+
+def _turned(column: Column) -> Column:
+    images = {
+        name: each._replace(
+            map=np.rot90(each.map), mask=None if each.mask is None else np.rot90(each.mask)
+        )
+        for name, each in column.images.items()
+    }
+    return dataclasses.replace(column, images=images)
+
+
+def _threshold_note(classified: pd.DataFrame) -> str:
+    good = int((classified["label"] == 0).sum())
+    if not good:
+        return "There is no threshold without good images."
+    source = calibration.default_source(good)
+    return f"Missed and false alarm: at the threshold that predict uses by default ({source})."
 
 
 def _typical_remark(classified: pd.DataFrame, shown: int) -> str:
@@ -159,119 +139,10 @@ def _typical_remark(classified: pd.DataFrame, shown: int) -> str:
 
 
 def _error_remark(classified: pd.DataFrame) -> str:
-    if classified["label"].nunique() < 2:
-        return "All are of one kind, so there is no threshold."
+    if (classified["label"] == 1).all():
+        return "No image is classified."
     errors = int((classified["missed"] + classified["false_alarms"] > 0).sum())
     if errors:
         wrong = f"{errors} of {len(classified)} images"
         return f"{wrong} are classified wrongly by at least one experiment."
     return "No experiment classifies an image wrongly."
-
-
-def _sheet(
-    shown: Sequence[Case],
-    columns: Sequence[Column],
-    photos: Mapping[str, np.ndarray],
-    output: Path,
-    *,
-    title: str,
-    remark: str,
-) -> None:
-    """Draw one row per image: the photo, then the anomaly map of each experiment."""
-    count = 1 + len(columns)
-    cell = min(1.3, max(1.0, (style.WIDTH - _LEFT - _RIGHT) / count - _GAP))
-    height, width = next(iter(photos.values())).shape[:2]
-    tall = cell * height / width
-    # Wide enough for the heading and the notes, however few experiments there are.
-    total_width = max(_LEFT + count * (cell + _GAP) + _RIGHT, 4.6)
-    notes, remark = (
-        textwrap.fill(text, int((total_width - _LEFT) / 0.061)) for text in (_NOTES, remark)
-    )
-    names = [style.wrap(each.name, cell) for each in columns]
-    head = 1.0 + 0.15 * (remark.count("\n") + max(name.count("\n") for name in names))
-    bottom = head + len(shown) * (tall + _SCORE_LINE)
-    total_height = bottom + 0.45 + 0.155 * (notes.count("\n") + 1)
-    with style.drawing(output, width=total_width, height=total_height) as figure:
-        heading = style.heading(title, total_width - _LEFT)
-        grey = {"color": colours.GREY, "linespacing": 1.25}
-        style.text(figure, _LEFT, 0.1, heading, fontsize=11, fontweight="bold")
-        style.text(figure, _LEFT, 0.31, remark, **grey)
-        style.text(figure, _LEFT, bottom + 0.38, notes, **grey)
-        axes = style.image_grid(
-            figure, len(shown), count, (_LEFT, head), (cell, tall), (_GAP, _SCORE_LINE)
-        )
-        _head(axes[0, 0], "test image")
-        for name, axis, each in zip(names, axes[0, 1:], columns, strict=True):
-            _head(axis, name, _summary(each))
-        for case, (photo, *maps) in zip(shown, axes, strict=True):
-            photo.imshow(photos[case.image], interpolation="antialiased")
-            _outline(photo, columns[0].images[case.image].mask)
-            _label_photo(photo, case, cell, tall)
-            for axis, each in zip(maps, columns, strict=True):
-                draw_map(axis, each, case.image)
-        for axis, each in zip(axes[-1, 1:], columns, strict=True):
-            _scale(axis, each, -(_SCORE_LINE + 0.15) / tall, 0.09 / tall)
-
-
-def _head(axis: Axes, name: str, summary: str = "") -> None:
-    """Write the name of a column above its first image, and a summary between them."""
-    for text, above, look in (
-        (summary, 5, {"color": colours.GREY, "linespacing": 1.2}),
-        (name, 27 if summary else 5, {"fontweight": "bold", "linespacing": 1.1}),
-    ):
-        axis.annotate(
-            text, (0.5, 1), (0, above), xycoords="axes fraction", textcoords="offset points",
-            ha="center", va="baseline", annotation_clip=False, **look,
-        )  # fmt: skip
-
-
-def _summary(shown: Column) -> str:
-    if np.isnan(shown.threshold):
-        return "no threshold:\none kind of images"
-    return f"alarm from {shown.threshold:.3g}\n{shown.missed} missed, {shown.false_alarms} false"
-
-
-def _label_photo(axis: Axes, case: Case, width: float, height: float) -> None:
-    lines = [case.why, style.readable(case.defect)] if case.why else [style.readable(case.defect)]
-    most = max(6, int(height / 0.078))
-    label = "\n".join(style.shorten(line, most) for line in lines)
-    axis.set_ylabel(label, labelpad=3, linespacing=1.15)
-    name = style.shorten(Path(case.image).name, int(width / 0.08))
-    axis.set_xlabel(name, labelpad=2, color=colours.GREY)
-
-
-def _outline(axis: Axes, mask: np.ndarray | None, width: float = 1.3) -> None:
-    """Outline the ground truth, visible on a bright and on a dark image."""
-    if mask is None or mask.all():
-        return
-    contour = axis.contour(mask, levels=[0.5], colors=colours.OUTLINE, linewidths=width)
-    contour.set_path_effects(
-        [patheffects.withStroke(linewidth=width + 1.4, foreground="black", alpha=0.6)]
-    )
-
-
-def draw_map(axis: Axes, column: Column, image: str) -> None:
-    """Draw an anomaly map with its score, and a frame if the verdict is wrong."""
-    shown = column.images[image]
-    axis.imshow(shown.map, cmap=_CMAP, vmin=column.low, vmax=column.high)
-    _outline(axis, shown.mask, 0.8)
-    axis.set_xlabel(f"{shown.score:.3g}", labelpad=2)
-    if not shown.verdict:
-        return
-    missed = shown.verdict == cases.MISSED
-    colour = colours.MISSED if missed else colours.FALSE_ALARM
-    axis.spines[:].set(visible=True, color=colour, linewidth=2.5)
-    axis.text(
-        0.5, 0.965, shown.verdict, transform=axis.transAxes, ha="center", va="top",
-        fontweight="bold", color="black" if missed else "white",
-        bbox={"facecolor": colour, "edgecolor": "none", "pad": 2},
-    )  # fmt: skip
-
-
-def _scale(axis: Axes, shown: Column, bottom: float, height: float) -> None:
-    """Draw a colour scale with the values of its ends, in parts of the height of an image."""
-    scale = axis.inset_axes((0.06, bottom, 0.88, height))
-    style.bare(scale)
-    scale.imshow(np.linspace(0, 1, 128)[None], cmap=_CMAP, aspect="auto")
-    for at, value, side in ((0, shown.low, "left"), (1, shown.high, "right")):
-        scale.text(at, -0.35, f"{value:.3g}", transform=scale.transAxes, ha=side, va="top")

@@ -180,6 +180,8 @@ def _measured_jobs(jobs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _seconds_per_image(jobs: pd.DataFrame) -> float:
+    """Return seconds per image of the jobs that recorded both; NaN if there are none."""
+    jobs = jobs.dropna(subset=["compute_seconds", "images"])
     return jobs["compute_seconds"].sum() / (float(jobs["images"].sum()) or np.nan)
 
 

@@ -8,6 +8,7 @@ so matplotlib's backend and settings stay as they are.
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -114,38 +115,13 @@ def text(figure: Figure, x: float, y: float, content: str, **options: Any) -> No
     figure.text(x / width, 1 - y / height, content, **{"va": "top"} | options)
 
 
-def image_grid(
-    figure: Figure,
-    rows: int,
-    columns: int,
-    corner: tuple[float, float],
-    cell: tuple[float, float],
-    gap: tuple[float, float],
-) -> np.ndarray:
-    """Add axes without ticks and frame for images of one size, ``(rows, columns)``.
-
-    Args:
-        figure: the figure.
-        rows, columns: numbers of images.
-        corner: upper left corner of the first image, in inches from the left and from the top.
-        cell: width and height of an image in inches.
-        gap: horizontal and vertical space between images in inches.
-    """
-    width, height = figure.get_size_inches()
-    right = corner[0] + columns * (cell[0] + gap[0]) - gap[0]
-    bottom = corner[1] + rows * (cell[1] + gap[1]) - gap[1]
-    places = {
-        "left": corner[0] / width,
-        "right": right / width,
-        "top": 1 - corner[1] / height,
-        "bottom": 1 - bottom / height,
-        "wspace": gap[0] / cell[0],
-        "hspace": gap[1] / cell[1],
-    }
-    axes = figure.subplots(rows, columns, squeeze=False, gridspec_kw=places)
-    for axis in axes.flat:
-        bare(axis)
-    return axes
+def axes(figure: Figure, x: float, y: float, width: float, height: float) -> Axes:
+    """Add axes without ticks and frame at a place in inches, measured from the upper left."""
+    across, down = figure.get_size_inches()
+    place = (x / across, 1 - (y + height) / down, width / across, height / down)
+    axis = figure.add_axes(place)
+    bare(axis)
+    return axis
 
 
 def bare(axis: Axes) -> None:
@@ -190,9 +166,15 @@ def shorten(text: str, most: int) -> str:
     return f"{text[:head]}…{text[len(text) - (most - head - 1) :]}"
 
 
-def heading(text: str, width: float) -> str:
-    """Shorten the heading of a figure to ``width`` inches."""
-    return shorten(text, int(width / 0.108))
+def fill(content: str, width: float, size: float = SMALL) -> str:
+    """Wrap a text to a width in inches; nothing is cut. Larger texts than ``SMALL`` are bold."""
+    most = int(width / (size * (0.0096 if size > SMALL else 0.0079)))
+    return textwrap.fill(content, most, break_on_hyphens=False)
+
+
+def heading(content: str, width: float) -> str:
+    """Wrap the heading of a figure to ``width`` inches."""
+    return fill(content, width - 0.2, 11)
 
 
 def category_title(dataset: str, category: str, remark: str = "") -> str:
