@@ -329,7 +329,8 @@ def test_sheets_of_any_shape(tmp_path, rng, problems, figures, height, width, de
     shown = [axis for axis in figure.axes if axis.images and axis.images[0].get_size()[0] > 1]
     boxes = [axis.get_window_extent() for axis in shown]
     per_image = 1 + len(columns) * (3 if enlarged else 1)
-    assert len(shown) == len(chosen) * per_image
+    # One of the two images has a defect, which is enlarged as well.
+    assert len(shown) == len(chosen) * per_image + enlarged
     # Nothing is cut, and nothing but the outline and the peak is on an image.
     content = " ".join(" ".join(text.get_text().split()) for text in written)
     for expected in (TITLE, "hardest defect: a kind of defect with a long name", EXPERIMENTS[1]):
@@ -357,6 +358,8 @@ def test_a_window_shows_the_peak_at_the_border(tmp_path, rng, figures):
     (peaks,) = {tuple(line.get_xydata()[0]) for axis in parts for line in axis.lines}
     assert peaks == (127, 0)
     assert all(axis.images[0].get_array()[0, -1] == 2 for axis in parts if axis.lines)
+    # The photo around both peaks of each image, and around the defect.
+    assert len(parts) == 4 * 2 + 1
 
 
 def test_tall_strips_are_turned_to_lie(products, tmp_path, problems, figures, monkeypatch):

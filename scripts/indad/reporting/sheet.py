@@ -220,7 +220,7 @@ def _window_size(shown: Sequence[Shown], width: float) -> int | None:
     return min(tall, wide, max(96, max(tall, wide) // 32))
 
 
-def _around(peak: tuple[int, int], shape: tuple[int, int], side: int) -> Window:
+def _around(peak: Sequence[int], shape: tuple[int, int], side: int) -> Window:
     """Return the square window around a peak, moved inside the image."""
     starts = [
         min(max(at - side // 2, 0), most - side) for at, most in zip(peak, shape, strict=True)
@@ -293,8 +293,12 @@ def _grid(
         page.y += cell.height + 0.08 + _LINE * (1 + 1.3 * verdict) + 0.08
         if window:
             factor = side / window * photo.shape[1] / cell.width
-            page.text(places[0], page.y, f"around each peak,\n{factor:.2g} times larger:\n"
-                      "test image and map", color=colours.GREY, linespacing=1.25)  # fmt: skip
+            text = f"{factor:.2g} times larger:\naround each peak,\nimage and map"
+            if mask is not None:
+                text += ";\nbelow: around\nthe defect"
+                box = Box(places[0], page.y + side + 0.06, side, side)
+                _defect(page, box, photo, mask, window)
+            page.text(places[0], page.y, text, color=colours.GREY, linespacing=1.25)
             for x, each in zip(places[1:], columns, strict=True):
                 parts = [Box(x, page.y + i * (side + 0.06), side, side) for i in (0, 1)]
                 _enlarged(page, parts, each, case.image, photo, window)
@@ -320,10 +324,17 @@ def _strips(
         page.image(Box(left, page.y, *strip), partial(draw_photo, photo=photo, mask=mask))
         page.text(page.x(0), page.y, "test image", fontweight="bold")
         if window:
-            factor = side / window * photo.shape[1] / strip.width
-            page.text(right + 0.12, page.y, f"around each peak, {factor:.2g}\ntimes larger",
-                      color=colours.GREY, linespacing=1.25)  # fmt: skip
-        page.y += max(strip.height, 2 * _LINE) + _GAP
+            x, factor = right + 0.12, side / window * photo.shape[1] / strip.width
+            text = f"{factor:.2g} times larger,\naround each peak"
+            if mask is not None:
+                _defect(page, Box(x, page.y, side, side), photo, mask, window)
+                x, text = (
+                    x + side + 0.08,
+                    f"{factor:.2g} times\nlarger: the\ndefect; below,\neach peak",
+                )
+            page.text(x, page.y, text, color=colours.GREY, linespacing=1.25)
+        enlarged = side if window and mask is not None else 0
+        page.y += max(strip.height, 2 * _LINE, enlarged) + _GAP
         for each in columns:
             name = style.wrap(each.name, _LABEL, lines=6)
             below = page.y + (name.count("\n") + 1) * _LINE
@@ -337,6 +348,13 @@ def _strips(
                 _enlarged(page, parts, each, case.image, photo, window)
             page.y += max(strip.height, text, side if window else 0) + 0.18
         page.y += 0.1
+
+
+def _defect(page: _Page, box: Box, photo: np.ndarray, mask: np.ndarray, side: int) -> None:
+    """Draw the surroundings of the middle one of the defect's pixels."""
+    places = np.argwhere(mask)
+    window = _around(places[len(places) // 2], mask.shape, side)
+    page.image(box, partial(draw_photo, photo=photo, mask=mask, window=window))
 
 
 def _score(page: _Page, x: float, y: float, shown: Shown, align: str) -> None:
