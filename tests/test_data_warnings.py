@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import shutil
 import struct
@@ -14,6 +15,9 @@ import pytest
 from PIL import Image
 
 from conftest import save_image
+from fabricate import fabricate
+from indad.cli.events import Job, RunState
+from indad.cli.run import FoundWarnings
 from indad.core.errors import DataError
 from indad.data import data_warnings, manifest
 from indad.data.check import check
@@ -21,6 +25,7 @@ from indad.data.folder_layout import Reading
 from indad.data.images import Geometry, decode, drawn_pixels, is_lossy, mask_pixels
 from indad.data.public.suggest import find_categories
 from indad.data.siblings import find_siblings
+from indad.reporting import report
 
 WHOLE = Geometry(40, None)
 
@@ -374,3 +379,28 @@ def test_a_run_reads_each_warning_once_without_notes(tmp_path):
     files = sorted(tmp_path.rglob("*.json"))
     assert data_warnings.read_all(files) == [("mine", one)]
     assert str(one) == "text: x.png; do this"
+
+
+def test_a_run_prints_the_warnings_of_finished_jobs_once(tmp_path):
+    one = data_warnings.DataWarning("a", "part", "text")
+    two, note = one._replace(code="b"), one._replace(note=True)
+    data_warnings.write_warnings([one, note], tmp_path / "manifests/mine/part.warnings.json")
+    data_warnings.write_warnings([one, two], tmp_path / "pixels/mine/part/64.warnings.json")
+    names = {"dataset": "mine", "category": "part"}
+    state, found = RunState(), FoundWarnings(tmp_path)
+    assert found.new(state) == []
+    state.finished[1] = Job("index", names)
+    assert found.new(state) == [one]
+    state.finished |= {2: Job("decode", names | {"geometry": "64"}), 3: Job("extract", names)}
+    assert found.new(state) == [two]
+    assert found.new(state) == []
+
+
+def test_the_report_shows_the_warnings(tmp_path):
+    warning = data_warnings.DataWarning("a", "<i>part", "5 images", ("a&b.png",), "do this")
+    sources = fabricate(tmp_path, ["bottle"], ["PaDiM"], bare=True)
+    sources = dataclasses.replace(sources, data_warnings=[("mine", warning)])
+    report.write(sources, tmp_path / "index.html")
+    page = (tmp_path / "index.html").read_text()
+    assert "Warnings about the data: 1" in page
+    assert "mine, &lt;i&gt;part</strong>: 5 images: a&amp;b.png; do this." in page

@@ -14,7 +14,7 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from indad.cli.console import counted, plain, print_labelled, print_line
-from indad.cli.override import categories_in_own_layout, reading_of
+from indad.cli.override import categories_in_own_layout, reading_of, whole_images
 from indad.cli.run import add_data_options
 from indad.core.errors import ConfigError
 from indad.data.categories import is_category
@@ -53,7 +53,9 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         config = merged(config, over)
         check_config(config)
     root, categories, reading = find_data(config, arguments)
-    resize, crop = preprocessing(config, arguments.extractor)
+    extractor = arguments.extractor or "wrn50"
+    whole = whole_images(arguments, config, arguments.dataset, {extractor})
+    resize, crop = preprocessing(merged(config, {"extractors": whole}), extractor)
     geometry = Geometry.from_config(resize, crop)
     reports = []
     with Progress(console=console, transient=True) as bar:
@@ -99,14 +101,14 @@ def find_data(
     return root, categories or find_categories(folder, reading), reading
 
 
-def preprocessing(config: dict[str, Any], extractor: str | None) -> tuple[Any, Any]:
+def preprocessing(config: dict[str, Any], extractor: str) -> tuple[Any, Any]:
     """Return the resize and the crop of an extractor.
 
     Raises:
         ConfigError: there is no such extractor.
     """
     extractors = config.get("extractors", {})
-    settings = extractors.get(extractor or "wrn50")
+    settings = extractors.get(extractor)
     if settings is None:
         known = ", ".join(extractors)
         raise ConfigError(f"--extractor {extractor}: unknown; the configuration has {known}")

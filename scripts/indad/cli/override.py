@@ -30,8 +30,8 @@ def override(arguments: argparse.Namespace) -> dict[str, Any]:
         name, dataset = chosen
         run["datasets"] = [name]
         settings["datasets"] = {name: dataset}
-        own = read_yaml(arguments.configfile) if arguments.configfile else {}
-        if extractors := _whole_images(name, config, own, experiments):
+        used = {config["experiments"][each]["extractor"] for each in experiments}
+        if extractors := whole_images(arguments, config, name, used):
             settings["extractors"] = extractors
     if arguments.seeds:
         run["seeds"] = arguments.seeds
@@ -157,25 +157,27 @@ def describe(arguments: argparse.Namespace, settings: dict[str, Any]) -> list[st
     return lines
 
 
-def _whole_images(
-    dataset: str, config: dict[str, Any], own: dict[str, Any], experiments: list[str]
+def whole_images(
+    arguments: argparse.Namespace, config: dict[str, Any], dataset: str, extractors: set[str]
 ) -> dict[str, Any]:
     """Return extractor settings with which the whole images of a public data set are seen.
 
+    A ``resize`` or ``crop`` in the user's own configuration file is kept.
+
     Args:
-        dataset: its name in the configuration.
+        arguments: the command line.
         config: the configuration.
-        own: the user's part of it; its ``resize`` and ``crop`` are kept.
-        experiments: the experiments to run.
+        dataset: its name in the configuration.
+        extractors: names of those in use.
     """
     entry = catalogue.load().get(config["datasets"].get(dataset, {}).get("source"))
     if entry is None or entry.resize is None:
         return {}
-    used = {config["experiments"][name]["extractor"] for name in experiments}
+    own = read_yaml(arguments.configfile) if arguments.configfile else {}
     written = own.get("extractors") or {}
     return {
         name: {"resize": list(entry.resize), "crop": None}
-        for name in sorted(used)
+        for name in sorted(extractors)
         if not {"resize", "crop"} & set(written.get(name) or {})
     }
 
