@@ -14,7 +14,7 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from indad.cli.console import counted, plain, print_labelled, print_line
-from indad.cli.override import categories_in_own_layout, reading_of, whole_images
+from indad.cli.override import reading_of, whole_images
 from indad.cli.run import add_data_options
 from indad.core.errors import ConfigError
 from indad.data.categories import is_category
@@ -89,7 +89,7 @@ def find_data(
         raise ConfigError("check needs --data-root DIR, or --dataset with a 'path'")
     folder = Path(folder).expanduser().resolve()
     source = settings.get("source")
-    if source in catalogue.load() and categories_in_own_layout(source, folder):
+    if source in catalogue.load() and catalogue.load()[source].in_own_layout(folder):
         raise ConfigError(
             f"{folder} has {source} in its own layout, which a run converts; check the converted "
             f"folder afterwards: --data-root RESULTS/data/{arguments.dataset}"

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 from pathlib import Path
 from typing import Any
 
-from indad.core.errors import ConfigError, DataError
+from indad.core.errors import ConfigError
 from indad.core.names import name_problem
 from indad.data.categories import is_category
 from indad.data.folder_layout import Reading
@@ -111,7 +110,7 @@ def _folder(
             f"--dataset {name}: the configuration makes this data set; choose another name for "
             "--data-root"
         )
-    if source and (present := categories_in_own_layout(source, folder)):
+    if source and (present := catalogue.load()[source].in_own_layout(folder)):
         if absent := [each for each in categories or () if each not in present]:
             raise ConfigError(
                 f"--category {absent[0]}: not in {folder}, which has {', '.join(present)}"
@@ -120,21 +119,6 @@ def _folder(
     # Merging cannot remove a list of categories, so name all that are there.
     categories = categories or find_categories(folder, reading)
     return name, {"path": literal_path(folder), "categories": categories}
-
-
-def categories_in_own_layout(source: str, folder: Path) -> list[str]:
-    """Return the categories of a public data set that a folder has in the data set's own layout.
-
-    None if that is MVTec AD's layout and the categories are directly in the folder: then it is read
-    as it is.
-    """
-    entry = catalogue.load()[source]
-    found = []
-    for category in entry.categories:
-        with contextlib.suppress(DataError, OSError):
-            if entry.layout.root(folder, category) != folder or not entry.layout.native:
-                found.append(category)
-    return found
 
 
 def describe(arguments: argparse.Namespace, settings: dict[str, Any]) -> list[str]:

@@ -252,11 +252,6 @@ def _warn_of_masks(found: Findings, inspected: Sequence[_Inspected]) -> None:
     defective = [each for each in inspected if each.row and each.row["label"]]
     masked = [each for each in defective if each.masks]
     missing = [each.image for each in defective if not each.masks]
-    lossy = [name for each in masked for name in each.lossy]
-    several = [each.image for each in masked if len(each.masks) > 1]
-    large = [each.masks[0] for each in masked if each.covered > 0.5]
-    specks = [each.masks[0] for each in masked if each.specks]
-    rotated = [each.image for each in masked if each.rotated]
     if missing:
         counted = "" if masked else "no masks: "
         found.warn(
@@ -266,43 +261,43 @@ def _warn_of_masks(found: Findings, inspected: Sequence[_Inspected]) -> None:
             missing if masked else (),
             note=not masked,
         )
+    several = [each.image for each in masked if len(each.masks) > 1]
     if several:
-        found.warn(
-            "masks-joined",
-            f"{len(several)} images have several masks, which are joined",
-            several,
-            note=True,
-        )
-    if lossy:
-        found.warn(
+        text = f"{len(several)} images have several masks, which are joined"
+        found.warn("masks-joined", text, several, note=True)
+    specks = [each.masks[0] for each in masked if each.specks]
+    if len(specks) <= MOST_SPECKS * len(masked):  # a few are usual, also in public data sets
+        specks = []
+    for code, names, text, remedy in (
+        (
             "mask-lossy",
-            f"{len(lossy)} masks have values between black and white, as a compression with losses "
-            "(JPEG) leaves them: pixels of at least 128 count as defect",
-            lossy,
+            [name for each in masked for name in each.lossy],
+            "masks have values between black and white, as a compression with losses (JPEG) leaves "
+            "them: pixels of at least 128 count as defect",
             "save masks as PNG in black and white",
-        )
-    if large:
-        found.warn(
+        ),
+        (
             "mask-large",
-            f"{len(large)} masks cover more than half of the image",
-            large,
+            [each.masks[0] for each in masked if each.covered > 0.5],
+            "masks cover more than half of the image",
             "the defect must be white, the rest black",
-        )
-    if len(specks) > MOST_SPECKS * len(masked):  # a few are usual, also in public data sets
-        found.warn(
+        ),
+        (
             "mask-specks",
-            f"{len(specks)} masks consist mostly of regions of fewer than {SPECK} pixels, each of "
-            "which counts as a defect in AUPRO",
             specks,
+            f"masks consist mostly of regions of fewer than {SPECK} pixels, each of which counts "
+            "as a defect in AUPRO",
             "remove them if they are no defects",
-        )
-    if rotated:
-        found.warn(
+        ),
+        (
             "mask-rotated",
-            f"{len(rotated)} images with a mask are rotated or mirrored by their EXIF orientation",
-            rotated,
+            [each.image for each in masked if each.rotated],
+            "images with a mask are rotated or mirrored by their EXIF orientation",
             "their masks must be drawn on the image as it is shown upright",
-        )
+        ),
+    ):
+        if names:
+            found.warn(code, f"{len(names)} {text}", names, remedy)
 
 
 def _warn_of_images(found: Findings, table: pd.DataFrame) -> None:

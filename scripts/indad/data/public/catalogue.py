@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -10,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from indad.core.errors import DataError
 from indad.core.paths import project_root
 from indad.data.public.layouts import LAYOUTS, Layout
 
@@ -73,6 +75,19 @@ class Entry:
     def credit(self) -> str:
         """Who made the data, and under which licence."""
         return f"{self.citation}, {self.homepage} ({self.licence})"
+
+    def in_own_layout(self, folder: Path) -> list[str]:
+        """Return the categories that a folder has in the data set's own layout.
+
+        None if that is MVTec AD's layout and they are directly in the folder: then it is read as it
+        is.
+        """
+        found = []
+        for category in self.categories:
+            with contextlib.suppress(DataError, OSError):
+                if self.layout.root(folder, category) != folder or not self.layout.native:
+                    found.append(category)
+        return found
 
 
 @cache

@@ -76,11 +76,7 @@ def _suggest_public(root: Path) -> str:
         # Most data sets of a single category have folder names that are too common.
         if entry.layout.single and name != "magnetic_tile":
             continue
-        for category in entry.categories:
-            try:
-                entry.layout.root(root, category)
-            except (DataError, OSError):
-                continue
+        if entry.in_own_layout(root):
             return (
                 f" It seems to be the public data set {name}: run it with --dataset {name} "
                 f"--data-root {root}, or set 'datasets: {{{name}: {{source: {name}, mirrors: "
