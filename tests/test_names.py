@@ -12,7 +12,7 @@ from indad.core.errors import ConfigError, DataError
 from indad.core.names import name_problem, same_file
 from indad.data import manifest
 from indad.pipeline.config_files import check_config
-from test_config import config, dataset
+from test_config import BASE, config, dataset
 
 #: Names that a complete run was tried with.
 USABLE = (
@@ -58,6 +58,18 @@ def test_check_and_a_run_refuse_a_category_alike(category, name):
         manifest.build(renamed)
     with pytest.raises(DataError, match=f"{category.parent}: the category {message}"):
         _ = dataset({"path": str(category.parent)}).categories
+
+
+@pytest.mark.parametrize("character", "{}<>")
+def test_paths_that_snakemake_would_change(tmp_path, character):
+    message = re.escape(f"x{character}y' has a {character}, which means a variable to Snakemake")
+    with pytest.raises(ConfigError, match=f"^results: '.*{message}"):
+        config(results=str(tmp_path / f"x{character}y"))
+    file = tmp_path / f"x{character}y.pth"
+    file.touch()
+    made = config(extractors={"r": BASE["extractors"]["r"] | {"weights": str(file)}})
+    with pytest.raises(ConfigError, match=r"^extractors\.r\.weights: .* a variable to Snakemake"):
+        made.extractors["r"].weights_file(tmp_path)
 
 
 def test_names_that_are_one_on_disk(tmp_path, monkeypatch):

@@ -83,7 +83,7 @@ def settings(rule):
 
 @cache
 def planner():
-    """The comparison of all jobs with their records, once for a run."""
+    """The comparison of all jobs with their records."""
     return Planner(CONFIG.results, SCRIPTS if SCRIPTS.is_dir() else None)
 
 
@@ -103,21 +103,11 @@ def grow(amount, attempt):
     return int(amount) << (attempt - 1)
 
 
-@cache
-def categories():
-    """The data set and category of everything to run."""
-    return [
-        (name, each)
-        for name, dataset in CONFIG.datasets.items()
-        for each in dataset.categories
-    ]
-
-
 def per_category(*patterns):
     """An input function: the patterns for every category to run."""
     return lambda wildcards: [
         pattern.format(dataset=dataset, category=category)
-        for dataset, category in categories()
+        for dataset, category in CONFIG.categories
         for pattern in patterns
     ]
 
@@ -150,8 +140,7 @@ def shown(product):
     return expand(run, experiment=CONFIG.experiments, allow_missing=True)
 
 
-def data_warnings(wildcards):
-    """The lists of data warnings of every category to run."""
-    names = CONFIG.geometries
-    pattern = f"{RESULTS}/pixels/{CATEGORY}/{{geometry}}.warnings.json"
-    return per_category(*expand(pattern, geometry=names, allow_missing=True))(wildcards)
+# The lists of data warnings of every category to run.
+data_warnings = per_category(
+    *(f"{RESULTS}/pixels/{CATEGORY}/{name}.warnings.json" for name in CONFIG.geometries)
+)

@@ -36,7 +36,7 @@ rule html_report:
         runtime=lambda wildcards, attempt: grow(30, attempt),
     params:
         settings=settings("html_report"),
-        categories=lambda wildcards, input: categories(),
+        categories=lambda wildcards, input: CONFIG.categories,
     script:
         "../../scripts/html_report.py"
 

@@ -22,15 +22,21 @@ def name_problem(name: str) -> str:
         return f"{name!r} has a /; choose a name without"
     if name.startswith("."):
         return f"{name!r} begins with a dot, as hidden folders do; choose a name without"
-    if found := [each for each in _SNAKEMAKE if each in name]:
-        return (
-            f"{name!r} has a {found[0]}, which means a variable to Snakemake; choose a name without"
-        )
+    if problem := path_problem(name):
+        return problem
     if any(unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp") for each in name):
         return f"{name!r} has a line break, another control character or is not UTF-8; rename it"
     if (size := len(os.fsencode(name))) > LONGEST:
         return f"{name!r} has {size} bytes; choose a name of at most {LONGEST}"
     return ""
+
+
+def path_problem(path: str) -> str:
+    """Return why a name or a whole path cannot be used by a rule, and what to do; "" if it can."""
+    found = [each for each in _SNAKEMAKE if each in path]
+    if not found:
+        return ""
+    return f"{path!r} has a {found[0]}, which means a variable to Snakemake; choose a name without"
 
 
 def same_file(names: Iterable[str], folder: Path) -> tuple[str, str] | None:

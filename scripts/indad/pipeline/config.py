@@ -18,7 +18,7 @@ from typing import Any
 
 from indad import methods
 from indad.core.errors import ConfigError, IndadError
-from indad.core.names import same_file
+from indad.core.names import path_problem, same_file
 from indad.data.images import Geometry
 from indad.features import weights
 from indad.pipeline.dataset import Dataset, require_known
@@ -77,7 +77,7 @@ class Extractor:
             weights that are random or come with an installed package.
 
         Raises:
-            ConfigError: the configured file does not exist.
+            ConfigError: the configured file does not exist, or its path cannot be used.
         """
         if self.weights is None:
             return results / "weights" / f"{self.backbone}.safetensors"
@@ -85,7 +85,11 @@ class Extractor:
             path = weights.resolve_weights_file(self.weights)
         except IndadError as error:
             raise ConfigError(f"extractors.{self.name}.weights: {error}") from None
-        return None if self.weights.startswith(weights.PACKAGE) else path
+        if self.weights.startswith(weights.PACKAGE):
+            return None
+        if problem := path_problem(str(path)):
+            raise ConfigError(f"extractors.{self.name}.weights: {problem}")
+        return path
 
 
 @dataclass(frozen=True)
@@ -187,6 +191,8 @@ class Config:
             ConfigError: naming the key and the values that are allowed.
         """
         results, run = Path(config["results"]), config["run"]
+        if problem := path_problem(str(results)):
+            raise ConfigError(f"results: {problem}")
         downloads = Path(config.get("downloads") or results / "downloads")
         for kind in ("datasets", "experiments"):
             for name in run[kind]:
@@ -221,6 +227,11 @@ class Config:
             seeds=tuple(dict.fromkeys(run["seeds"])),
             written=config,
         )
+
+    @cached_property
+    def categories(self) -> list[tuple[str, str]]:
+        """The data set and category of everything to run."""
+        return [(name, each) for name, data in self.datasets.items() for each in data.categories]
 
     @cached_property
     def used_extractors(self) -> dict[str, Extractor]:
