@@ -27,7 +27,7 @@ def smooth(image: np.ndarray) -> np.ndarray:
     return gaussian_filter(image, 4, mode="reflect", truncate=4.0)
 
 
-def spade(train, test, layers, k_image, k_pixel):
+def spade(train, test, layers, k_image, k_pixel, power=2):
     """Image scores and maps; ``train`` and ``test`` are ArrayFeatures."""
     images, maps = [], []
     gallery_z, test_z = train.embedding().astype(float), test.embedding().astype(float)
@@ -42,7 +42,8 @@ def spade(train, test, layers, k_image, k_pixel):
             low = np.empty(query.shape[1:])
             for i in range(low.shape[0]):
                 for j in range(low.shape[1]):
-                    low[i, j] = np.sqrt(((gallery - query[:, i, j]) ** 2).sum(axis=3)).min()
+                    distance = np.sqrt(((gallery - query[:, i, j]) ** 2).sum(axis=3)).min()
+                    low[i, j] = distance**power
             layer_maps.append(bilinear(low, test.input_size))
         maps.append(smooth(np.mean(layer_maps, axis=0)))
     return np.array(images), np.array(maps)
@@ -112,7 +113,7 @@ def patch_embedding(source, layers, kind, size=1024):
     return np.array(result)
 
 
-def patchcore_scores(bank, queries, size, neighbours=1):
+def patchcore_scores(bank, queries, size, neighbours=1, power=2):
     """Image scores and maps of query embeddings ``(N, h, w, D)`` against a bank."""
     images, maps = [], []
     for query in queries:
@@ -130,5 +131,5 @@ def patchcore_scores(bank, queries, size, neighbours=1):
             spread = np.exp(np.sqrt(((bank[near] - query[i, j]) ** 2).sum(axis=1))).sum()
             score = (1 - np.exp(score) / spread) * score
         images.append(score)
-        maps.append(smooth(bilinear(low, size)))
+        maps.append(smooth(bilinear(low**power, size)))
     return np.array(images), np.array(maps)

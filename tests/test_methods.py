@@ -47,11 +47,14 @@ def test(rng, train):
 
 @pytest.mark.parametrize("memory", [1 << 10, 1 << 30])  # the gallery is read in parts, or kept
 @pytest.mark.parametrize(
-    ("k_image", "k_pixel", "layers"), [(3, 4, None), (1, 1, ["b"]), (5, 12, None)]
+    ("k_image", "k_pixel", "layers", "squared"),
+    [(3, 4, None, True), (1, 1, ["b"], True), (5, 12, None, False)],
 )
-def test_spade_equals_reference(train, test, k_image, k_pixel, layers, memory):
-    detector = SPADE(k_image=k_image, k_pixel=k_pixel, layers=layers).fit(train, memory=memory)
-    images, maps = references.spade(train, test, layers or train.layers, k_image, k_pixel)
+def test_spade_equals_reference(train, test, k_image, k_pixel, layers, squared, memory):
+    detector = SPADE(k_image=k_image, k_pixel=k_pixel, layers=layers, squared=squared)
+    detector.fit(train, memory=memory)
+    names = layers or train.layers
+    images, maps = references.spade(train, test, names, k_image, k_pixel, 1 + squared)
     scores = detector.score(test)
     np.testing.assert_allclose(scores.image, images, rtol=1e-5)
     np.testing.assert_allclose(scores.maps, maps, rtol=1e-5)
@@ -125,11 +128,12 @@ def test_patchcore_equals_reference(rng, tmp_path, embedding):
     )
     assert len(detector.bank_) == int(0.4 * len(patches))
     queries = references.patch_embedding(test, ["a", "b"], embedding)
-    for neighbours in (1, 3):
+    for neighbours, squared in ((1, True), (3, False)):
         images, maps = references.patchcore_scores(
-            patches[detector.indices_.numpy()], queries, (32, 32), neighbours
+            patches[detector.indices_.numpy()], queries, (32, 32), neighbours, 1 + squared
         )
-        changed = methods.load(tmp_path / "model", parameters={"neighbours": neighbours})
+        parameters = {"neighbours": neighbours, "squared": squared}
+        changed = methods.load(tmp_path / "model", parameters=parameters)
         scores = changed.score(test)
         np.testing.assert_allclose(scores.maps, maps, rtol=1e-4)
         np.testing.assert_allclose(scores.image, images, rtol=1e-4)
@@ -267,6 +271,7 @@ def test_spade_model_is_a_link(train, test, tmp_path, rng):
     [
         ("spade", {"k_image": 0}, "k_image: must be a whole number of at least 1, got 0"),
         ("spade", {"k_pixel": True}, "k_pixel: must be a whole number of at least 1, got True"),
+        ("spade", {"squared": 1}, "squared: must be true or false, got 1"),
         ("padim", {"epsilon": 0}, "epsilon: must be a number above 0, got 0"),
         ("padim", {"epsilon": float("nan")}, "epsilon: must be a number above 0, got nan"),
         ("padim", {"layers": ["a", "a"]}, "layers: must be a list of layer names, each once"),

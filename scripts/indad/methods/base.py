@@ -291,3 +291,10 @@ def positive(name: str, value: float, most: float = math.inf) -> float:
         limit = "" if math.isinf(most) else f", at most {most:g}"
         raise ConfigError(f"{name}: must be a number above 0{limit}, got {value!r}")
     return value
+
+
+def true_or_false(name: str, value: bool) -> bool:
+    """Return a parameter's value; a ConfigError unless it is a bool."""
+    if type(value) is not bool:
+        raise ConfigError(f"{name}: must be true or false, got {value!r}")
+    return value

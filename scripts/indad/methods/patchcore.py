@@ -10,7 +10,7 @@ import numpy as np
 from indad.core.errors import ConfigError, StoreError
 from indad.core.progress import Progress
 from indad.features.source import FeatureSource, chunks
-from indad.methods.base import Detector, positive, whole_number
+from indad.methods.base import Detector, positive, true_or_false, whole_number
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +39,8 @@ class PatchCore(Detector):
 
         s_p = min over m in M of |e_p - m|,     s = max over p of s_p
 
+    The map holds the squares of ``s_p`` by default.
+
     With ``neighbours`` = b > 1 the image score is weighted by the local density around ``m*``
     (equation 7), where ``N_b(m*)`` are the b bank vectors nearest to ``m*``, itself included::
 
@@ -49,9 +51,9 @@ class PatchCore(Detector):
     Departures: the coreset is chosen on a random projection to ``projection`` dimensions (as in
     the paper and the authors' code), so that it is a k-centre set of the projected patches; the
     first pick is drawn at random, where the authors' code takes the patch farthest on average from
-    ten random ones; the distances of the map are Euclidean, where the authors' code has their
-    squares; there is no weighting by default, as in the authors' code; sigma is the same number of
-    pixels for every input size.
+    ten random ones; the map holds squared distances by default, as the authors' code does, where
+    the paper's equation has distances; there is no weighting by default, as in the authors' code;
+    sigma is the same number of pixels for every input size.
 
     Args:
         layers: layers to use, shallow to deep; all extracted ones by default.
@@ -60,6 +62,7 @@ class PatchCore(Detector):
         coreset_ratio: share of the training patches in the bank, in (0, 1].
         projection: dimensions of the random projection that the coreset is chosen on.
         neighbours: bank vectors in the weighting, including the nearest; 1 means no weighting.
+        squared: whether the map holds squared distances; the image score is always a distance.
         seed: draws the projection and the first pick.
 
     Examples:
@@ -80,7 +83,7 @@ class PatchCore(Detector):
     """
 
     method = "patchcore"
-    score_parameters = ("coreset_ratio", "neighbours")
+    score_parameters = ("coreset_ratio", "neighbours", "squared")
 
     def __init__(
         self,
@@ -90,6 +93,7 @@ class PatchCore(Detector):
         coreset_ratio: float = 0.1,
         projection: int = 128,
         neighbours: int = 1,
+        squared: bool = True,
         seed: int = 0,
     ) -> None:
         super().__init__(layers=layers, seed=seed)
@@ -99,6 +103,7 @@ class PatchCore(Detector):
         self.coreset_ratio = positive("coreset_ratio", coreset_ratio, 1)
         self.projection = whole_number("projection", projection, 1)
         self.neighbours = whole_number("neighbours", neighbours, 1)
+        self.squared = true_or_false("squared", squared)
 
     @classmethod
     def shared_fit(cls, parameter_sets: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -198,7 +203,8 @@ class PatchCore(Detector):
         if self.neighbours > 1:
             match = index.view(batch, -1).gather(1, farthest[:, None])[:, 0]
             score = self._weighted(score, patches.flatten(1, 2)[range(batch), farthest], match)
-        return score, [distance.view(batch, height, width)]
+        patch_map = distance.square() if self.squared else distance
+        return score, [patch_map.view(batch, height, width)]
 
     def _weighted(
         self, score: torch.Tensor, patch: torch.Tensor, match: torch.Tensor

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from indad.core.errors import StoreError
 from indad.core.progress import Progress, ignore
 from indad.features.source import FeatureSource
-from indad.methods.base import Detector, whole_number
+from indad.methods.base import Detector, true_or_false, whole_number
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +31,7 @@ class SPADE(Detector):
     *all* positions of its ``k_pixel`` nearest training images. For the feature ``f_p`` at
     position p of a layer::
 
-        s_p = min over g in G of |f_p - g|
+        s_p = min over g in G of |f_p - g|^2
 
     The maps ``(h, w)`` of the layers are upsampled to the input size, averaged over the layers and
     smoothed (Gaussian, sigma 4 pixels).
@@ -39,16 +39,16 @@ class SPADE(Detector):
     The model holds the training embeddings ``(N, D)`` and the path of the feature store of the
     training images, not a copy of their features.
 
-    Departures from the paper: ``k_image`` is 5 by default (see below); the distance of a pixel is
-    the Euclidean one, not its square; the distances are computed for each layer and averaged,
-    where the paper concatenates the layers' features; sigma is the same number of pixels for every
-    input size.
+    Departures from the paper: ``k_image`` is 5 by default (see below); the distances are computed
+    for each layer and averaged, where the paper concatenates the layers' features; sigma is the
+    same number of pixels for every input size.
 
     Args:
         layers: layers of the pixel score; all extracted ones by default.
         k_image: neighbours of the image score. The paper's text says 50, but its image AUROC is
             reached only with 3 to 5.
         k_pixel: images in the gallery of the pixel score (paper: 50).
+        squared: whether pixel scores are squared distances (as in the paper), or distances.
         seed: not used, SPADE is deterministic.
 
     Examples:
@@ -65,11 +65,11 @@ class SPADE(Detector):
         >>> scores.maps.shape
         (2, 16, 16)
         >>> scores.maps.mean(axis=(1, 2)).round(2)
-        array([0.16, 1.32], dtype=float32)
+        array([0.03, 1.8 ], dtype=float32)
     """
 
     method = "spade"
-    score_parameters = ("k_image", "k_pixel")
+    score_parameters = ("k_image", "k_pixel", "squared")
     needs_gallery = True
 
     def __init__(
@@ -78,11 +78,13 @@ class SPADE(Detector):
         layers: Sequence[str] | None = None,
         k_image: int = 5,
         k_pixel: int = 50,
+        squared: bool = True,
         seed: int = 0,
     ) -> None:
         super().__init__(layers=layers, seed=seed)
         self.k_image = whole_number("k_image", k_image, 1)
         self.k_pixel = whole_number("k_pixel", k_pixel, 1)
+        self.squared = true_or_false("squared", squared)
 
     def _fit(self, train: FeatureSource, progress: Progress) -> None:
         import torch
@@ -123,6 +125,8 @@ class SPADE(Detector):
             .view(len(maps), *maps.shape[2:])
             for name, maps in layers.items()
         ]
+        if self.squared:
+            patch_maps = [maps.square() for maps in patch_maps]
         return image_scores, patch_maps
 
     def _header(self, path: Path) -> dict[str, Any]:
