@@ -330,6 +330,22 @@ def test_false_alarms_are_at_most_the_rate_asked_for(rng, count, rate):
     assert alarms == pytest.approx(expected, abs=4 * np.sqrt(rate / trials))
 
 
+def test_the_rate_of_a_threshold_has_the_range_that_is_printed(rng):
+    """Of uniform scores the rate is one minus the threshold; a third of 20 images exceed 5 %."""
+    count, rate = 20, 0.05
+    low, high = calibration.false_alarm_range(count, rate)
+    assert (low, high) == pytest.approx((1 - 0.975 ** (1 / 20), 1 - 0.025 ** (1 / 20)))
+    actual = 1 - rng.random((20_000, count)).max(axis=1)
+    assert np.mean((low <= actual) & (actual <= high)) == pytest.approx(0.95, abs=0.006)
+    assert np.mean(actual > rate) == pytest.approx(0.95**20, abs=0.015)
+    chosen = calibration_of(list(rng.random(count))).at_false_alarms(rate)
+    assert chosen.false_alarms == (low, high)
+    assert "an average over sets of 20 such images" in chosen.source
+    assert "between 0.0013 and 0.17 with a probability of 95 %" in chosen.source
+    low, high = calibration.false_alarm_range(200, rate)
+    assert (low, high) == pytest.approx((0.024, 0.084), abs=5e-4)
+
+
 def test_ties_cost_no_false_alarm():
     assert calibration.conformal_quantile([1.0] * 19, 0.05) >= 1.0
     assert calibration.conformal_quantile([0.0] * 19, 0.05) == 0.0

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy  # loads its parts when they are used, not when a workflow is planned
 
 from indad.core import checksum
 from indad.core.errors import ConfigError, StoreError
 from indad.evaluation.metrics import ScoreCurve
 
 #: Layout version of the file. A reader refuses any other.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 NAME = "calibration.json"
 #: Default rate of false alarms among good images.
 FALSE_ALARMS = 0.05
@@ -40,11 +41,14 @@ class Threshold:
         score: an image with a higher score is anomalous.
         peak: a pixel with a higher value is anomalous; None if no map is known.
         source: how both were chosen, in words.
+        false_alarms: bounds of the share of new good images above ``score`` with a probability of
+            95 %, see ``false_alarm_range``; None if it was not chosen by a rate.
     """
 
     score: float
     peak: float | None
     source: str
+    false_alarms: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,9 @@ class Calibration:
     def at_false_alarms(self, rate: float | None = None) -> Threshold:
         """Choose a threshold that a new good image exceeds with a probability of at most ``rate``.
 
+        The probability is an average over sets of good images; ``Threshold.false_alarms`` is the
+        range of the rate with this set.
+
         Args:
             rate: in (0, 1). None is ``FALSE_ALARMS``, or the lowest rate that the number of good
                 images allows if that is higher.
@@ -105,7 +112,12 @@ class Calibration:
         else:
             source = f"at most {rate:g} false alarms, from {count} good {self.images}"
         score, peak = (conformal_quantile(x, rate) for x in (self.good.scores, self.good.peaks))
-        return Threshold(score, peak, source)
+        low, high = bounds = false_alarm_range(count, rate)
+        source += (
+            f"; an average over sets of {count} such images: with this set, the rate is between "
+            f"{low:.2g} and {high:.2g} with a probability of 95 %"
+        )
+        return Threshold(score, peak, source, bounds)
 
     def at_f1_max(self) -> Threshold:
         """Choose the threshold of the best F1 score on the images whose labels are known.
@@ -186,14 +198,36 @@ def images_needed(rate: float) -> int:
     return math.ceil(1 / rate - 1e-9) - 1
 
 
+def false_alarm_range(count: int, rate: float) -> tuple[float, float]:
+    """Return the range of a threshold's rate of false alarms, with a probability of 95 %.
+
+    The threshold is the k-th highest of ``count`` scores, with the k of ``conformal_quantile``. If
+    the scores are a sample of a continuous distribution, the share of it above the threshold has
+    the distribution Beta(k, n + 1 - k): the rate k / (n + 1) is its mean.
+
+    Args:
+        count: number n of good images.
+        rate: as for ``conformal_quantile``.
+    """
+    above = _allowed(count, rate)
+    low, high = scipy.special.betaincinv(above, count + 1 - above, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _allowed(count: int, rate: float) -> int:
+    """Return the largest k with k / (count + 1) <= rate."""
+    return math.floor((count + 1) * rate + 1e-9)
+
+
 def conformal_quantile(scores: list[float], rate: float) -> float:
     """Return a threshold that the next score exceeds with a probability of at most ``rate``.
 
     If n scores and a new one are exchangeable, every rank of the new one is equally likely. It is
     above the k-th highest of the n with a probability of at most k / (n + 1) for any distribution,
     so k is the largest number with k / (n + 1) <= rate: split conformal prediction (Papadopoulos
-    et al. 2002; Lei et al., JASA 2018). The guarantee is an average over draws of both, and assumes
-    that new good images are like the n; it does not hold for images taken differently.
+    et al. 2002; Lei et al., JASA 2018). The guarantee is an average over draws of both, see
+    ``false_alarm_range``, and assumes that new good images are like the n; it does not hold for
+    images taken differently.
 
     Args:
         scores: scores of n good images that the model was not fitted on.
@@ -205,7 +239,7 @@ def conformal_quantile(scores: list[float], rate: float) -> float:
     if not 0 < rate < 1:
         raise ConfigError(f"false alarms: must be a rate between 0 and 1, got {rate:g}")
     count = len(scores)
-    allowed = math.floor((count + 1) * rate + 1e-9)
+    allowed = _allowed(count, rate)
     if allowed < 1:
         raise ConfigError(
             f"false alarms: {rate:g} needs the scores of {images_needed(rate)} good images, there "
