@@ -18,6 +18,7 @@ def main(job: Job) -> None:
     runs, digests = provenance.gather(results, scored, evaluated)
     metrics = evaluate.read(map(Path, job.input.metrics))
     write_csv(metrics, Path(job.output.metrics))
+    write_csv(evaluate.averages(metrics), Path(job.output.averages))
     layout = tables.Layout(**settings["layout"])
     measured = tables.summarise(metrics, layout)
     for metric, page, text, data in zip(

@@ -22,21 +22,22 @@ def main(job: Job) -> None:
         runs[run.dataset, run.category].append(run)
     parts, totals = [], {}
     for (dataset, category), group in runs.items():
-        own = metrics[(metrics["dataset"] == dataset) & (metrics["category"] == category)]
+        own = tables.select(metrics, dataset=dataset, category=category)
         parts.append(comparison.within(group, own, experiments, level=level))
         good, defective = totals.get(dataset, (0, 0))
         bad = int(group[0].label.sum())
         totals[dataset] = (good + len(group[0].label) - bad, defective + bad)
-    parts.append(comparison.over(metrics, totals, experiments, level=level))
-    filled = [part for part in parts if not part.empty]
-    pairs = pd.concat(filled, ignore_index=True) if filled else parts[-1]
+    within = _concat(parts)
+    averages = comparison.averages(within, level=level)
+    over = comparison.over(metrics, totals, experiments, level=level)
+    pairs = _concat([within, averages, over])
     ranked = comparison.ranks(metrics, experiments, level=level)
     write_csv(pairs, Path(job.output.comparisons))
     write_csv(ranked, Path(job.output.ranks))
 
     with atomic.replacing(job.output.figures) as folder:
         folder.mkdir()
-        shown = ranked[ranked["metric"].isin(tables.SUMMARY)].dropna(subset="critical_difference")
+        shown = ranked[ranked["metric"].isin(tables.SUMMARY) & (ranked["friedman_p"] < 1 - level)]
         for (dataset, metric), rows in shown.groupby(["dataset", "metric"], sort=False):
             diagrams.critical_difference(
                 rows,
@@ -52,6 +53,11 @@ def main(job: Job) -> None:
         figure="../figures/critical_difference/{dataset}_{metric}.png",
     )
     atomic.write_text(job.output.document, text)
+
+
+def _concat(parts: list[pd.DataFrame]) -> pd.DataFrame:
+    filled = [part for part in parts if not part.empty]
+    return pd.concat(filled, ignore_index=True) if filled else parts[-1]
 
 
 if __name__ == "__main__":

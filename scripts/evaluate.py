@@ -16,13 +16,15 @@ def main(job: Job) -> Facts:
     scored, truth = scores.read_with_truth(files, images)
     table, maps = scored.table, scored.maps
     values = evaluate.evaluate(table, maps, truth)
-    drawn, bounds = {}, None
+    drawn, left_out, bounds = {}, {}, None
     image_scores = table["score"].to_numpy()
     if settings["resamples"]:
-        drawn = evaluate.resample(
+        drawn, left_out = evaluate.resample(
             table, maps, truth, resamples=settings["resamples"], seed=settings["seed"]
         )
-        bounds = evaluate.intervals(values, drawn, image_scores, truth, level=settings["level"])
+        bounds = evaluate.intervals(
+            values, drawn, left_out, image_scores, truth, level=settings["level"]
+        )
     regions = metrics.regions(truth.mask)
     resamples.write(
         resamples.Resamples(
@@ -30,9 +32,10 @@ def main(job: Job) -> Facts:
             image=truth.image,
             label=truth.label,
             score=image_scores,
+            area=evaluate.defective_area(truth),
             values=drawn,
+            left_out=left_out,
             draw_seed=settings["seed"],
-            n_masks=int(truth.mask.any(axis=(1, 2)).sum()),
             n_regions=int(regions.max(initial=0)),
         ),
         Path(job.output.resamples),

@@ -172,14 +172,13 @@ def fabricate(
             p = float(np.exp(-120 * abs(d)))
             within.append(
                 (dataset, category, metric, a, b, d, d - 0.02, d + 0.02, p, min(1, 3 * p),
-                 "DeLong" if metric == "image_auroc" else "paired bootstrap", 20, 63, np.nan)
+                 "DeLong" if metric == "image_auroc" else "paired bootstrap", 20, 63, np.nan,
+                 0.01, np.inf)
             )  # fmt: skip
+    pairs = pd.DataFrame(within, columns=list(comparison.COMPARISON_COLUMNS))
+    averages = comparison.averages(pairs, level=0.95)
     over = comparison.over(main, {dataset: (300, 945)}, experiments, level=0.95)
-    columns = list(comparison.COMPARISON_COLUMNS)
-    write_csv(
-        pd.concat([pd.DataFrame(within, columns=columns), over], ignore_index=True),
-        folder / "comparisons.csv",
-    )
+    write_csv(pd.concat([pairs, averages, over]), folder / "comparisons.csv")
     ranked = comparison.ranks(main, experiments, level=0.95)
     write_csv(ranked, folder / "ranks.csv")
     diagrams = []

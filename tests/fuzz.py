@@ -229,7 +229,7 @@ def checksums(folder: Path) -> list[Reader]:
     drawn = rng.random(20)
     found = resamples.Resamples(
         "d", "c", "e", 0, np.array(["a", "b"], object), np.array([0, 1]), drawn[:2],
-        {"image_auroc": drawn}, 0, 1, 1,
+        np.array([0, 3]), {"image_auroc": drawn}, {"pixel_ap": drawn[:2]}, 0, 1,
     )  # fmt: skip
     resamples.write(found, folder / "r.h5")
     known = calibration.Known([0.1, 0.2], [1.5, 2.5])

@@ -113,8 +113,8 @@ def run(scores, labels, experiment="a", seed=0, **changes) -> tuple[Resamples, p
     names = np.array([f"{i}.png" for i in range(len(labels))])
     fields = {
         "dataset": "d", "category": "c", "experiment": experiment, "seed": seed, "image": names,
-        "label": labels, "score": scores, "draw_seed": 0, "n_masks": 0, "n_regions": 0,
-        "values": dict(zip(metrics.IMAGE_METRICS, drawn, strict=False)),
+        "label": labels, "score": scores, "area": 0 * labels, "draw_seed": 0, "n_regions": 0,
+        "values": dict(zip(metrics.IMAGE_METRICS, drawn, strict=False)), "left_out": {},
     }  # fmt: skip
     values = metrics.image_metrics(labels, scores)
     keys = {"dataset": "d", "category": "c", "experiment": experiment, "seed": seed}
@@ -200,6 +200,81 @@ def test_without_resamples_only_delong_is_left(rng, labels):
     assert np.isnan(table.loc["image_ap", "p"])
 
 
+# -- averages over categories ---------------------------------------------------------------------
+
+
+def made_up_pairs(frame: pd.DataFrame, error: float = 0.01) -> pd.DataFrame:
+    """The tests within the categories of ``tidy``, of values with a known standard error."""
+    wide = frame.pivot_table("value", "category", "experiment", sort=False)[NAMES]
+    rows = [
+        ("d", category, "image_auroc", a, b, row[a] - row[b], np.nan, np.nan, 0.5, 0.5, "DeLong",
+         20, 60, np.nan, error, np.inf)
+        for category, row in wide.iterrows()
+        for i, a in enumerate(NAMES)
+        for b in NAMES[i + 1 :]
+    ]  # fmt: skip
+    pairs = pd.DataFrame(rows, columns=list(comparison.COMPARISON_COLUMNS))
+    return pd.concat([pairs, comparison.averages(pairs, level=0.95)], ignore_index=True)
+
+
+def test_the_average_of_aurocs_is_compared_by_delong(rng):
+    """Two categories of other images: the variance is that of independent AUROCs, pair by pair."""
+    parts, expected, variance = [], [], 0.0
+    for category, (good, bad) in {"c": (12, 30), "e": (20, 15)}.items():
+        labels = np.repeat([0, 1], [good, bad])
+        a, b = rng.normal(size=(2, good + bad)) + labels * np.array([[1.5], [0.8]])
+        pair = [run(a, labels, category=category), run(b, labels, "b", category=category)]
+        runs, rows = zip(*pair, strict=True)
+        parts.append(comparison.within(runs, pd.concat(rows), ("a", "b"), level=0.95))
+        aurocs, covariance = slow_delong(labels, np.stack([a, b]))
+        expected.append(aurocs[0] - aurocs[1])
+        variance += (covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]) / 4
+    table = comparison.averages(pd.concat(parts), level=0.95).set_index("metric")
+    row = table.loc["image_auroc"]
+    assert row["difference"] == pytest.approx(np.mean(expected))
+    assert row["p"] == pytest.approx(2 * stats.norm.sf(abs(np.mean(expected)) / variance**0.5))
+    assert row["ci_high"] == pytest.approx(np.mean(expected) + 1.959964 * variance**0.5, rel=1e-5)
+    assert (row["category"], row["method"]) == (comparison.AVERAGE, "DeLong")
+    assert (row["n_good"], row["n_defective"]) == (32, 45)
+    assert 14 < table.loc["image_ap", "freedom"] < 29 + 14  # Satterthwaite's
+    assert comparison.averages(parts[0], level=0.95).empty
+
+
+@pytest.mark.parametrize("categories", [2, 3, 5, 15])
+def test_a_clear_lead_is_significant_with_any_number_of_categories(categories):
+    """An experiment that is 15 points better everywhere; the pairs are corrected together."""
+    values = np.tile([0.95, 0.81, 0.8, 0.8], (categories, 1))
+    pairs = made_up_pairs(tidy(values), error=0.03)
+    average = pairs[pairs["category"] == comparison.AVERAGE].set_index("experiment_b")
+    leads = average[average["experiment_a"] == "C4.5"]
+    assert (leads["p_holm"] < 0.001).all()
+    np.testing.assert_allclose(leads["difference"], [0.14, 0.15, 0.15])
+    np.testing.assert_allclose(leads["standard_error"], 0.03 / categories**0.5)
+    assert (average.drop(leads.index)["p_holm"] > 0.3).all()
+
+
+def test_opposite_effects_are_no_lead():
+    values = np.array([[0.9, 0.7, 0.8, 0.8], [0.7, 0.9, 0.8, 0.8]])
+    pairs = made_up_pairs(tidy(values))
+    average = pairs[pairs["category"] == comparison.AVERAGE]
+    assert (average["p_holm"] == 1).all()
+
+
+def test_wilcoxon_is_left_out_where_it_cannot_reach_the_level():
+    """All differences of one sign give the lowest p: pairs * 2^(1 - n) after Holm's correction."""
+    values = 0.5 + 0.01 * np.arange(1, 10)[:, None] * np.arange(3)
+    names = NAMES[:3]
+    for categories in (6, 7):
+        frame = tidy(values[:categories], names)
+        pairs = comparison.over(frame, {"d": (1, 1)}, names, level=0.95)
+        lowest = comparison.lowest_wilcoxon_p(categories, 3)
+        assert lowest == 3 * 2.0 ** (1 - categories)
+        assert pairs.empty == (lowest >= 0.05)
+    np.testing.assert_allclose(pairs["p_holm"], lowest)
+    lowest = [round(comparison.lowest_wilcoxon_p(n, 5), 3) for n in (6, 7, 8, 9)]
+    assert lowest == [0.312, 0.156, 0.078, 0.039]
+
+
 # -- documents ------------------------------------------------------------------------------------
 
 
@@ -213,13 +288,20 @@ def text(frame, pairs) -> str:
 def test_the_document_names_the_best_and_explains_a_missing_ranking(rng, labels):
     frame = tidy(DEMSAR)
     shown = text(frame, comparison.over(frame, {"d": (1, 1)}, NAMES, level=0.95))
-    assert "Mean rank over 14 categories: C4.5+m+cf 1.96, C4.5+m 2.00" in shown
+    assert "mean rank C4.5+m+cf 1.96, C4.5+m 2.00" in shown
     assert "![critical difference](f/d_image_auroc.png)" in shown
+    assert "near-copies of one method" in shown
     assert "| C4.5 - C4.5+m " in shown
-    assert "cannot reach" not in shown
+    assert "is not shown" not in shown
     few = tidy(DEMSAR[:5])
-    shown = text(few, comparison.over(few, {"d": (1, 1)}, NAMES, level=0.95))
-    assert "Over 5 categories Wilcoxon's test cannot reach p < 0.05" in shown
+    pairs = comparison.over(few, {"d": (1, 1)}, NAMES, level=0.95)
+    assert pairs.empty
+    shown = text(few, made_up_pairs(few))
+    assert "of which these 5 are the observations" in shown
+    assert "p after Holm's correction for all pairs is at least 0.38." in shown
+    assert "| average over these categories " in shown
+    assert "![critical difference]" not in shown  # Friedman's test is not significant
+    assert "Friedman's chi-square test p = 0." in shown
 
     strong, weak = (
         run(rng.normal(size=80) + s * labels, labels, n) for s, n in ((4, "C4.5"), (0, "C4.5+m"))
@@ -227,7 +309,7 @@ def test_the_document_names_the_best_and_explains_a_missing_ranking(rng, labels)
     rows = pd.concat([strong[1], weak[1]])
     pairs = comparison.within([strong[0], weak[0]], rows, NAMES, level=0.95)
     shown = text(rows, pairs)
-    assert "every experiment has results for 1 category" in shown
+    assert "other categories" not in shown
     line = next(each for each in shown.splitlines() if each.startswith("| c "))
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells[1] == "30 / 50"
@@ -254,7 +336,8 @@ def test_the_diagram_is_drawn(tmp_path):
 
 
 def test_images_behind_the_values_are_counted(labels, rng):
-    one, _ = run(rng.normal(size=80), labels, n_masks=40, n_regions=44)
+    area = np.repeat([0, 5], [40, 40])
+    one, _ = run(rng.normal(size=80), labels, area=area, n_regions=44)
     listed = pd.DataFrame({"split": ["train"] * 7 + ["test"] * 80})
     row = counts.row(one, listed)
     assert list(row) == list(counts.COLUMNS)

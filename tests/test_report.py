@@ -247,20 +247,22 @@ def test_paired_tests_take_precedence_over_intervals():
     assert "intervals overlap" in found.why
     found = finding(table, ("c", "A", "B", 0.02, 0.01), ("c", "C", "A", -0.3, 0.2))
     assert found.rivals == ["C"]
-    assert "paired tests" in found.why
+    assert "the difference was tested on the same images" in found.why
 
 
-def test_the_test_over_categories_takes_precedence():
+def test_the_difference_of_averages_decides():
     cells = [[cell(90, True), cell(80)], [cell(70, True), cell(60)]]
     rows = [Row(f"c{i}", "category", i, each) for i, each in enumerate(cells)]
-    rows.append(Row("average", "average", None, [cell(80, True), cell(70)]))
+    rows.append(Row("average", "average", None, [cell(80, True, 78, 82), cell(70, False, 69, 71)]))
     table = Table("image_auroc", rows)
+    assert finding(table).rivals == []  # the intervals of the averages do not overlap
     within = [("c0", "A", "B", 0.1, 0.001), ("c1", "A", "B", 0.1, 0.001)]
-    assert finding(table, *within).rivals == []
+    average = (comparison.AVERAGE, "A", "B", 0.1, 0.03)
     over = (comparison.OVER_CATEGORIES, "A", "B", 0.1, 0.5)
-    assert finding(table, *within, over).rivals == ["B"]
-    mixed = [("c0", "A", "B", 0.1, 0.001), ("c1", "A", "B", -0.1, 0.001)]
-    assert finding(table, *mixed).rivals == ["B"]
+    assert finding(table, *within, average, over).rivals == []
+    found = finding(table, *within, (*average[:-1], 0.3), over)
+    assert found.rivals == ["B"]
+    assert "the difference of the averages was tested" in found.why
 
 
 def test_without_intervals_nothing_is_claimed():

@@ -77,6 +77,24 @@ def test_confidence_intervals_in_full_documents_only():
     assert "[" not in results_document.document(measured, layout)
 
 
+def test_averages_have_intervals_in_tables_and_in_their_file():
+    values = {"a": 0.5, "b": 0.7, "c": 0.9}
+    frame = metrics([("d", c, "X", 0, "aupro", v) for c, v in values.items()])
+    frame = frame.assign(ci_low=frame["value"] - 0.3, ci_high=frame["value"] + 0.03)
+    rows = table(frame, "aupro", "X", intervals=True, groups={"d": {"soft": ["a", "c"]}})
+    assert rows[5] == ["average of 2 soft", "**70.0** [58.3, 81.7]"]  # 16.5 / sqrt(2)
+    assert rows[6] == ["average", "**70.0** [60.5, 79.5]"]
+    (row,) = evaluate.averages(frame).itertuples(index=False)
+    assert row[:5] == ("d", evaluate.AVERAGE, "X", 0, "aupro")
+    assert row.categories == 3
+    assert (row.ci_low, row.ci_high) == pytest.approx((0.7 - 0.165 / 3**0.5, 0.7 + 0.165 / 3**0.5))
+    assert evaluate.averages(frame[:1]).empty
+    # Seeds score the same images: their intervals are not pooled.
+    seeds = pd.concat([frame, frame.assign(seed=1)])
+    assert table(seeds, "aupro", "X", intervals=True)[5] == ["average", "**70.0** ± 0.0"]
+    assert len(evaluate.averages(seeds)) == 2
+
+
 def test_groups_get_averages_of_their_own():
     values = {"a": 0.5, "b": 0.7, "c": 0.9, "d": 0.1}
     frame = metrics([("d", c, "X", 0, "aupro", v) for c, v in values.items()])
@@ -266,8 +284,9 @@ def test_metrics_of_images_of_one_class_are_empty(rng, tmp_path):
     for category, truth, count in (("all good", good, 3), ("all bad", bad, 7)):
         values = evaluate.evaluate(scored, maps, truth)
         assert len(values) == count
-        drawn = evaluate.resample(scored, maps, truth, resamples=20, seed=0)
-        bounds = evaluate.intervals(values, drawn, scored["score"].to_numpy(), truth, level=0.95)
+        drawn, left_out = evaluate.resample(scored, maps, truth, resamples=20, seed=0)
+        scores = scored["score"].to_numpy()
+        bounds = evaluate.intervals(values, drawn, left_out, scores, truth, level=0.95)
         assert set(drawn) == {name for name, value in values.items() if np.isfinite(value)}
         assert all(np.isnan(bounds[name][0]) for name in list(tables.TITLES)[:3])
         assert all(np.isnan(values[name]) for name in list(tables.TITLES)[:3])

@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 from indad.core.errors import StoreError
 from indad.data.ground_truth import GroundTruth
 from indad.evaluation import bootstrap, evaluate, intervals, metrics, resamples
+from indad.evaluation.intervals import Spread
 from indad.evaluation.resamples import Resamples
 
 
@@ -115,20 +116,21 @@ def test_draws_are_stratified_and_reproducible():
 @pytest.mark.parametrize(("hits", "count"), [(0, 12), (7, 30), (29, 30), (63, 63)])
 def test_the_score_interval_of_a_proportion_is_wilsons(hits, count):
     share = hits / count
-    many = 10**9  # so that Student's t is normal
-    got = intervals.score_interval(
-        share, share * (1 - share) / count, level=0.9, images=many, most=count
-    )
+    many = Spread(share * (1 - share) / count, 10**9)  # so that Student's t is normal
+    got = intervals.score_interval(share, many, level=0.9, most=count)
     expected = stats.binomtest(hits, count).proportion_ci(0.9, method="wilson")
     np.testing.assert_allclose(got, (expected.low, expected.high), atol=1e-7)
 
 
 def test_few_images_widen_an_interval_and_one_gives_none():
-    widths = [
-        np.ptp(intervals.score_interval(0.9, 1e-3, level=0.95, images=m)) for m in (3, 10, 1000)
+    resampled = np.array([0.87, 0.93])
+    bounds = [
+        intervals.score_interval(0.9, intervals.bootstrap_spread(resampled, m), level=0.95)
+        for m in (1, 3, 10, 1000)
     ]
-    assert widths[0] > 1.3 * widths[1] > 1.3 * widths[2]
-    assert np.isnan(intervals.score_interval(0.9, 1e-3, level=0.95, images=1)).all()
+    widths = np.ptp(bounds, axis=1)
+    assert widths[1] > 1.3 * widths[2] > 1.3 * widths[3]
+    assert np.isnan(bounds[0]).all()
 
 
 @settings(max_examples=50, deadline=None)
@@ -182,6 +184,48 @@ def test_delong_by_ranks_is_delong_by_pairs(rng):
     np.testing.assert_allclose(intervals.delong_covariance(below, above), covariance, atol=1e-12)
 
 
+def test_kish_counts_equal_areas_as_images_and_a_dominating_one_as_few():
+    """The jackknife of a mean is its textbook variance; unequal areas leave fewer images."""
+    values = np.array([0.2, 0.9, 0.5, 0.7, 0.4])
+    labels = np.ones(5, int)
+    left_out = (values.sum() - values) / 4
+    equal = intervals.jackknife_spread(left_out, labels, np.full(5, 7))
+    assert equal.freedom == pytest.approx(4)
+    assert equal.variance == pytest.approx(values.var(ddof=1) / 5 * 5 / 4)
+    area = np.array([1, 1, 1, 1, 4])
+    unequal = intervals.jackknife_spread(left_out, labels, area)
+    assert unequal.freedom == pytest.approx(8**2 / 20 - 1)
+    assert unequal.variance > equal.variance
+    one = intervals.jackknife_spread(left_out, labels, np.array([0, 0, 0, 0, 9]))
+    assert np.isnan(one.variance)
+
+
+def test_good_and_defective_images_have_separate_degrees_of_freedom():
+    """Welch's t-test: the difference of two means with Satterthwaite's degrees of freedom."""
+    good, bad = np.array([3.0, 5.0, 4.0, 8.0]), np.array([2.0, 9.0])
+    parts = [Spread(each.var(ddof=1) / len(each), len(each) - 1) for each in (good, bad)]
+    expected = stats.ttest_ind(good, bad, equal_var=False)
+    assert intervals.add(parts).freedom == pytest.approx(expected.df)
+    assert intervals.add(parts, 0.5).variance == pytest.approx(sum(p.variance for p in parts) / 4)
+    assert intervals.add([Spread(1.0, np.inf), Spread(2.0, np.inf)]) == Spread(3.0, np.inf)
+    assert intervals.add([Spread(0.0, 3), Spread(0.0, 9)]) == Spread(0.0, 3)
+    assert np.isnan(intervals.add([Spread(1.0, 3), intervals.UNKNOWN_SPREAD]).variance)
+
+
+def test_the_interval_of_an_average_adds_the_squares_of_half_widths():
+    """Normal intervals: the standard error of an average of independent values."""
+    values, errors = np.array([0.6, 0.7, 0.5]), np.array([0.03, 0.04, 0.12])
+    got = intervals.average_interval(values, values - 1.96 * errors, values + 1.96 * errors)
+    np.testing.assert_allclose(got, (0.6 - 1.96 * 0.13 / 3, 0.6 + 1.96 * 0.13 / 3))
+
+
+def test_an_average_of_perfect_values_is_narrower_than_they_are_and_not_certain():
+    low, high = intervals.average_interval(np.ones(9), np.full(9, 0.9), np.ones(9))
+    assert high == 1
+    assert low == pytest.approx(1 - 0.05 / 3)
+    assert np.isnan(intervals.average_interval(np.ones(2), np.array([0.9, np.nan]), np.ones(2))[0])
+
+
 # -- of a run -------------------------------------------------------------------------------------
 
 
@@ -198,8 +242,9 @@ def run_of(rng, good: int, defective: int, contrast: float = 2.0, has_mask=None)
 
 def bounds_of(table, maps, truth, count=200):
     values = evaluate.evaluate(table, maps, truth)
-    drawn = evaluate.resample(table, maps, truth, resamples=count, seed=0)
-    found = evaluate.intervals(values, drawn, table["score"].to_numpy(), truth, level=0.95)
+    drawn, left_out = evaluate.resample(table, maps, truth, resamples=count, seed=0)
+    scores = table["score"].to_numpy()
+    found = evaluate.intervals(values, drawn, left_out, scores, truth, level=0.95)
     return values, drawn, found
 
 
@@ -223,14 +268,15 @@ def test_perfect_scores_are_not_certain(rng):
 
 def test_images_without_a_mask_count_for_image_metrics_alone(rng):
     table, maps, truth = run_of(rng, 6, 8, has_mask=[True] * 11 + [False] * 3)
-    drawn = evaluate.resample(table, maps, truth, resamples=50, seed=0)
+    drawn, left_out = evaluate.resample(table, maps, truth, resamples=50, seed=0)
     kept = slice(0, 11)
     without = GroundTruth(
         truth.image[kept], truth.label[kept], truth.defect[kept], truth.has_mask[kept],
         truth.mask[kept],
     )  # fmt: skip
-    alone = evaluate.resample(table[kept], maps[kept], without, resamples=50, seed=0)
+    alone, _ = evaluate.resample(table[kept], maps[kept], without, resamples=50, seed=0)
     np.testing.assert_array_equal(drawn["aupro"], alone["aupro"])
+    assert np.isnan(left_out["pixel_ap"]).tolist() == [False] * 11 + [True] * 3
     assert (drawn["image_auroc"] != alone["image_auroc"]).any()
 
 
@@ -243,7 +289,8 @@ def test_the_variance_of_one_defective_image_is_unknown(rng):
 def test_resamples_files_round_trip_and_damage_is_reported(tmp_path, rng):
     run = Resamples(
         "d", "ü", "X", 3, np.array(["a.png", "b.png"]), np.array([0, 1]), np.array([0.1, 0.2]),
-        {"image_auroc": rng.random(5), "aupro": rng.random(5)}, 7, 1, 2,
+        np.array([0, 9]), {"image_auroc": rng.random(5), "aupro": rng.random(5)},
+        {"pixel_ap": rng.random(2)}, 7, 2,
     )  # fmt: skip
     path = tmp_path / "seed3.h5"
     resamples.write(run, path)
@@ -252,6 +299,8 @@ def test_resamples_files_round_trip_and_damage_is_reported(tmp_path, rng):
     assert list(again.image) == ["a.png", "b.png"]
     assert list(again.values) == ["image_auroc", "aupro"]
     np.testing.assert_array_equal(again.values["aupro"], run.values["aupro"])
+    np.testing.assert_array_equal(again.left_out["pixel_ap"], run.left_out["pixel_ap"])
+    assert again.n_masks == 1
     path.write_bytes(path.read_bytes()[:-500])
     with pytest.raises(StoreError, match=r"seed3\.h5: damaged: it has .* bytes instead of"):
         resamples.read(path)

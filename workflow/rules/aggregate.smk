@@ -13,6 +13,12 @@ rule aggregate:
             category="Tables",
             labels={"table": "all metrics, tidy"},
         ),
+        averages=report(
+            f"{RESULTS}/averages.csv",
+            caption="../report/averages.rst",
+            category="Tables",
+            labels={"table": "averages over categories, tidy"},
+        ),
         # One table for each metric, to read, for a paper and for programs; all of them in one
         # document; and the most important ones.
         pages=expand(f"{RESULTS}/tables/{{metric}}.md", metric=tables.TITLES),

@@ -16,7 +16,7 @@ import numpy as np
 from indad.evaluation.metrics import FPR_LIMIT
 
 #: Increased when the same scores would get other resamples or other intervals.
-VERSION = 1
+VERSION = 2
 #: Maximum number of thresholds; with fewer distinct scores, every score is a threshold.
 MOST_THRESHOLDS = 4096
 #: Number of resamples whose curves are in memory at a time.

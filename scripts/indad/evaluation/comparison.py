@@ -1,11 +1,18 @@
-"""Tests of differences between experiments: on the same test images, and over categories.
+"""Tests of differences between experiments on the same test images, and over categories.
 
 Within a category two experiments score the same images, so their difference is known more precisely
-than either value. Image AUROC is compared by DeLong's test, every other metric by resamples of the
-same images. Over categories, as recommended by Demsar (JMLR 7, 2006): Friedman's test on the ranks,
-Nemenyi's critical difference, and Wilcoxon's signed-rank test for each pair. Holm's correction
-covers the pairs of experiments within one category and metric, and the pairs over categories within
-one metric.
+than either value. Image AUROC is compared by DeLong's test, every other metric by the jackknife or
+by resamples of the same images. The difference of two averages over categories has the sum of the
+categories' variances, divided by the squared number of categories. These tests are about the
+categories of the run: would other test images like these change the result?
+
+Whether it would hold in other categories like these is another question, with far fewer
+observations. As recommended by Demsar (JMLR 7, 2006): Friedman's test on the ranks (his chi-square,
+not Iman and Davenport's F that Demsar prefers), Nemenyi's critical difference, and Wilcoxon's
+signed-rank test for each pair, where these can reach the level at all.
+
+Holm's correction covers the pairs of experiments of one metric: within one category, of the
+averages, and over categories. It does not cover the categories.
 
 Seeds are averaged before anything is compared, as in the tables: the tests ask whether other test
 images would change the result, not whether other seeds would.
@@ -15,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache, partial
+from functools import cache
 from itertools import combinations
 from typing import Any
 
@@ -25,7 +32,16 @@ from scipy.special import ndtr, ndtri, stdtr, stdtrit
 from scipy.stats import friedmanchisquare, rankdata, studentized_range, wilcoxon
 
 from indad.core.errors import StoreError
-from indad.evaluation.intervals import delong_covariance, placements
+from indad.evaluation.evaluate import AVERAGE, JACKKNIFED
+from indad.evaluation.intervals import (
+    UNKNOWN_SPREAD,
+    Spread,
+    add,
+    bootstrap_spread,
+    delong_covariance,
+    jackknife_spread,
+    placements,
+)
 from indad.evaluation.metrics import IMAGE_METRICS
 from indad.evaluation.resamples import Resamples
 
@@ -34,14 +50,14 @@ COMPARISON_COLUMNS = {
     "dataset": "str", "category": "str", "metric": "str", "experiment_a": "str",
     "experiment_b": "str", "difference": "float", "ci_low": "float", "ci_high": "float",
     "p": "float", "p_holm": "float", "method": "str", "n_good": "int", "n_defective": "int",
-    "effect_size": "float",
+    "effect_size": "float", "standard_error": "float", "freedom": "float",
 }  # fmt: skip
 #: Columns of the table of ranks and their types.
 RANK_COLUMNS = {
     "dataset": "str", "metric": "str", "experiment": "str", "mean_rank": "float",
     "n_categories": "int", "friedman_p": "float", "critical_difference": "float",
 }  # fmt: skip
-#: The category of a comparison over categories.
+#: The category of a comparison over categories that stand for others like them.
 OVER_CATEGORIES = "(all)"
 #: Minimum number of categories and of experiments for tests of ranks.
 FEWEST = 3
@@ -88,19 +104,19 @@ def within(
     rows = []
     for metric in dict.fromkeys(values["metric"]):
         have = [name for name in experiments if (metric, name) in means.index]
-        if metric == "image_auroc":
-            error_of, method, freedom = _delong, "DeLong", math.inf
-        else:
-            error_of, method = partial(_bootstrap, metric=metric), "paired bootstrap"
-            freedom = (defective if metric in IMAGE_METRICS else first.n_masks) - 1
         family = []
         for a, b in combinations(have, 2):
+            spread = difference_spread(grouped[a], grouped[b], metric)
             difference = means[metric, a] - means[metric, b]
-            error = error_of(grouped[a], grouped[b])
-            low, high, p = _test(difference, error, freedom, level)
-            family.append((a, b, difference, low, high, p, math.nan))
-        rows += _corrected(family, keys | {"metric": metric, "method": method})
+            family.append((a, b, difference, *t_test(difference, spread, level), math.nan, spread))
+        rows += _corrected(family, keys | {"metric": metric, "method": _method(metric)})
     return pd.DataFrame(rows).reindex(columns=list(COMPARISON_COLUMNS))
+
+
+def _method(metric: str) -> str:
+    if metric == "image_auroc":
+        return "DeLong"
+    return "paired jackknife" if metric in JACKKNIFED else "paired bootstrap"
 
 
 def _check_same_images(runs: Sequence[Resamples]) -> None:
@@ -116,45 +132,51 @@ def _check_same_images(runs: Sequence[Resamples]) -> None:
             )
 
 
-def _delong(ours: Sequence[Resamples], theirs: Sequence[Resamples]) -> float:
-    """Return the standard error of the difference of two experiments' image AUROCs."""
+def difference_spread(
+    ours: Sequence[Resamples], theirs: Sequence[Resamples], metric: str
+) -> Spread:
+    """Return the variance of the difference of two experiments on the same images.
+
+    Args:
+        ours, theirs: the seeds of each experiment, which are averaged.
+        metric: the metric.
+    """
+    if metric == "image_auroc":
+        return _delong(ours, theirs)
+    first, kind = ours[0], "left_out" if metric in JACKKNIFED else "values"
+    parts = [[getattr(run, kind).get(metric) for run in runs] for runs in (ours, theirs)]
+    if any(values is None for part in parts for values in part):
+        return UNKNOWN_SPREAD
+    differences = np.mean(parts[0], axis=0) - np.mean(parts[1], axis=0)
+    if metric in JACKKNIFED:
+        return jackknife_spread(differences, first.label, first.area)
+    images = int(first.label.sum()) if metric in IMAGE_METRICS else first.n_masks
+    return bootstrap_spread(differences, images)
+
+
+def _delong(ours: Sequence[Resamples], theirs: Sequence[Resamples]) -> Spread:
     # The components of a U-statistic averaged over seeds are the averages of its components.
     parts = [
         [each.mean(axis=0) for each in placements(runs[0].label, np.stack([r.score for r in runs]))]
         for runs in (ours, theirs)
     ]
     covariance = delong_covariance(*(np.stack(each) for each in zip(*parts, strict=True)))
-    variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
+    variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
     # Remove rounding errors: the variance of two equal experiments is 0, not 1e-19.
-    return 0.0 if variance < 1e-14 else math.sqrt(variance)
+    return Spread(0.0 if variance < 1e-14 else variance, math.inf)
 
 
-def _bootstrap(ours: Sequence[Resamples], theirs: Sequence[Resamples], metric: str) -> float:
-    """Return the standard error of the difference over the same resamples; NaN if unknown."""
-    if any(metric not in run.values for run in (*ours, *theirs)):
-        return math.nan
-    means = [np.mean([run.values[metric] for run in runs], axis=0) for runs in (ours, theirs)]
-    known = means[0] - means[1]
-    known = known[np.isfinite(known)]
-    return float(known.std()) if len(known) > 1 else math.nan
-
-
-def _test(
-    difference: float, error: float, freedom: float, level: float
-) -> tuple[float, float, float]:
-    """Return interval and two-sided p of a difference; Student's t unless ``freedom`` is inf.
-
-    The bootstrap's variance of m images is too small by a factor of (m - 1) / m.
-    """
-    if freedom < 1 or math.isnan(error):
+def t_test(difference: float, spread: Spread, level: float) -> tuple[float, float, float]:
+    """Return interval and two-sided p of a difference, by Student's t; NaN if unknown."""
+    if math.isnan(spread.variance):
         return math.nan, math.nan, math.nan
-    if error == 0:
+    if spread.variance == 0:
         # Equal on all images: no evidence of a difference, and no interval.
         return math.nan, math.nan, 1.0 if abs(difference) < 10**-_DIGITS else math.nan
-    if math.isfinite(freedom):
-        error *= math.sqrt((freedom + 1) / freedom)
-        quantile = stdtrit(freedom, (1 + level) / 2)
-        p = 2 * stdtr(freedom, -abs(difference) / error)
+    error = math.sqrt(spread.variance)
+    if math.isfinite(spread.freedom):
+        quantile = stdtrit(spread.freedom, (1 + level) / 2)
+        p = 2 * stdtr(spread.freedom, -abs(difference) / error)
     else:
         quantile = ndtri((1 + level) / 2)
         p = 2 * ndtr(-abs(difference) / error)
@@ -174,11 +196,42 @@ def holm(p: Sequence[float]) -> np.ndarray:
 
 
 def _corrected(family: Sequence[tuple], keys: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the tests of a family with ``keys`` and corrected p."""
+    """Return the tests of a family with ``keys`` and corrected p; the last part is the spread."""
     names = ("experiment_a", "experiment_b", "difference", "ci_low", "ci_high", "p", "effect_size")
-    rows = [{**keys, **dict(zip(names, tested, strict=True))} for tested in family]
-    adjusted = holm([row["p"] for row in rows])
-    return [row | {"p_holm": value} for row, value in zip(rows, adjusted, strict=True)]
+    adjusted = holm([tested[names.index("p")] for tested in family])
+    rows = []
+    for (*tested, spread), p_holm in zip(family, adjusted, strict=True):
+        known = {"standard_error": math.sqrt(spread.variance), "freedom": spread.freedom}
+        rows.append({**keys, **dict(zip(names, tested, strict=True)), **known, "p_holm": p_holm})
+    return rows
+
+
+def averages(pairs: pd.DataFrame, *, level: float) -> pd.DataFrame:
+    """Compare the averages over the categories of each data set, at least two.
+
+    Args:
+        pairs: rows of ``within``, of all categories.
+        level: confidence level.
+
+    Returns:
+        Rows of ``COMPARISON_COLUMNS`` of the category ``AVERAGE``, over the categories that have
+        both experiments; ``n_good`` and ``n_defective`` are their sums.
+    """
+    rows = []
+    for (dataset, metric), of_metric in pairs.groupby(["dataset", "metric"], sort=False):
+        family = []
+        names = ["experiment_a", "experiment_b"]
+        for (a, b), each in of_metric.groupby(names, sort=False):
+            if len(each) < 2:
+                continue
+            parts = zip(each["standard_error"] ** 2, each["freedom"], strict=True)
+            spread = add([Spread(*part) for part in parts], 1 / len(each))
+            difference = float(each["difference"].mean())
+            family.append((a, b, difference, *t_test(difference, spread, level), math.nan, spread))
+        images = of_metric.drop_duplicates("category")[["n_good", "n_defective"]].sum()
+        keys = {"dataset": dataset, "category": AVERAGE, "metric": metric, **images}
+        rows += _corrected(family, keys | {"method": of_metric["method"].iloc[0]})
+    return pd.DataFrame(rows).reindex(columns=list(COMPARISON_COLUMNS))
 
 
 # -- over categories ----------------------------------------------------------------------------
@@ -231,6 +284,11 @@ def ranks(metrics: pd.DataFrame, experiments: Sequence[str], *, level: float) ->
     return pd.DataFrame(rows, columns=list(RANK_COLUMNS))
 
 
+def lowest_wilcoxon_p(categories: int, experiments: int) -> float:
+    """Return the lowest p after Holm's correction that Wilcoxon's test can give for all pairs."""
+    return math.comb(experiments, 2) * 2.0 ** (1 - categories)
+
+
 def over(
     metrics: pd.DataFrame,
     counts: Mapping[str, tuple[int, int]],
@@ -238,12 +296,12 @@ def over(
     *,
     level: float,
 ) -> pd.DataFrame:
-    """Compare every pair of experiments over the categories of each data set.
+    """Compare every pair of experiments over categories that stand for others like them.
 
-    The difference is the Hodges-Lehmann estimate, the median of the means of every two categories'
-    differences. Its interval inverts Wilcoxon's test (normal approximation) and is NaN if there are
-    too few categories for the level. The effect size is the matched-pairs rank-biserial
-    correlation: 1 if the first is better in every category, -1 if the second is.
+    Only where Wilcoxon's test can reach the level, see ``lowest_wilcoxon_p``. The difference is
+    the Hodges-Lehmann estimate, the median of the means of every two categories' differences. Its
+    interval inverts Wilcoxon's test (normal approximation). The effect size is the matched-pairs
+    rank-biserial correlation: 1 if the first is better in every category, -1 if the second is.
 
     Args:
         metrics: tidy metrics.
@@ -253,7 +311,7 @@ def over(
     """
     rows = []
     for dataset, metric, table in _tables(metrics, experiments):
-        if len(table) < FEWEST:
+        if lowest_wilcoxon_p(len(table), table.shape[1]) >= 1 - level:
             continue
         family = []
         for a, b in combinations(table, 2):
@@ -265,7 +323,7 @@ def over(
                 p = float(wilcoxon(differences, zero_method="zsplit").pvalue)
                 order = rankdata(abs(differences))
                 effect = float((order * np.sign(differences)).sum() / order.sum())
-            family.append((a, b, estimate, low, high, p, effect))
+            family.append((a, b, estimate, low, high, p, effect, UNKNOWN_SPREAD))
         keys = {
             "dataset": dataset,
             "category": OVER_CATEGORIES,

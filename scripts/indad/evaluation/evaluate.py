@@ -17,7 +17,10 @@ from indad.evaluation.intervals import (
     UNKNOWN,
     Interval,
     auroc_interval,
+    average_interval,
+    bootstrap_spread,
     delong_covariance,
+    jackknife_spread,
     placements,
     score_interval,
 )
@@ -35,6 +38,14 @@ COLUMNS = {
     "dataset": "str", "category": "str", "experiment": "str", "seed": "int", "metric": "str",
     "value": "float", "ci_low": "float", "ci_high": "float",
 }  # fmt: skip
+#: Columns of the averages over categories, and their types.
+AVERAGE_COLUMNS = COLUMNS | {"categories": "int"}
+#: Metrics whose averages have no interval: they are too high on few images, in every category.
+BIASED = ("image_f1max",)
+#: The category of an average over categories.
+AVERAGE = "(average)"
+#: Metrics whose variance is the jackknife's: a defective image counts by its area.
+JACKKNIFED = ("pixel_auroc", "pixel_ap")
 
 
 def evaluate(scores: pd.DataFrame, maps: np.ndarray, truth: GroundTruth) -> dict[str, float]:
@@ -74,7 +85,7 @@ def _has_masks(truth: GroundTruth) -> bool:
 
 def resample(
     scores: pd.DataFrame, maps: np.ndarray, truth: GroundTruth, *, resamples: int, seed: int
-) -> dict[str, np.ndarray]:
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Compute all metrics that the ground truth allows on resamples of the images.
 
     Good and defective images are drawn separately. Pixel metrics use the same images as in
@@ -87,11 +98,13 @@ def resample(
         seed: seed of the draws.
 
     Returns:
-        Per metric ``(B,)``. NaN for a resample without a defective pixel, which is possible only
-        if the crop empties the masks of some defective images.
+        Per metric its values on the resamples, ``(B,)``, NaN for a resample without a defective
+        pixel, which is possible only if the crop empties the masks of some defective images; and
+        per metric of ``JACKKNIFED`` its values without each image, ``(N,)``, NaN for images that
+        pixel metrics ignore.
     """
     labels = truth.label
-    found = {}
+    found, left_out = {}, {}
     if _both_kinds(truth):
         counts = bootstrap.ImageCounts.from_scores(
             scores["score"].to_numpy(), labels.astype(np.int32)
@@ -103,12 +116,17 @@ def resample(
         counts = bootstrap.ImageCounts.from_scores(maps[known], regions(truth.mask[known]))
         values = counts.metrics(bootstrap.draws(labels[known], resamples, seed))
         found |= dict(zip(PIXEL_METRICS, values, strict=True))
-    return found
+        without = np.full((len(PIXEL_METRICS), len(labels)), np.nan)
+        without[:, known] = counts.metrics(1 - np.eye(np.count_nonzero(known)))
+        by_metric = dict(zip(PIXEL_METRICS, without, strict=True))
+        left_out = {metric: by_metric[metric] for metric in JACKKNIFED}
+    return found, left_out
 
 
 def intervals(
     values: Mapping[str, float],
     resampled: Mapping[str, np.ndarray],
+    left_out: Mapping[str, np.ndarray],
     scores: np.ndarray,
     truth: GroundTruth,
     *,
@@ -116,19 +134,20 @@ def intervals(
 ) -> dict[str, Interval]:
     """Compute the confidence interval of every metric.
 
-    Image AUROC: ``auroc_interval``. All others: ``score_interval`` with the variance over the
-    resamples. With m defective images, an average precision counts as at most m observations and
-    an F1 as at most 2 m (its denominator counts each defective image twice).
+    Image AUROC: ``auroc_interval``. All others: ``score_interval``, with the jackknife's variance
+    for the metrics of ``JACKKNIFED`` and the variance over the resamples for the rest. With m
+    defective images, an average precision counts as at most m observations and an F1 as at most
+    2 m (its denominator counts each defective image twice).
 
     Args:
         values: metrics from ``evaluate``.
-        resampled: metrics from ``resample``.
+        resampled, left_out: from ``resample``.
         scores: image scores ``(N,)``.
         truth: ground truth of the same images.
         level: confidence level.
     """
     defective = int(truth.label.sum())
-    masks = int(truth.mask[truth.has_mask].any(axis=(1, 2)).sum())
+    area = defective_area(truth)
     most = {"image_ap": defective, "image_f1max": 2 * defective}
     found = dict.fromkeys(values, UNKNOWN)
     for metric, value in values.items():
@@ -141,16 +160,18 @@ def intervals(
                 value, variance, level=level, good=good, defective=defective
             )
             continue
-        known = resampled[metric][np.isfinite(resampled[metric])]
-        if len(known) > 1:
-            found[metric] = score_interval(
-                value,
-                float(known.var()),
-                level=level,
-                images=defective if metric in IMAGE_METRICS else masks,
-                most=most.get(metric, np.inf),
-            )
+        if metric in JACKKNIFED:
+            spread = jackknife_spread(left_out[metric], truth.label, area)
+        else:
+            images = defective if metric in IMAGE_METRICS else np.count_nonzero(area)
+            spread = bootstrap_spread(resampled[metric], images)
+        found[metric] = score_interval(value, spread, level=level, most=most.get(metric, np.inf))
     return found
+
+
+def defective_area(truth: GroundTruth) -> np.ndarray:
+    """Return the number of defective pixels of each image, ``(N,)``; 0 without a mask."""
+    return np.where(truth.has_mask, np.count_nonzero(truth.mask, axis=(1, 2)), 0)
 
 
 def tidy(
@@ -162,6 +183,27 @@ def tidy(
         low, high = (bounds or {}).get(metric, UNKNOWN)
         rows.append({**keys, "metric": metric, "value": value, "ci_low": low, "ci_high": high})
     return pd.DataFrame(rows).reindex(columns=list(COLUMNS))
+
+
+def averages(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Average each metric of each experiment and seed over the categories of a data set.
+
+    Args:
+        metrics: rows of ``COLUMNS``.
+
+    Returns:
+        Rows of ``AVERAGE_COLUMNS`` of the data sets with at least two categories: ``categories``
+        is the number of those with a value. The interval is ``intervals.average_interval``; those
+        of ``BIASED`` are unknown.
+    """
+    keys, rows = ["dataset", "experiment", "seed", "metric"], []
+    several = metrics.groupby("dataset")["category"].transform("nunique") > 1
+    for group, each in metrics[several].dropna(subset="value").groupby(keys, sort=False):
+        value, low, high = (each[name].to_numpy() for name in ("value", "ci_low", "ci_high"))
+        low, high = UNKNOWN if group[-1] in BIASED else average_interval(value, low, high)
+        row = dict(zip(keys, group, strict=True)) | {"category": AVERAGE, "value": value.mean()}
+        rows.append(row | {"ci_low": low, "ci_high": high, "categories": len(value)})
+    return pd.DataFrame(rows, columns=list(AVERAGE_COLUMNS))
 
 
 def read(paths: Iterable[Path]) -> pd.DataFrame:

@@ -1,26 +1,96 @@
 """Confidence intervals that keep their coverage with few images and at a perfect value.
 
-On MVTec AD an AUROC of 1.000 from 20 good images is common. Every resample of such scores is
-perfect too, so a bootstrap gives AUROC = 1 a zero-width interval. Score intervals contain all true
-values that a test would not reject given the observed one, and have a lower bound below 1. Their
-coverage is simulated in ``scripts/dev/interval_coverage.py``.
+An interval is for the value that unlimited test images like these would give. On MVTec AD an AUROC
+of 1.000 from 20 good images is common. Every resample of such scores is perfect too, so a bootstrap
+gives AUROC = 1 a zero-width interval. Score intervals contain all true values that a test would not
+reject given the observed one, and have a lower bound below 1. Their coverage is simulated in
+``scripts/dev/interval_coverage.py``.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.special import ndtri, stdtrit
-from scipy.stats import rankdata
+import scipy  # loads its parts when they are used, not when a workflow is planned
 
 Interval = tuple[float, float]
 UNKNOWN: Interval = (math.nan, math.nan)
 
 
+class Spread(NamedTuple):
+    """Variance of an estimate, and the degrees of freedom with which it is known.
+
+    The freedom is infinite for a variance that counts as known, and NaN for an unknown variance.
+    """
+
+    variance: float
+    freedom: float
+
+
+UNKNOWN_SPREAD = Spread(math.nan, math.nan)
+
+
+def bootstrap_spread(resampled: np.ndarray, images: int) -> Spread:
+    """Return the variance over resamples.
+
+    Args:
+        resampled: values on the resamples, ``(B,)``; NaN where undefined.
+        images: number m of images of the class that the metric averages over. The bootstrap's
+            variance is too small by a factor of (m - 1) / m.
+    """
+    known = resampled[np.isfinite(resampled)]
+    if len(known) < 2 or images < 2:
+        return UNKNOWN_SPREAD
+    return Spread(float(known.var()) * (images / (images - 1)), images - 1)
+
+
+def jackknife_spread(left_out: np.ndarray, labels: np.ndarray, area: np.ndarray) -> Spread:
+    """Return the jackknife's variance of a pixel metric, good and defective images separately.
+
+    A metric over pixels weights a defective image by its defective area, so that unequal areas
+    leave fewer effective images: Kish's number ``(sum of areas)^2 / (sum of squared areas)``. The
+    degrees of freedom of the sum of both variances are Satterthwaite's (1946).
+
+    Args:
+        left_out: values without each image, ``(N,)``; NaN for an image that has no part in it.
+        labels: 0 good, 1 defective, ``(N,)``.
+        area: number of defective pixels of each image, ``(N,)``.
+    """
+    if np.count_nonzero(area) < 2:
+        return UNKNOWN_SPREAD
+    # One image that holds nearly all of the area would leave no freedom at all.
+    effective = max(float(area.sum() ** 2 / (area.astype(float) ** 2).sum()), 2.0)
+    parts = []
+    for label in (0, 1):
+        values = left_out[(labels == label) & np.isfinite(left_out)]
+        if len(values) < 2:
+            continue
+        variance = (len(values) - 1) * float(values.var())
+        if label == 1:
+            parts.append(Spread(variance * effective / (effective - 1), effective - 1))
+        else:
+            parts.append(Spread(variance, len(values) - 1))
+    return add(parts)
+
+
+def add(spreads: Sequence[Spread], scale: float = 1.0) -> Spread:
+    """Return the variance of ``scale`` times a sum of independent estimates.
+
+    The degrees of freedom are Satterthwaite's; those of the least known part if all are zero.
+    """
+    variances, freedoms = np.array(spreads).T
+    total = float(variances.sum())
+    if not total > 0:
+        return Spread(total, float(freedoms.min()))
+    loss = float((variances**2 / freedoms).sum())
+    return Spread(scale**2 * total, total**2 / loss if loss else math.inf)
+
+
 def score_interval(
-    value: float, variance: float, *, level: float, images: int, most: float = math.inf
+    value: float, spread: Spread, *, level: float, most: float = math.inf
 ) -> Interval:
     """Wilson's score interval of a proportion with an effective number of observations.
 
@@ -30,29 +100,44 @@ def score_interval(
 
     Args:
         value: value of the metric, in [0, 1].
-        variance: variance of the metric over resamples.
+        spread: variance of the metric.
         level: confidence level.
-        images: number m of images of the class that the metric averages over. The bootstrap's
-            variance is too small by a factor of (m - 1) / m.
         most: upper bound of the effective number. It is used if the variance is zero; if it is
-            infinite, ``images`` is used instead.
+            infinite, one more than the degrees of freedom is used instead.
 
     Returns:
-        The bounds; NaN for one image, from which no variance can be estimated.
+        The bounds; NaN if the variance is unknown.
     """
-    if images < 2:
+    if math.isnan(spread.variance):
         return UNKNOWN
-    spread = value * (1 - value)
-    variance *= images / (images - 1)
-    if variance > 0 and spread > 0:
-        count = min(spread / variance, most)
+    product = value * (1 - value)
+    if spread.variance > 0 and product > 0:
+        count = min(product / spread.variance, most)
     else:
-        count = most if math.isfinite(most) else images
-    square = stdtrit(images - 1, (1 + level) / 2) ** 2 / count
+        count = most if math.isfinite(most) else spread.freedom + 1
+    square = scipy.special.stdtrit(spread.freedom, (1 + level) / 2) ** 2 / count
     centre = (value + square / 2) / (1 + square)
-    half = math.sqrt(square * max(spread, 0) + square**2 / 4) / (1 + square)
+    half = math.sqrt(square * max(product, 0) + square**2 / 4) / (1 + square)
     low = 0.0 if value <= 0 else max(float(centre - half), 0.0)
     return low, 1.0 if value >= 1 else min(float(centre + half), 1.0)
+
+
+def average_interval(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> Interval:
+    """Return the interval of an average of independent values from their own intervals.
+
+    The half widths of the intervals are squared and added, like the standard errors that they are
+    multiples of. A perfect value has no variance but an interval, so that it counts too. The result
+    is symmetric: the skewness of single values averages out.
+
+    Args:
+        values, low, high: of each category, ``(C,)``.
+
+    Returns:
+        The bounds; NaN if one of the intervals is unknown.
+    """
+    average = float(values.mean())
+    half = math.sqrt((((high - low) / 2) ** 2).sum()) / len(values)
+    return max(average - half, 0.0), min(average + half, 1.0)
 
 
 def auroc_interval(
@@ -81,13 +166,13 @@ def auroc_interval(
     near = 1e-12
     inside = near < value < 1 - near
     enlarged = max(1.0, variance / expected(value)) if inside and variance > 0 else 1.0
-    square = ndtri((1 + level) / 2) ** 2 * enlarged
+    square = scipy.special.ndtri((1 + level) / 2) ** 2 * enlarged
 
     def surprise(auroc: float) -> float:
         return (auroc - value) ** 2 - square * expected(auroc)
 
-    low = brentq(surprise, 0.0, min(value, 1 - near)) if value > near else 0.0
-    high = brentq(surprise, max(value, near), 1.0) if value < 1 - near else 1.0
+    low = scipy.optimize.brentq(surprise, 0.0, min(value, 1 - near)) if value > near else 0.0
+    high = scipy.optimize.brentq(surprise, max(value, near), 1.0) if value < 1 - near else 1.0
     return float(low), float(high)
 
 
@@ -104,10 +189,10 @@ def placements(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.n
         half. The mean of either is the AUROC.
     """
     bad, good = scores[..., labels == 1], scores[..., labels == 0]
-    both = rankdata(np.concatenate([bad, good], axis=-1), axis=-1)
+    both = scipy.stats.rankdata(np.concatenate([bad, good], axis=-1), axis=-1)
     count = bad.shape[-1]
-    below = (both[..., :count] - rankdata(bad, axis=-1)) / good.shape[-1]
-    above = 1 - (both[..., count:] - rankdata(good, axis=-1)) / count
+    below = (both[..., :count] - scipy.stats.rankdata(bad, axis=-1)) / good.shape[-1]
+    above = 1 - (both[..., count:] - scipy.stats.rankdata(good, axis=-1)) / count
     return below, above
 
 

@@ -13,7 +13,7 @@ from indad.core import checksum
 from indad.core.errors import StoreError
 
 #: The layout of the file. A reader refuses any other.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 KIND = "resamples"
 
 
@@ -26,9 +26,11 @@ class Resamples:
         image: names, ``(N,)``.
         label: 0 good, 1 defective, ``(N,)``.
         score: image scores, ``(N,)``.
+        area: defective pixels inside the crop, ``(N,)``.
         values: per metric its values on the resamples, ``(B,)``.
+        left_out: per metric with a jackknife its values without each image, ``(N,)``; NaN for an
+            image that has no part in it.
         draw_seed: seed of the draws; the same seed and number of resamples draw the same images.
-        n_masks: test images with a defective pixel inside the crop.
         n_regions: ground truth regions inside the crop.
     """
 
@@ -39,14 +41,20 @@ class Resamples:
     image: np.ndarray
     label: np.ndarray
     score: np.ndarray
+    area: np.ndarray
     values: Mapping[str, np.ndarray]
+    left_out: Mapping[str, np.ndarray]
     draw_seed: int
-    n_masks: int
     n_regions: int
+
+    @property
+    def n_masks(self) -> int:
+        """Number of test images with a defective pixel inside the crop."""
+        return int(np.count_nonzero(self.area))
 
 
 _TEXTS = ("dataset", "category", "experiment")
-_NUMBERS = ("seed", "draw_seed", "n_masks", "n_regions")
+_NUMBERS = ("seed", "draw_seed", "n_regions")
 
 
 def write(resamples: Resamples, path: Path) -> None:
@@ -57,9 +65,11 @@ def write(resamples: Resamples, path: Path) -> None:
         file.create_dataset("image", data=list(resamples.image), dtype=h5py.string_dtype("utf-8"))
         file["label"] = resamples.label.astype(np.uint8)
         file["score"] = resamples.score.astype(float)
-        group = file.create_group("values", track_order=True)
-        for metric, values in resamples.values.items():
-            group[metric] = values
+        file["area"] = resamples.area.astype(np.int64)
+        for name in ("values", "left_out"):
+            group = file.create_group(name, track_order=True)
+            for metric, values in getattr(resamples, name).items():
+                group[metric] = values
 
 
 def read(path: Path) -> Resamples:
@@ -76,7 +86,11 @@ def read(path: Path) -> Resamples:
                 image=file["image"].asstr()[()],
                 label=file["label"][()].astype(int),
                 score=file["score"][()],
-                values={metric: values[()] for metric, values in file["values"].items()},
+                area=file["area"][()],
+                **{
+                    name: {metric: values[()] for metric, values in file[name].items()}
+                    for name in ("values", "left_out")
+                },
             )
     except (OSError, KeyError, ValueError) as error:
         raise StoreError(f"{path}: not readable resamples ({error}); delete it") from None

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from indad.evaluation.comparison import FEWEST, OVER_CATEGORIES
+from indad.evaluation.comparison import AVERAGE, FEWEST, OVER_CATEGORIES, lowest_wilcoxon_p
 from indad.reporting.markdown import markdown_table
 from indad.reporting.numbers import p_value
-from indad.reporting.tables import SUMMARY, TITLES, select
+from indad.reporting.tables import RANKS_DEPEND, SUMMARY, TITLES, select
 
 
 def document(
@@ -41,57 +41,75 @@ def document(
             continue
         keys = {"dataset": dataset, "metric": metric}
         pairs = select(comparisons, **keys)
-        over = pairs["category"] == OVER_CATEGORIES
+        single = ~pairs["category"].isin([AVERAGE, OVER_CATEGORIES])
         means = values.groupby(["category", "experiment"], sort=False)["value"].mean()
         parts += [
             f"## {TITLES[metric]}: {dataset}",
-            *_over_categories(
-                select(ranked, **keys), pairs[over], figure.format(**keys), 1 - level
+            *_averages(select(pairs, category=AVERAGE)),
+            _within_categories(means, pairs[single], experiments, 1 - level),
+            *_other_categories(
+                select(ranked, **keys),
+                select(pairs, category=OVER_CATEGORIES),
+                figure.format(**keys),
+                1 - level,
             ),
-            _within_categories(means, pairs[~over], experiments, 1 - level),
         ]
     parts.append(
         "Differences in percentage points, of an experiment minus the best of its row or of a pair "
-        f"in the order of its name, with {100 * level:g} % intervals, which are not corrected; p "
-        "after Holm's correction for all pairs of experiments. Within a category: same test "
-        "images, DeLong's test for image AUROC, a paired bootstrap over images for all other "
-        'metrics. "Not significantly different" does not mean equal: the interval shows how large '
-        "the difference may be. Seeds are averaged; the intervals do not include the variation "
-        "between seeds. All pairs: `comparisons.csv`, `ranks.csv`."
+        f"in the order of its name, with {100 * level:g} % intervals, which are not corrected: for "
+        "the difference that unlimited test images like these would give. p after Holm's "
+        "correction for all pairs of experiments, not for the number of categories. Same test "
+        "images: DeLong's test for image AUROC, a paired jackknife over images for pixel AUROC "
+        "and pixel average precision, a paired bootstrap over images for all other metrics. The "
+        "variance of a difference of averages is the sum of the categories' variances, divided by "
+        'the squared number of categories. "Not significantly different" does not mean equal: '
+        "the interval shows how large the difference may be. Seeds are averaged; the intervals do "
+        "not include the variation between seeds. All pairs: `comparisons.csv`, `ranks.csv`."
     )
     return "\n\n".join(parts) + "\n"
 
 
-def _over_categories(
+def _averages(pairs: pd.DataFrame) -> list[str]:
+    """Return the table of differences of averages; nothing for a single category."""
+    lines = [
+        [f"{row.experiment_a} - {row.experiment_b}", _difference(row), p_value(row.p_holm)]
+        for row in pairs.itertuples()
+    ]
+    header = ["average over these categories", "difference", "p (Holm)"]
+    return [markdown_table(header, lines, left=range(3))] if lines else []
+
+
+def _other_categories(
     ranked: pd.DataFrame, pairs: pd.DataFrame, figure: str, alpha: float
 ) -> list[str]:
-    """Return the ranks and the tests over categories."""
-    if ranked.empty:
+    """Return the ranks and Wilcoxon's tests, which are about other categories like these."""
+    if ranked.empty or ranked["n_categories"].iloc[0] < FEWEST:
         return []
-    first = ranked.iloc[0]
-    count, size = first["n_categories"], first["critical_difference"]
-    if count < FEWEST:
-        categories = "1 category" if count == 1 else f"{count} categories"
-        return [
-            f"No ranking over categories: a test needs {FEWEST}, every experiment has results for "
-            f"{categories}."
-        ]
-    parts = []
-    if np.isfinite(size):
+    first, count = ranked.iloc[0], int(ranked["n_categories"].iloc[0])
+    parts = [f"For other categories like these, of which these {count} are the observations: "]
+    if np.isfinite(first["friedman_p"]):
         listed = ", ".join(
             f"{row.experiment} {row.mean_rank:.2f}"
             for row in ranked.sort_values("mean_rank", kind="stable").itertuples()
         )
-        parts += [
-            f"Mean rank over {count} categories: {listed}. "
-            f"Friedman {p_value(first['friedman_p'])}, critical difference {size:.2f}.",
-            f"![critical difference]({figure})",
-        ]
-    if 2.0 ** (1 - count) >= alpha:
-        parts.append(
-            f"Over {count} categories Wilcoxon's test cannot reach p < {alpha:.2g}, however large "
-            "the difference."
+        parts[0] += (
+            f"mean rank {listed}; Friedman's chi-square test {p_value(first['friedman_p'])}. "
         )
+        if first["friedman_p"] < alpha:
+            parts[0] += (
+                f"Nemenyi's critical difference of two mean ranks is "
+                f"{first['critical_difference']:.2f}. {RANKS_DEPEND} "
+            )
+            parts.append(f"![critical difference]({figure})")
+        else:
+            parts[0] += "The ranks do not differ significantly. "
+    if pairs.empty:
+        lowest = lowest_wilcoxon_p(count, len(ranked))
+        parts[0] += (
+            "Wilcoxon's test is not shown: however large the differences, its p after Holm's "
+            f"correction for all pairs is at least {min(lowest, 1):.2g}."
+        )
+    parts[0] = parts[0].strip()
     lines = [
         [
             f"{row.experiment_a} - {row.experiment_b}",
@@ -101,8 +119,8 @@ def _over_categories(
         ]
         for row in pairs.itertuples()
     ]
-    header = ["over categories (Wilcoxon)", "difference", "p (Holm)", "rank-biserial"]
-    return [*parts, markdown_table(header, lines, left=range(4))]
+    header = ["other categories (Wilcoxon)", "median difference", "p (Holm)", "rank-biserial"]
+    return [*parts, markdown_table(header, lines, left=range(4))] if lines else parts
 
 
 def _within_categories(

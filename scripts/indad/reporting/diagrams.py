@@ -57,9 +57,10 @@ def critical_difference(ranks: pd.DataFrame, output: Path, *, title: str) -> Non
         _names(axis, ordered, gap, step)
         axis.text(
             1 - 0.45 * count, -height,
-            f"Mean rank over {first['n_categories']} categories, 1 is best; Friedman "
-            f"{p_value(first['friedman_p'])}. A bar joins experiments that are not significantly "
-            "different (Nemenyi).",
+            f"Mean rank over {first['n_categories']} categories, 1 is best; Friedman's chi-square "
+            f"test {p_value(first['friedman_p'])}. A bar joins experiments that are not "
+            "significantly different (Nemenyi).\nNear-copies of one method take up ranks: the "
+            "diagram depends on which experiments take part.",
             fontsize=8, color=colours.GREY, va="bottom",
         )  # fmt: skip
 

@@ -88,6 +88,7 @@ def _render(content: Mapping[str, Any], embedded: embed.Embedded | None) -> str:
         budget_mb=BUDGET // 1_000_000,
         colours=[(colour, _ON_DARK.get(colour, colour)) for colour in colours],
         titles=tables.SHORT_TITLES,
+        ranks_depend=tables.RANKS_DEPEND,
         style=(PAGE / "page.css").read_text(encoding="utf-8"),
         script=script,
         script_digest=digest,

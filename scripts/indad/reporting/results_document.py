@@ -236,7 +236,10 @@ def _explanations(measured: pd.DataFrame, selected: Sequence[str], full: bool) -
     if (seeds := shown["seeds"].max()) > 1:
         yield f"Means ± sample standard deviations over {seeds} seeds."
     if full and shown["ci_low"].notna().any():
-        yield "In brackets: confidence intervals over images."
+        yield (
+            "In brackets: confidence intervals for the value that unlimited test images like these "
+            "would give; that of an average combines those of its categories."
+        )
     if not full and shown["difference"].notna().any():
         yield "In parentheses: the difference to the paper's value."
 

@@ -12,20 +12,27 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from indad.evaluation.evaluate import BIASED
+from indad.evaluation.intervals import average_interval
 from indad.reporting import published
 
 #: Metric name to its heading, in the order of the tables.
 TITLES = {
     "image_auroc": "Image AUROC",
     "image_ap": "Image average precision",
-    "image_f1max": "Image F1-max",
+    "image_f1max": "Image F1-max (threshold chosen with the test labels)",
     "pixel_auroc": "Pixel AUROC",
     "pixel_ap": "Pixel average precision",
-    "pixel_f1max": "Pixel F1-max",
+    "pixel_f1max": "Pixel F1-max (threshold chosen with the test labels)",
     "aupro": "AUPRO (up to 30 % false positives)",
 }
 #: Headings without the remark in parentheses.
 SHORT_TITLES = {name: title.split(" (")[0] for name, title in TITLES.items()}
+#: A limit of mean ranks that a reader of a diagram has to know.
+RANKS_DEPEND = (
+    "Mean ranks depend on which experiments take part: near-copies of one method, such as coresets "
+    "of several sizes, take up ranks and make it harder to tell the other experiments apart."
+)
 #: The main metrics, shown first.
 SUMMARY = ("image_auroc", "pixel_auroc", "aupro")
 #: The row of all categories; groups have rows of their own.
@@ -100,7 +107,7 @@ def summarise(metrics: pd.DataFrame, layout: Layout) -> pd.DataFrame:
     Returns:
         ``dataset, metric, scope, category, experiment``; ``percent``, the mean over seeds and, for
         a group or average, over its categories; ``sd``, the sample standard deviation over
-        ``seeds`` seeds; ``ci_low, ci_high`` of a category with a single seed; ``averaged``, how
+        ``seeds`` seeds; ``ci_low, ci_high`` with a single seed; ``averaged``, how
         many ``of`` the row's categories have a value; ``best`` of its row, including ties in the
         displayed decimal; ``paper``, the paper's percent, and the signed ``difference`` to it.
     """
@@ -114,8 +121,9 @@ def summarise(metrics: pd.DataFrame, layout: Layout) -> pd.DataFrame:
                 mine = select(chosen, experiment=experiment)
                 values = 100 * mine.pivot_table("value", "seed", "category")
                 bounds = 100 * mine.set_index("category")[["ci_low", "ci_high"]]
+                pooled = metric not in BIASED
                 keys = {"dataset": dataset, "metric": metric, "experiment": experiment}
-                found += [keys | _average(values, bounds, row) for row in listed]
+                found += [keys | _average(values, bounds, row, pooled) for row in listed]
     frame = pd.DataFrame(found, columns=list(MEASURED_COLUMNS)[:-3])
     shown = frame["percent"].round(1)
     row = [frame[name] for name in ("dataset", "metric", "scope", "category")]
@@ -126,15 +134,21 @@ def summarise(metrics: pd.DataFrame, layout: Layout) -> pd.DataFrame:
     return frame.merge(papers[[*_KEYS, "paper", "difference"]], "left", _KEYS)
 
 
-def _average(values: pd.DataFrame, bounds: pd.DataFrame, row: Row) -> dict[str, Any]:
+def _average(values: pd.DataFrame, bounds: pd.DataFrame, row: Row, pooled: bool) -> dict[str, Any]:
     """Average one experiment's values, seeds by categories, over a row's categories and seeds."""
     here = [name for name in row.categories if name in values]
     chosen = values[here].to_numpy()
     # The deviation of an average needs seeds that have all categories.
     per_seed = chosen[~np.isnan(chosen).any(axis=1)].mean(axis=1) if here else np.empty(0)
     # Seeds score the same images, so their intervals are not independent and are not pooled.
-    single = row.scope == "category" and here and len(per_seed) == 1
-    low, high = bounds.loc[row.name] if single else (np.nan, np.nan)
+    low = high = np.nan
+    if here and np.count_nonzero(~np.isnan(chosen)) == len(here):
+        lows, highs = bounds.loc[here].to_numpy().T
+        if row.scope == "category":
+            low, high = lows[0], highs[0]
+        elif pooled:
+            own = np.nansum(chosen, axis=0)
+            low, high = 100 * np.array(average_interval(own / 100, lows / 100, highs / 100))
     return {
         "scope": row.scope,
         "category": row.name,

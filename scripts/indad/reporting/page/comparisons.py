@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from indad.evaluation.comparison import OVER_CATEGORIES
+from indad.evaluation.comparison import AVERAGE, OVER_CATEGORIES
 from indad.reporting import tables
 from indad.reporting.page.metric_tables import Table
 
@@ -66,17 +67,18 @@ def matrices(
         compared: rows of one data set.
         experiments: rows and columns.
         level: confidence level.
-        category: the category to show. None shows the test over all categories, and in how many of
-            them the row is better or worse than the column.
+        category: the category to show, or ``OVER_CATEGORIES``. None shows the averages, and in how
+            many categories the row is better or worse than the column.
     """
     result = []
     for metric in tables.SUMMARY if len(experiments) > 1 else ():
         pairs = _pairs(compared, metric, level)
         tested = {each for *_, each in pairs}
-        shown = tested - {OVER_CATEGORIES} if category is None else tested & {category}
+        summaries = {AVERAGE, OVER_CATEGORIES}
+        shown = tested - summaries if category is None else tested & {category}
         if not shown:
             continue
-        single = min(shown) if len(shown) == 1 else OVER_CATEGORIES
+        single = min(shown) if len(shown) == 1 else AVERAGE
         signs = Counter((a, b, pair.sign) for (a, b, at), pair in pairs.items() if at in shown)
         result.append(
             {
@@ -87,32 +89,35 @@ def matrices(
                      for b in experiments]
                     for a in experiments
                 ],
-                "methods": sorted({pair.method for pair in pairs.values()}),
+                "methods": sorted({p.method for (*_, at), p in pairs.items() if at == single}),
                 "categories": len(shown),
-                "over": len(shown) > 1 and OVER_CATEGORIES in tested,
             }
         )  # fmt: skip
     return result
 
 
-def rank_tables(ranks: pd.DataFrame) -> list[dict[str, Any]]:
+def rank_tables(ranks: pd.DataFrame, level: float) -> list[dict[str, Any]]:
     """Return the mean ranks of experiments by each main metric for which they were tested.
+
+    The critical difference is NaN if Friedman's test is not significant.
 
     Args:
         ranks: rows of one data set.
+        level: confidence level.
     """
     result = []
     for metric in tables.SUMMARY:
         chosen = tables.select(ranks, metric=metric)
         if chosen["critical_difference"].notna().any():
             mean = chosen.set_index("experiment")["mean_rank"].to_dict()
+            p, critical = chosen[["friedman_p", "critical_difference"]].iloc[0]
             result.append(
                 {
                     "title": tables.SHORT_TITLES[metric],
                     "mean": mean,
                     "best": min(mean.values()),
-                    "p": chosen["friedman_p"].iloc[0],
-                    "critical": chosen["critical_difference"].iloc[0],
+                    "p": p,
+                    "critical": critical if p < 1 - level else np.nan,
                 }
             )
     return result
@@ -149,9 +154,8 @@ def findings(
 ) -> list[Finding]:
     """Return for each main metric the best experiments, and those not significantly worse.
 
-    With enough categories, the paired test over categories decides. Otherwise the tests within the
-    categories do: the best must be better in at least one and worse in none. Without tests, the
-    intervals must not overlap.
+    The paired test of the difference of averages decides, or that of the only category. Without
+    tests, the intervals must not overlap.
 
     Args:
         found: tables of one data set.
@@ -166,36 +170,29 @@ def findings(
         if not best or not table.first:
             continue
         others = [n for n, cell in cells.items() if n not in best and pd.notna(cell.percent)]
-        signs, why = _signs(table, experiments, best[0], compared, level)
-        rivals = None
-        if why:
-            rivals = [name for name in others if not signs[name, 1] or signs[name, -1]]
+        better, why = _better(table, experiments, best[0], compared, level)
+        rivals = [name for name in others if name not in better] if why else None
         short = tables.SHORT_TITLES[table.metric]
         title = short if short.isupper() else short[0].lower() + short[1:]
         result.append(Finding(title, best, cells[best[0]].percent, len(others), rivals, why))
     return result
 
 
-def _signs(
+def _better(
     table: Table, experiments: Sequence[str], best: str, compared: pd.DataFrame, level: float
-) -> tuple[Counter[tuple[str, int]], str]:
-    """Return how often the best is significantly better (1) and worse (-1), and the test."""
+) -> tuple[set[str], str]:
+    """Return the experiments that the best is significantly better than, and the test."""
     alpha = f"{100 * (1 - level):.2g}\N{NO-BREAK SPACE}%"
     pairs = _pairs(compared, table.metric, level)
-    tested = {category for *_, category in pairs}
+    tested = {category for *_, category in pairs} - {OVER_CATEGORIES}
     if tested:
-        over = OVER_CATEGORIES in tested
-        shown = {OVER_CATEGORIES} if over else tested
-        why = "Wilcoxon's test over the categories" if over else "paired tests on the same images"
-        signs = Counter(
-            (b, pair.sign) for (a, b, at), pair in pairs.items() if a == best and at in shown
-        )
-        return signs, f"{why} at {alpha}"
-    signs, bounded = Counter(), False
-    for row in table.categories:
-        mine = row.cells[experiments.index(best)]
-        bounded |= pd.notna(mine.ci_low)
-        for name, other in zip(experiments, row.cells, strict=True):
-            signs[name, 1] += mine.ci_low > other.ci_high
-            signs[name, -1] += mine.ci_high < other.ci_low
-    return signs, f"their {100 * level:g}\N{NO-BREAK SPACE}% intervals overlap" if bounded else ""
+        single = min(tested) if len(tested) == 1 else AVERAGE
+        what = "the difference" if len(tested) == 1 else "the difference of the averages"
+        better = {
+            b for (a, b, at), pair in pairs.items() if (a, at) == (best, single) and pair.sign > 0
+        }
+        return better, f"{what} was tested on the same images at {alpha}"
+    cells = dict(zip(experiments, table.overall, strict=True))
+    better = {name for name, cell in cells.items() if cells[best].ci_low > cell.ci_high}
+    bounded = pd.notna(cells[best].ci_low)
+    return better, f"their {100 * level:g}\N{NO-BREAK SPACE}% intervals overlap" if bounded else ""

@@ -94,7 +94,10 @@ def _dataset(name: str, sources: Sources, frames: Mapping[str, pd.DataFrame]) ->
             each | {"diagram": diagrams.get(f"{name}_{each['metric']}")}
             for each in matrices(mine["comparisons"], names, sources.level)
         ],
-        "ranks": rank_tables(mine["ranks"]),
+        "other_categories": matrices(
+            mine["comparisons"], names, sources.level, comparison.OVER_CATEGORIES
+        ),
+        "ranks": rank_tables(mine["ranks"], sources.level),
         "costs": _costs(mine["runtime"], sources.experiments),
     }
 
