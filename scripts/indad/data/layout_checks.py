@@ -28,7 +28,7 @@ def _check_names(found: Findings) -> None:
             found.add_problem(
                 (*folder, f"{name}.*"),
                 f"{count} images of that name; masks and scores are assigned by name, so rename "
-                "one",
+                f"one; if one is a mask, move it to {found.reading.masks}/<defect>",
             )
 
 
