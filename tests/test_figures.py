@@ -362,6 +362,12 @@ def test_a_window_shows_the_peak_at_the_border(tmp_path, rng, figures):
     assert len(parts) == 4 * 2 + 1
 
 
+def test_the_smallest_region_is_enlarged():
+    mask = np.zeros((50, 60), bool)
+    mask[:20, :30] = mask[40:43, 50:53] = True
+    assert tuple(sheet.smallest_region(mask)) == (41, 51)
+
+
 def test_tall_strips_are_turned_to_lie(products, tmp_path, problems, figures, monkeypatch):
     rows, experiments = products
     tall = {name: np.zeros((160, 10, 3), np.uint8) for name in rows["image"]}

@@ -24,6 +24,7 @@ from matplotlib.patches import Rectangle
 
 from indad.evaluation import cases
 from indad.evaluation.cases import Case
+from indad.evaluation.metrics import regions
 from indad.reporting import colours, style
 
 #: Images that are wider than this, relative to their height, are drawn as strips.
@@ -351,10 +352,16 @@ def _strips(
 
 
 def _defect(page: _Page, box: Box, photo: np.ndarray, mask: np.ndarray, side: int) -> None:
-    """Draw the surroundings of the middle one of the defect's pixels."""
-    places = np.argwhere(mask)
-    window = _around(places[len(places) // 2], mask.shape, side)
+    window = _around(smallest_region(mask), mask.shape, side)
     page.image(box, partial(draw_photo, photo=photo, mask=mask, window=window))
+
+
+def smallest_region(mask: np.ndarray) -> np.ndarray:
+    """Return row and column of the middle one of the pixels of a mask's smallest region."""
+    numbers = regions(mask[None])[0]
+    sizes = np.bincount(numbers.ravel())[1:]
+    pixels = np.argwhere(numbers == 1 + sizes.argmin())
+    return pixels[len(pixels) // 2]
 
 
 def _score(page: _Page, x: float, y: float, shown: Shown, align: str) -> None:
