@@ -1,6 +1,6 @@
 """How often intervals contain the true value, and tests find differences that are not there.
 
-    python scripts/dev/interval_coverage.py            everything: about 15 minutes on one core
+    python scripts/dev/interval_coverage.py            everything: about 20 minutes on one core
     python scripts/dev/interval_coverage.py --small    fewer simulations
 
 Image scores are drawn from two normal distributions, or from two of Student's t with 3 degrees of
