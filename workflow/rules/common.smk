@@ -123,6 +123,27 @@ def category_folder(wildcards, input):
     return str(CONFIG.datasets[wildcards.dataset].category_folder(wildcards.category))
 
 
+def category_receipt(wildcards):
+    """The receipt of a category that the workflow makes; nothing for a folder of the user."""
+    made = CONFIG.datasets[wildcards.dataset].used_in_place is None
+    return f"{RESULTS}/data/{CATEGORY}.json" if made else []
+
+
+def archive_record(wildcards):
+    """Where a public data set was found; nothing for one that is made here.
+
+    Found again elsewhere, it is the same data: no reason to make a category again.
+    """
+    public = CONFIG.datasets[wildcards.dataset].entry is not None
+    return ancient(f"{RESULTS}/data/{{dataset}}.json") if public else []
+
+
+def weights_file(wildcards):
+    """The weights if they are a file of the user or downloaded: other weights, other features."""
+    path = CONFIG.extractors[wildcards.extractor].weights_file(CONFIG.results)
+    return [] if path is None else str(path)
+
+
 def features_of(extractor):
     """The feature store of an extractor."""
     return f"{RESULTS}/features/{CATEGORY}/{extractor}.h5"

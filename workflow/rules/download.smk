@@ -1,12 +1,3 @@
-def archive_record(wildcards):
-    """Where a public data set was found; nothing for one that is made here.
-
-    Found again elsewhere, it is the same data: no reason to make a category again.
-    """
-    public = CONFIG.datasets[wildcards.dataset].entry is not None
-    return ancient(f"{RESULTS}/data/{{dataset}}.json") if public else []
-
-
 rule download:
     input:
         archive=archive_record,

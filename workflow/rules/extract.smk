@@ -1,9 +1,3 @@
-def weights_file(wildcards):
-    """The weights if they are a file of the user or downloaded: other weights, other features."""
-    path = CONFIG.extractors[wildcards.extractor].weights_file(CONFIG.results)
-    return [] if path is None else str(path)
-
-
 rule extract:
     input:
         manifest=f"{RESULTS}/manifests/{CATEGORY}.csv",

@@ -1,9 +1,3 @@
-def category_receipt(wildcards):
-    """The receipt of a category that the workflow makes; nothing for a folder of the user."""
-    made = CONFIG.datasets[wildcards.dataset].used_in_place is None
-    return f"{RESULTS}/data/{CATEGORY}.json" if made else []
-
-
 rule index:
     input:
         receipt=category_receipt,
