@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -87,6 +87,39 @@ class ArrayFeatures:
     def embedding(self, images: slice = slice(None)) -> np.ndarray:
         """Return float32 ``(n, D)``."""
         return self._embedding[images]
+
+
+class Subset:
+    """Some images of another feature source.
+
+    Args:
+        source: the features.
+        images: ascending indices into them, each once.
+    """
+
+    def __init__(self, source: FeatureSource, images: Sequence[int]) -> None:
+        self.layers, self.input_size = source.layers, source.input_size
+        self.path, self.identity = source.path, source.identity
+        self.images = [int(image) for image in images]
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def shape(self, layer: str) -> tuple[int, int, int]:
+        """Return ``(C, h, w)`` of a layer."""
+        return self._source.shape(layer)
+
+    def maps(
+        self, layer: str, images: slice = slice(None), rows: slice = slice(None)
+    ) -> np.ndarray:
+        """Return float32 ``(n, C, rows, w)``."""
+        parts = [self._source.maps(layer, slice(i, i + 1), rows) for i in self.images[images]]
+        return np.concatenate(parts)
+
+    def embedding(self, images: slice = slice(None)) -> np.ndarray:
+        """Return float32 ``(n, D)``."""
+        return self._source.embedding()[self.images[images]]
 
 
 def chunks(count: int, size: int) -> list[slice]:

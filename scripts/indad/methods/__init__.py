@@ -34,7 +34,7 @@ def create(name: str, values: Mapping[str, Any], *, seed: int = 0) -> Detector:
     """Make an unfitted detector.
 
     >>> create("padim", {"dimensions": 100}).parameters
-    {'layers': None, 'dimensions': 100, 'epsilon': 0.01, 'seed': 0}
+    {'layers': None, 'dimensions': 100, 'epsilon': 0.01, 'shots': None, 'seed': 0}
 
     Args:
         name: the method.

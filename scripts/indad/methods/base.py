@@ -15,7 +15,7 @@ from indad import __version__
 from indad.core.device import Batches, smaller
 from indad.core.errors import ConfigError, StoreError
 from indad.core.progress import Progress, ignore
-from indad.features.source import FeatureSource
+from indad.features.source import FeatureSource, Subset
 from indad.methods import model_file
 
 # torch is imported where it is used: planning a workflow reads the parameters of methods, and
@@ -29,6 +29,8 @@ SCORE_BATCH = 16
 MEMORY = 1 << 30
 #: Bytes below which smaller blocks of a search do not help a GPU that is out of memory.
 LEAST_MEMORY = 32 << 20
+#: How memory-bank methods compare features.
+DISTANCES = ("euclidean", "cosine")
 #: Settings in which the features of new images may differ from the training features.
 MAY_DIFFER = frozenset({"versions", "device", "manifest_sha256", "weights_source"})
 
@@ -71,7 +73,7 @@ class Detector(ABC):
     #: Whether the model refers to the stored training features instead of holding a copy.
     needs_gallery: ClassVar[bool] = False
 
-    def __init__(self, *, layers: Sequence[str] | None, seed: int) -> None:
+    def __init__(self, *, layers: Sequence[str] | None, shots: int | None, seed: int) -> None:
         """Check and store the parameters that all methods have.
 
         Raises:
@@ -85,6 +87,7 @@ class Detector(ABC):
                     f"got {layers!r}"
                 )
         self.layers = layers
+        self.shots = None if shots is None else whole_number("shots", shots, 1)
         self.seed = whole_number("seed", seed, 0)
 
     @property
@@ -140,13 +143,21 @@ class Detector(ABC):
         self.input_size_ = tuple(train.input_size)
         self.made_with_ = dict(made_with or {})
         self.device_, self.memory_ = device, memory
+        few = self._draw(train)
         with torch.inference_mode():
             while True:
                 try:
-                    self._fit(train, progress)
+                    self._fit(few, progress)
                     return self
                 except torch.cuda.OutOfMemoryError:
                     self.memory_ = smaller(self.memory_, "a fit within {} bytes", LEAST_MEMORY)
+
+    def _draw(self, train: FeatureSource) -> FeatureSource:
+        """Return the training images in use; those of fewer shots are among those of more."""
+        if self.shots is None or self.shots >= len(train):
+            return train
+        drawn = np.random.default_rng(self.seed).permutation(len(train))[: self.shots]
+        return Subset(train, np.sort(drawn))
 
     def score(self, test: FeatureSource, *, progress: Progress = ignore) -> Scores:
         """Score images by their features. The result does not depend on the other images.
@@ -282,6 +293,13 @@ def whole_number(name: str, value: int, least: int) -> int:
     """Return a parameter's value; a ConfigError unless it is an integer of at least ``least``."""
     if type(value) is not int or value < least:
         raise ConfigError(f"{name}: must be a whole number of at least {least}, got {value!r}")
+    return value
+
+
+def one_of(name: str, value: str, allowed: Sequence[str]) -> str:
+    """Return a parameter's value; a ConfigError unless it is one of ``allowed``."""
+    if value not in allowed:
+        raise ConfigError(f"{name}: must be one of {', '.join(allowed)}, got {value!r}")
     return value
 
 

@@ -61,7 +61,8 @@ class PaDiM(Detector):
         layers: layers to use, the first gives the grid; all extracted ones by default.
         dimensions: channels kept (paper: 100 for ResNet-18, 550 for Wide ResNet-50).
         epsilon: regularisation of the covariance (paper: 0.01).
-        seed: draws the channels.
+        shots: number of training images to use, drawn by ``seed``; all of them by default.
+        seed: draws the channels and the images.
 
     Examples:
         >>> import numpy as np
@@ -89,9 +90,10 @@ class PaDiM(Detector):
         layers: Sequence[str] | None = None,
         dimensions: int = 550,
         epsilon: float = 0.01,
+        shots: int | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(layers=layers, seed=seed)
+        super().__init__(layers=layers, shots=shots, seed=seed)
         self.dimensions = whole_number("dimensions", dimensions, 1)
         self.epsilon = positive("epsilon", epsilon)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,14 @@ import numpy as np
 from indad.core.errors import ConfigError, StoreError
 from indad.core.progress import Progress
 from indad.features.source import FeatureSource, chunks
-from indad.methods.base import Detector, positive, true_or_false, whole_number
+from indad.methods.base import (
+    DISTANCES,
+    Detector,
+    one_of,
+    positive,
+    true_or_false,
+    whole_number,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -55,6 +63,15 @@ class PatchCore(Detector):
     the paper's equation has distances; there is no weighting by default, as in the authors' code;
     sigma is the same number of pixels for every input size.
 
+    AnomalyDINO without masking and rotation (Damm et al., arXiv:2405.14529, section 3) is
+    ``distance="cosine"``, ``image_score="top1%"``, ``pooling=1``, ``coreset_ratio=1`` on the last
+    block of DINOv2 after its norm. Half the squared Euclidean distance of normalised embeddings is
+    their cosine distance::
+
+        s_p = min over m in M of (1 - e_p m / (|e_p| |m|))
+
+    and the image score is the mean over the highest 1 % of the patches, at least one.
+
     Args:
         layers: layers to use, shallow to deep; all extracted ones by default.
         embedding: ``official``, 1024 dimensions, pooled as in the authors' code; or ``concat``,
@@ -62,8 +79,14 @@ class PatchCore(Detector):
         coreset_ratio: share of the training patches in the bank, in (0, 1].
         projection: dimensions of the random projection that the coreset is chosen on.
         neighbours: bank vectors in the weighting, including the nearest; 1 means no weighting.
-        squared: whether the map holds squared distances; the image score is always a distance.
-        seed: draws the projection and the first pick.
+        squared: whether the map holds squared Euclidean distances; the image score is always a
+            distance.
+        pooling: side of the neighbourhood of a position, odd; 1 for no pooling.
+        distance: ``euclidean`` or ``cosine``; the coreset is chosen by the same distance.
+        image_score: ``max``, the farthest patch; or ``topP%``, the mean over the P per cent of
+            the patches, rounded down, that are farthest.
+        shots: number of training images to use, drawn by ``seed``; all of them by default.
+        seed: draws the projection, the first pick and the images.
 
     Examples:
         >>> import numpy as np
@@ -83,7 +106,7 @@ class PatchCore(Detector):
     """
 
     method = "patchcore"
-    score_parameters = ("coreset_ratio", "neighbours", "squared")
+    score_parameters = ("coreset_ratio", "neighbours", "squared", "image_score")
 
     def __init__(
         self,
@@ -94,16 +117,29 @@ class PatchCore(Detector):
         projection: int = 128,
         neighbours: int = 1,
         squared: bool = True,
+        pooling: int = 3,
+        distance: str = "euclidean",
+        image_score: str = "max",
+        shots: int | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(layers=layers, seed=seed)
-        if embedding not in ("official", "concat"):
-            raise ConfigError(f"embedding: must be 'official' or 'concat', got {embedding!r}")
-        self.embedding = embedding
+        super().__init__(layers=layers, shots=shots, seed=seed)
+        self.embedding = one_of("embedding", embedding, ("official", "concat"))
         self.coreset_ratio = positive("coreset_ratio", coreset_ratio, 1)
         self.projection = whole_number("projection", projection, 1)
         self.neighbours = whole_number("neighbours", neighbours, 1)
         self.squared = true_or_false("squared", squared)
+        self.pooling = whole_number("pooling", pooling, 1)
+        if pooling % 2 == 0:
+            raise ConfigError(f"pooling: must be odd, got {pooling}")
+        self.distance = one_of("distance", distance, DISTANCES)
+        self.image_score = image_score
+        self._share = _top_share(image_score)
+        if self.neighbours > 1 and (distance, image_score) != ("euclidean", "max"):
+            raise ConfigError(
+                f"neighbours: {neighbours} weights the score of the farthest patch by Euclidean "
+                "distances; it needs 'distance: euclidean' and 'image_score: max'"
+            )
 
     @classmethod
     def shared_fit(cls, parameter_sets: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -117,8 +153,11 @@ class PatchCore(Detector):
 
     def _embed(self, layers: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return patch embeddings ``(B, h, w, D)`` on the first layer's grid."""
+        from torch.nn.functional import normalize
+
         embed = _official_embedding if self.embedding == "official" else _concat_embedding
-        return embed(list(layers.values()))
+        patches = embed(list(layers.values()), self.pooling)
+        return normalize(patches, dim=-1) if self.distance == "cosine" else patches
 
     def _fit(self, train: FeatureSource, progress: Progress) -> None:
         from indad.methods.coreset import greedy_k_center
@@ -199,11 +238,17 @@ class PatchCore(Detector):
             self._bank = Bank(self.bank_[: self._count()], self.memory_)
         distance, index = self._bank.nearest(patches.reshape(-1, dimensions))
         distance = distance.view(batch, height * width)
+        if self.distance == "cosine":
+            distance = distance.square() / 2
         score, farthest = distance.max(dim=1)
+        if self._share is not None:
+            count = max(1, int(self._share * distance.shape[1]))
+            score = distance.topk(count, dim=1).values.mean(dim=1)
         if self.neighbours > 1:
             match = index.view(batch, -1).gather(1, farthest[:, None])[:, 0]
             score = self._weighted(score, patches.flatten(1, 2)[range(batch), farthest], match)
-        patch_map = distance.square() if self.squared else distance
+        squared = self.squared and self.distance == "euclidean"
+        patch_map = distance.square() if squared else distance
         return score, [patch_map.view(batch, height, width)]
 
     def _weighted(
@@ -251,19 +296,32 @@ class PatchCore(Detector):
             )
 
 
-def _concat_embedding(layers: list[torch.Tensor]) -> torch.Tensor:
-    """Average each layer over 3x3, resize to the first grid, concatenate: ``(B, h, w, sum C)``."""
+def _top_share(image_score: str) -> float | None:
+    """Return the share of the patches in the image score; None for the maximum."""
+    if image_score == "max":
+        return None
+    found = re.fullmatch(r"top(\d+(?:\.\d+)?)%", str(image_score))
+    if not found or not 0 < float(found[1]) <= 100:
+        raise ConfigError(
+            f"image_score: must be 'max' or 'topP%' with P above 0 and at most 100, such as "
+            f"'top1%', got {image_score!r}"
+        )
+    return float(found[1]) / 100
+
+
+def _concat_embedding(layers: list[torch.Tensor], pooling: int) -> torch.Tensor:
+    """Average each layer, resize to the first grid, concatenate: ``(B, h, w, sum C)``."""
     import torch
     from torch.nn.functional import avg_pool2d
 
-    pooled = [avg_pool2d(layer, 3, stride=1, padding=1) for layer in layers]
+    pooled = [avg_pool2d(layer, pooling, stride=1, padding=pooling // 2) for layer in layers]
     return torch.cat(_to_first_grid(pooled), dim=1).permute(0, 2, 3, 1).contiguous()
 
 
-def _official_embedding(layers: list[torch.Tensor]) -> torch.Tensor:
+def _official_embedding(layers: list[torch.Tensor], pooling: int) -> torch.Tensor:
     """Pool as the authors' code does: ``(B, h, w, 1024)``.
 
-    For each layer the 3x3 neighbourhoods, flattened to C x 9 numbers per position (zero padded),
+    For each layer the neighbourhoods, flattened to C x 9 numbers for 3 x 3 positions (zero padded),
     are average-pooled to 1024. The concatenated vectors of the layers are average-pooled to 1024
     again. The authors resize the neighbourhoods before pooling; both steps are linear, so resizing
     the pooled vectors gives the same and moves 4 to 9 times less memory.
@@ -274,7 +332,7 @@ def _official_embedding(layers: list[torch.Tensor]) -> torch.Tensor:
     pooled = []
     for layer in layers:
         batch, _, height, width = layer.shape
-        neighbourhoods = unfold(layer, 3, padding=1).transpose(1, 2)
+        neighbourhoods = unfold(layer, pooling, padding=pooling // 2).transpose(1, 2)
         vectors = adaptive_avg_pool1d(neighbourhoods, OFFICIAL_DIMENSIONS)
         pooled.append(vectors.transpose(1, 2).reshape(batch, -1, height, width))
     resized = torch.cat(_to_first_grid(pooled), dim=1)

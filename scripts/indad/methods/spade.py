@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from indad.core.errors import StoreError
 from indad.core.progress import Progress, ignore
 from indad.features.source import FeatureSource
-from indad.methods.base import Detector, true_or_false, whole_number
+from indad.methods.base import DISTANCES, Detector, one_of, true_or_false, whole_number
 
 if TYPE_CHECKING:
     import torch
@@ -48,8 +48,12 @@ class SPADE(Detector):
         k_image: neighbours of the image score. The paper's text says 50, but its image AUROC is
             reached only with 3 to 5.
         k_pixel: images in the gallery of the pixel score (paper: 50).
-        squared: whether pixel scores are squared distances (as in the paper), or distances.
-        seed: not used, SPADE is deterministic.
+        squared: whether pixel scores are squared Euclidean distances (as in the paper), or
+            distances.
+        distance: ``euclidean``; or ``cosine``, half the squared distance of normalised features.
+        image_score: ``neighbours``, as above; or ``max``, the maximum of the map.
+        shots: number of training images to use, drawn by ``seed``; all of them by default.
+        seed: draws the images; otherwise SPADE is deterministic.
 
     Examples:
         >>> import numpy as np
@@ -69,7 +73,7 @@ class SPADE(Detector):
     """
 
     method = "spade"
-    score_parameters = ("k_image", "k_pixel", "squared")
+    score_parameters = ("k_image", "k_pixel", "squared", "distance", "image_score")
     needs_gallery = True
 
     def __init__(
@@ -79,12 +83,17 @@ class SPADE(Detector):
         k_image: int = 5,
         k_pixel: int = 50,
         squared: bool = True,
+        distance: str = "euclidean",
+        image_score: str = "neighbours",
+        shots: int | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(layers=layers, seed=seed)
+        super().__init__(layers=layers, shots=shots, seed=seed)
         self.k_image = whole_number("k_image", k_image, 1)
         self.k_pixel = whole_number("k_pixel", k_pixel, 1)
         self.squared = true_or_false("squared", squared)
+        self.distance = one_of("distance", distance, DISTANCES)
+        self.image_score = one_of("image_score", image_score, ("neighbours", "max"))
 
     def _fit(self, train: FeatureSource, progress: Progress) -> None:
         import torch
@@ -101,7 +110,7 @@ class SPADE(Detector):
 
         def read(image: int) -> torch.Tensor:
             maps = torch.from_numpy(self.gallery_.maps(layer, slice(image, image + 1)))
-            return maps.to(self.device_)[0].flatten(1).T
+            return self._compared(maps.to(self.device_)[0].flatten(1).T)
 
         if layer not in self._galleries:
             # Kept in memory if all layers fit, otherwise read again for every batch of images.
@@ -110,24 +119,34 @@ class SPADE(Detector):
             self._galleries[layer] = Gallery(read, keep=keep, memory=self.memory_)
         return self._galleries[layer]
 
+    def _compared(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Return the vectors ``(..., D)`` whose Euclidean distances are searched."""
+        from torch.nn.functional import normalize
+
+        return normalize(vectors, dim=-1) if self.distance == "cosine" else vectors
+
     def _score(
         self, layers: dict[str, torch.Tensor], z: torch.Tensor
-    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    ) -> tuple[torch.Tensor | None, list[torch.Tensor]]:
         from indad.methods.neighbors import Bank
 
         neighbours = min(max(self.k_image, self.k_pixel), len(self.z_))
-        distance, index = Bank(self.z_, self.memory_).k_nearest(z, neighbours)
-        image_scores = distance[:, : self.k_image].square().mean(dim=1)
+        bank = Bank(self._compared(self.z_), self.memory_)
+        distance, index = bank.k_nearest(self._compared(z), neighbours)
         galleries = index[:, : self.k_pixel].tolist()
-        patch_maps = [
-            self._gallery(name)
-            .nearest(maps.flatten(2).transpose(1, 2), galleries)
-            .view(len(maps), *maps.shape[2:])
-            for name, maps in layers.items()
-        ]
-        if self.squared:
-            patch_maps = [maps.square() for maps in patch_maps]
-        return image_scores, patch_maps
+        patch_maps = []
+        for name, maps in layers.items():
+            queries = self._compared(maps.flatten(2).transpose(1, 2))
+            found = self._gallery(name).nearest(queries, galleries).view(len(maps), *maps.shape[2:])
+            if self.distance == "cosine":
+                found = found.square() / 2
+            elif self.squared:
+                found = found.square()
+            patch_maps.append(found)
+        if self.image_score == "max":
+            return None, patch_maps
+        image_scores = distance[:, : self.k_image].square().mean(dim=1)
+        return (image_scores / 2 if self.distance == "cosine" else image_scores), patch_maps
 
     def _header(self, path: Path) -> dict[str, Any]:
         """Return the header, with the gallery's path relative to the model file's folder."""
@@ -144,7 +163,7 @@ class SPADE(Detector):
                 "a SPADE model needs the feature store of its training images: pass that store's "
                 "train split as 'gallery'"
             )
-        self._fit(gallery, ignore)
+        self._fit(self._draw(gallery), ignore)
         if not self.z_.equal(state["z"]):
             raise StoreError(
                 f"the gallery {gallery.path or '(in memory)'} is not the one this SPADE model was "

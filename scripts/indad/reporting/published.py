@@ -1,6 +1,7 @@
 """Published accuracies and run times, each row with its source.
 
-They are in ``resources/published.csv`` and ``resources/published_timings.csv``. The name of a
+They are in ``resources/published.csv``, ``published_low_shot.csv`` (few training images) and
+``published_timings.csv``. The name of a
 *result*, such as ``PaDiM`` or ``PatchCore-10``, stands for a method with its paper's settings;
 experiments refer to it by ``published``.
 """
@@ -19,6 +20,7 @@ from indad.core.paths import project_root
 
 _ACCURACIES = project_root() / "resources" / "published.csv"
 _TIMINGS = project_root() / "resources" / "published_timings.csv"
+_LOW_SHOT = project_root() / "resources" / "published_low_shot.csv"
 #: The category of an average as it was printed.
 AVERAGE = "average"
 PAPER = "paper"
@@ -39,6 +41,12 @@ def timings() -> pd.DataFrame:
     return pd.read_csv(_TIMINGS, keep_default_na=False)
 
 
+@cache
+def low_shot() -> pd.DataFrame:
+    """Return the published accuracies with few training images, averages in percent."""
+    return pd.read_csv(_LOW_SHOT, keep_default_na=False)
+
+
 def results() -> list[str]:
     """Return the names of the published results."""
     return list(values()["result"].unique())
@@ -56,8 +64,8 @@ def datasets() -> list[str]:
 
 @cache
 def fingerprint() -> str:
-    """Return a hash of both files; tables are written again when it changes."""
-    content = _ACCURACIES.read_bytes() + _TIMINGS.read_bytes()
+    """Return a hash of the files; tables are written again when it changes."""
+    content = b"".join(path.read_bytes() for path in (_ACCURACIES, _TIMINGS, _LOW_SHOT))
     return hashlib.sha256(content).hexdigest()[:16]
 
 

@@ -1,0 +1,265 @@
+"""Learning curves: accuracy against the number of training images.
+
+An experiment whose ``shots`` is a list is run once for each number. The seeds draw the training
+images, so the spread over seeds is the spread over draws.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from indad.reporting import published, style
+from indad.reporting.colours import GREY
+from indad.reporting.markdown import markdown_table
+from indad.reporting.numbers import NOT_MEASURED, percent
+from indad.reporting.tables import AVERAGE, SHORT_TITLES
+
+#: Metrics with a curve of the averages; categories have one of the first.
+METRICS = ("image_auroc", "pixel_auroc", "aupro")
+COLUMNS = (
+    "dataset", "category", "experiment", "metric", "shots", "images", "draws", "percent", "low",
+    "high", "ci_low",
+)  # fmt: skip
+#: Numbers of images that the summary states, or those of the curve that are nearest.
+STATED = (10, 50)
+
+#: Experiment as configured, to the experiments it is run as and their shots, None for all images.
+Sweeps = Mapping[str, Mapping[str, int | None]]
+
+
+def gather(metrics: pd.DataFrame, sweeps: Sweeps, trained: Mapping[tuple[str, str], int]):
+    """Return the points of all curves.
+
+    Args:
+        metrics: tidy metrics, as ``evaluate.read``.
+        sweeps: the experiments with several shots.
+        trained: data set and category to its number of training images.
+
+    Returns:
+        ``COLUMNS``: the category, or ``average`` of several; ``shots``, 0 for all images; the
+        ``images`` in use, at most those of the category, and their mean for an average;
+        ``percent``, the mean over the ``draws``, with their minimum ``low`` and maximum ``high``;
+        ``ci_low``, the lower bound of the confidence interval for other test images.
+    """
+    names = {one: (base, shots) for base, each in sweeps.items() for one, shots in each.items()}
+    chosen = metrics[metrics["experiment"].isin(names) & metrics["metric"].isin(METRICS)]
+    points = []
+    for (dataset, metric, experiment), rows in chosen.groupby(
+        ["dataset", "metric", "experiment"], sort=False
+    ):
+        base, shots = names[experiment]
+        values = 100 * rows.pivot_table("value", "seed", "category")
+        below = values - 100 * rows.pivot_table("ci_low", "seed", "category")
+        used = pd.Series({
+            name: min(shots or math.inf, trained[dataset, name]) for name in values
+        })  # fmt: skip
+        scopes = [(name, [name]) for name in values]
+        if len(scopes) > 1:
+            scopes.append((AVERAGE, list(values)))
+        for scope, categories in scopes:
+            draws = values[categories].dropna().mean(axis=1)
+            margin = np.sqrt((below[categories].mean() ** 2).sum()) / len(categories)
+            points.append((
+                dataset, scope, base, metric, shots or 0, used[categories].mean(), len(draws),
+                draws.mean(), draws.min(), draws.max(), draws.mean() - margin,
+            ))  # fmt: skip
+    table = pd.DataFrame(points, columns=list(COLUMNS))
+    # With fewer images than shots, all images are used: the same point once.
+    keys = ["dataset", "category", "experiment", "metric", "images"]
+    return table.sort_values(["shots"], kind="stable").drop_duplicates(keys).sort_values(
+        keys, kind="stable", ignore_index=True
+    )
+
+
+def enough(curve: pd.DataFrame) -> float:
+    """Return the number of images from which a curve stays within the last point's interval.
+
+    With at least as many images, every mean is at or above the lower confidence bound of the value
+    with the most images: a test set of this size does not show the difference.
+
+    Args:
+        curve: points of one category, experiment and metric, by number of images.
+    """
+    below = (curve["percent"] < curve["ci_low"].iloc[-1]).to_numpy()
+    return float(curve["images"].iloc[below.nonzero()[0].max() + 1 if below.any() else 0])
+
+
+def sentences(table: pd.DataFrame) -> Iterator[str]:
+    """Yield one sentence for each data set and experiment on its average image AUROC.
+
+    Args:
+        table: as `gather`.
+    """
+    for (dataset, experiment), curve in overall(table).groupby(
+        ["dataset", "experiment"], sort=False
+    ):
+        sizes = curve["images"].to_numpy()
+        stated = [sizes[np.abs(np.log(sizes / number)).argmin()] for number in STATED]
+        values = [
+            f"{_count(each.images)} good image{'s' * (each.images > 1)} "
+            f"{'gives' if each.images == 1 else 'give'} {_value(each)}"
+            for each in curve[curve["images"].isin(stated)].itertuples()
+        ]
+        limit, most = enough(curve), sizes[-1]
+        yield (
+            f"{dataset}, {experiment}, image AUROC: {', '.join(values)}. More than "
+            f"{_count(limit)} images make no difference that these test images can show: from "
+            f"there on, the value is within the confidence interval of the one with "
+            f"{_count(most)} images."
+            if limit < most
+            else f"{dataset}, {experiment}, image AUROC: {', '.join(values)}. The value still "
+            f"rises with the last images added: more than {_count(most)} may help."
+        )
+
+
+def overall(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the image AUROC averaged over categories, or that of a single category."""
+    rows = table[table["metric"] == METRICS[0]]
+    averaged = rows.groupby("dataset")["category"].transform(lambda each: (each == AVERAGE).any())
+    return rows[(rows["category"] == AVERAGE) | ~averaged]
+
+
+def document(table: pd.DataFrame, compared: Mapping[str, str], methods: Mapping[str, str]) -> str:
+    """Return the curves as Markdown: the summary and one table for each data set and metric.
+
+    Args:
+        table: as `gather`.
+        compared: data set to its name in the published results.
+        methods: experiment to its method.
+    """
+    parts = ["# Accuracy against the number of training images"]
+    parts += [f"- {each}" for each in sentences(table)]
+    for (dataset, metric), rows in table.groupby(["dataset", "metric"], sort=False):
+        sizes = sorted(set(rows["shots"]) - {0}) + [0] * (0 in set(rows["shots"]))
+        lines = []
+        for (category, experiment), curve in rows.groupby(["category", "experiment"], sort=False):
+            cells = {each.shots: _value(each) for each in curve.itertuples()}
+            lines.append([category, experiment, *(cells.get(n, NOT_MEASURED) for n in sizes)])
+            if category == AVERAGE:
+                theirs = low_shot(compared.get(dataset, ""), methods[experiment], metric)
+                lines += [
+                    ["", f"{name}, {backbone}", *(percent(values.get(n, np.nan)) for n in sizes)]
+                    for (name, backbone), values in theirs.items()
+                ]
+        header = ["category", "experiment", *(str(n) if n else "all" for n in sizes)]
+        parts += [f"## {SHORT_TITLES[metric]}: {dataset}", markdown_table(header, lines, (0, 1))]
+    parts.append(
+        "Percent, mean over the draws of training images (seeds); in parentheses the lowest and "
+        "the highest. A category with fewer images than asked for uses all it has. Published "
+        "low-shot values: `resources/published_low_shot.csv`, each with its source; Wide "
+        "ResNet-50-2, average of all 15 categories."
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def low_shot(dataset: str, method: str, metric: str) -> dict[tuple[str, str], dict[int, float]]:
+    """Return published low-shot values: name and backbone to shots to percent."""
+    rows = published.low_shot()
+    chosen = rows[
+        (rows["dataset"] == dataset) & (rows["method"] == method) & (rows["metric"] == metric)
+    ]
+    return {
+        names: dict(zip(each["shots"], each["percent"], strict=True))
+        for names, each in chosen.groupby(["name", "backbone"], sort=False)
+    }
+
+
+def draw(
+    table: pd.DataFrame,
+    dataset: str,
+    output: Path,
+    *,
+    compared: str = "",
+    methods: Mapping[str, str],
+) -> None:
+    """Draw the curves of a data set: averages of each metric, then each category's image AUROC.
+
+    Args:
+        table: as `gather`.
+        dataset: the data set.
+        output: the PNG file.
+        compared: name of the data set in the published results.
+        methods: experiment to its method.
+    """
+    mine = table[table["dataset"] == dataset]
+    number = {name: i for i, name in enumerate(dict.fromkeys(mine["experiment"]))}
+    categories = [name for name in dict.fromkeys(mine["category"]) if name != AVERAGE]
+    first = AVERAGE if len(categories) > 1 else categories[0]
+    shown = [(first, metric) for metric in METRICS if (mine["metric"] == metric).any()]
+    shown += [(name, METRICS[0]) for name in categories if len(categories) > 1]
+    columns = 3
+    rows = math.ceil(len(shown) / columns)
+    with style.panels(
+        output,
+        f"Accuracy against the number of training images: {dataset}",
+        rows,
+        columns,
+        height=1.1 + 2.3 * rows + 0.2 * math.ceil(len(number) / 3),
+    ) as (figure, axes):
+        for axis, (category, metric) in zip(axes.flat, shown, strict=False):
+            curves = mine[(mine["category"] == category) & (mine["metric"] == metric)]
+            _panel(axis, curves, number)
+            axis.set_title(f"{category}: {SHORT_TITLES[metric]}", loc="left")
+            if category == AVERAGE:
+                _published(axis, number, methods, compared, metric)
+        for axis in axes.flat[len(shown) :]:
+            axis.axis("off")
+        handles, labels = axes.flat[0].get_legend_handles_labels()
+        figure.legend(
+            handles, labels, loc="outside lower left", ncols=3, frameon=False, borderpad=0
+        )
+
+
+def _panel(axis: Axes, curves: pd.DataFrame, number: Mapping[str, int]) -> None:
+    """Draw the mean and the range over draws of each experiment."""
+    for experiment, curve in curves.groupby("experiment", sort=False):
+        look = style.line(number[experiment])
+        axis.fill_between(
+            curve["images"], curve["low"], curve["high"], color=look["color"], alpha=0.15, lw=0
+        )
+        axis.plot(
+            curve["images"], curve["percent"], marker="o", markersize=3, label=experiment, **look
+        )
+    most = curves["images"].max()
+    style.logarithmic(axis, 0.9 * curves["images"].min(), 1.15 * most)
+    axis.set_xlim(0.9 * curves["images"].min(), 1.15 * most)
+    axis.set_xlabel("training images")
+    axis.set_ylabel("percent")
+    axis.grid(True)
+
+
+def _published(
+    axis: Axes, number: Mapping[str, int], methods: Mapping[str, str], dataset: str, metric: str
+) -> None:
+    """Add the published low-shot values of the experiments' methods."""
+    drawn = set()
+    for experiment, order in number.items():
+        for (name, _), values in low_shot(dataset, methods[experiment], metric).items():
+            if name not in drawn:
+                drawn.add(name)
+                axis.plot(
+                    list(values), list(values.values()), linestyle=":", marker="o", markersize=4,
+                    markerfacecolor="white", color=style.line(order)["color"],
+                    label=f"{name}, published (WRN-50)",
+                )  # fmt: skip
+    if drawn:
+        axis.annotate(
+            "hollow: published, all 15 categories", (0.98, 0.03), xycoords="axes fraction",
+            ha="right", color=GREY, fontsize=style.SMALL,
+        )  # fmt: skip
+
+
+def _value(point) -> str:
+    """Return a mean with the range over the draws."""
+    spread = f" ({percent(point.low)} to {percent(point.high)})" if point.draws > 1 else ""
+    return percent(point.percent) + spread
+
+
+def _count(images: float) -> str:
+    return f"{images:.0f}"
