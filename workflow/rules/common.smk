@@ -112,9 +112,9 @@ def per_category(*patterns):
     ]
 
 
-def per_run(pattern):
+def per_run(pattern, experiments=CONFIG.experiments):
     """An input function: the pattern for every category, experiment and seed to run."""
-    names = {"experiment": CONFIG.experiments, "seed": CONFIG.seeds}
+    names = {"experiment": experiments, "seed": CONFIG.seeds}
     return per_category(*expand(pattern, **names, allow_missing=True))
 
 
@@ -158,7 +158,7 @@ def pixels_of(extractor):
 def shown(product):
     """A product of scoring of every experiment: that of the first seed, which pictures show."""
     run = f"{RESULTS}/scores/{CATEGORY}/{{experiment}}/seed{CONFIG.seeds[0]}/{product}"
-    return expand(run, experiment=CONFIG.experiments, allow_missing=True)
+    return expand(run, experiment=CONFIG.shown, allow_missing=True)
 
 
 # The lists of data warnings of every category to run.

@@ -1,7 +1,7 @@
 rule compare:
     input:
         metrics=f"{RESULTS}/metrics.csv",
-        resamples=per_run(f"{RESULTS}/metrics/{RUN}.h5"),
+        resamples=per_run(f"{RESULTS}/metrics/{RUN}.h5", CONFIG.shown),
         settings=settings_file("compare"),
     output:
         comparisons=report(

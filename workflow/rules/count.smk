@@ -3,7 +3,7 @@ rule count:
         manifests=per_category(f"{RESULTS}/manifests/{CATEGORY}.csv"),
         # Masks and regions are those visible after the first experiment's crop.
         resamples=per_category(
-            f"{RESULTS}/metrics/{CATEGORY}/{next(iter(CONFIG.experiments))}/seed{CONFIG.seeds[0]}.h5"
+            f"{RESULTS}/metrics/{CATEGORY}/{next(iter(CONFIG.shown))}/seed{CONFIG.seeds[0]}.h5"
         ),
         settings=settings_file("count"),
     output:

@@ -1,7 +1,7 @@
 rule figures:
     input:
         manifest=f"{RESULTS}/manifests/{CATEGORY}.csv",
-        pixels=[pixels_of(each.extractor) for each in CONFIG.experiments.values()],
+        pixels=[pixels_of(each.extractor) for each in CONFIG.shown.values()],
         tables=shown("scores.csv"),
         maps=shown("maps.h5"),
         settings=settings_file("figures"),
@@ -43,7 +43,7 @@ rule figures:
             1000 + 25 * max(map(os.path.getsize, input.maps)) / 1e6, attempt
         ),
         runtime=lambda wildcards, attempt: grow(
-            10 + 5 * len(CONFIG.experiments), attempt
+            10 + 5 * len(CONFIG.shown), attempt
         ),
     params:
         settings=settings("figures"),

@@ -1,7 +1,7 @@
 rule pictures:
     input:
         manifest=f"{RESULTS}/manifests/{CATEGORY}.csv",
-        pixels=[pixels_of(each.extractor) for each in CONFIG.experiments.values()],
+        pixels=[pixels_of(each.extractor) for each in CONFIG.shown.values()],
         tables=shown("scores.csv"),
         maps=shown("maps.h5"),
         settings=settings_file("pictures"),
@@ -31,9 +31,9 @@ rule pictures:
         "../../environment.yaml"
     resources:
         mem_mb=lambda wildcards, attempt: grow(
-            1000 + 20 * len(CONFIG.experiments), attempt
+            1000 + 20 * len(CONFIG.shown), attempt
         ),
-        runtime=lambda wildcards, attempt: grow(10 + len(CONFIG.experiments), attempt),
+        runtime=lambda wildcards, attempt: grow(10 + len(CONFIG.shown), attempt),
     params:
         settings=settings("pictures"),
     script:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -103,6 +104,7 @@ class Experiment:
         parameters: all parameters of the method but the seed, defaults filled in.
         model: name of the fitted model, shared by all experiments that differ only in scoring.
         published: the published result that the tables compare it with, if any.
+        configured: its name in the configuration: one with several ``shots`` is run as several.
     """
 
     name: str
@@ -111,10 +113,15 @@ class Experiment:
     parameters: Mapping[str, Any]
     model: str
     published: str | None = None
+    configured: str = ""
 
     @classmethod
     def from_config(
-        cls, name: str, settings: Mapping[str, Any], extractors: Mapping[str, Extractor]
+        cls,
+        name: str,
+        settings: Mapping[str, Any],
+        extractors: Mapping[str, Extractor],
+        configured: str = "",
     ) -> Experiment:
         """Check the settings of an experiment; its method's constructor fills in the defaults.
 
@@ -124,7 +131,8 @@ class Experiment:
         given = dict(settings)
         method, extractor = given.pop("method"), given.pop("extractor")
         result = given.pop("published", None)
-        key = f"experiments.{name}"
+        configured = configured or name
+        key = f"experiments.{configured}"
         if result is not None:
             require_known(f"{key}.published", result, published.results(), "published results")
         require_known(f"{key}.extractor", extractor, extractors, "extractors")
@@ -140,7 +148,38 @@ class Experiment:
         fitted = {k: v for k, v in parameters.items() if k not in scoring}
         text = json.dumps([method, extractor, fitted], sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-        return cls(name, method, extractor, parameters, f"{method}-{extractor}-{digest}", result)
+        model = f"{method}-{extractor}-{digest}"
+        return cls(name, method, extractor, parameters, model, result, configured)
+
+
+def one_for_each_number_of_shots(
+    name: str, settings: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Return an experiment with several ``shots`` as one experiment for each number.
+
+    >>> list(one_for_each_number_of_shots("PaDiM", {"shots": [1, 5, "all"]}))
+    ['PaDiM-1shot', 'PaDiM-5shot', 'PaDiM']
+
+    Raises:
+        ConfigError: the list is empty, or has a number twice.
+    """
+    shots = settings.get("shots")
+    several = shots if isinstance(shots, list) else [shots]
+    if not several or len({str(each) for each in several}) < len(several):
+        raise ConfigError(
+            f"experiments.{name}.shots: must be a number of images, 'all', or a list of these, "
+            f"each once, got {shots!r}"
+        )
+    rest = {key: value for key, value in settings.items() if key != "shots"}
+    result: dict[str, dict[str, Any]] = {}
+    for each in several:
+        if each in (None, "all"):
+            result[name] = rest
+        else:
+            single = name if len(several) == 1 else f"{name}-{each}shot"
+            # A published result is one with all images.
+            result[single] = rest | {"shots": each, "published": None}
+    return result
 
 
 def _shared_fit(experiments: Sequence[Experiment]) -> Experiment:
@@ -166,7 +205,7 @@ class Config:
         results: folder of all products.
         device: ``auto``, ``cpu`` or ``cuda``.
         threads: cores that one job of heavy computation may use.
-        datasets, experiments: those to run, by name.
+        datasets, experiments: those to run, by name; one experiment for each number of shots.
         extractors: all of the configuration, by name.
         models: what to fit, by name of the model: an experiment with the parameters of the fit.
         seeds: the seeds to run.
@@ -206,10 +245,15 @@ class Config:
             name: Extractor.from_config(name, settings)
             for name, settings in (config.get("extractors") or {}).items()
         }
-        experiments = {
-            name: Experiment.from_config(name, config["experiments"][name], extractors)
-            for name in run["experiments"]
-        }
+        experiments = {}
+        for configured in run["experiments"]:
+            each = one_for_each_number_of_shots(configured, config["experiments"][configured])
+            for name, settings in each.items():
+                if name in experiments:
+                    raise ConfigError(
+                        f"experiments.{configured}.shots: another experiment is called {name}"
+                    )
+                experiments[name] = Experiment.from_config(name, settings, extractors, configured)
         sharing: dict[str, list[Experiment]] = {}
         for experiment in experiments.values():
             sharing.setdefault(experiment.model, []).append(experiment)
@@ -244,6 +288,24 @@ class Config:
     def geometries(self) -> dict[str, Geometry]:
         """Resize and crop of these extractors, by name."""
         return {each.geometry.name: each.geometry for each in self.used_extractors.values()}
+
+    @cached_property
+    def sweeps(self) -> dict[str, dict[str, int | None]]:
+        """The experiments with several ``shots``: their runs, and the shots, None for all."""
+        runs: dict[str, dict[str, int | None]] = {}
+        for name, each in self.experiments.items():
+            runs.setdefault(each.configured, {})[name] = each.parameters["shots"]
+        return {name: each for name, each in runs.items() if len(each) > 1}
+
+    @cached_property
+    def shown(self) -> dict[str, Experiment]:
+        """The experiments of tables, pictures and comparisons; of a sweep, the most images."""
+        left_out = {
+            name
+            for runs in self.sweeps.values()
+            for name in sorted(runs, key=lambda run: runs[run] or math.inf)[:-1]
+        }
+        return {name: each for name, each in self.experiments.items() if name not in left_out}
 
     def extractor_of(self, experiment: str) -> Extractor:
         """Return the extractor of an experiment."""

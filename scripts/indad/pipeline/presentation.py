@@ -16,14 +16,14 @@ def layout(config: Config) -> dict[str, Any]:
     """
     compared = {name: each.published for name, each in config.datasets.items() if each.published}
     notes, same = weights_notes(config), {}
-    for name, each in config.experiments.items():
+    for name, each in config.shown.items():
         if each.published and (difference := _difference(config, name, each.published)):
             if compared:
                 notes[name] = "; ".join(filter(None, [notes.get(name), difference]))
         elif each.published:
             same[name] = each.published
     return {
-        "experiments": list(config.experiments),
+        "experiments": list(config.shown),
         "groups": {name: dict(each.groups) for name, each in config.datasets.items()},
         "compared": compared,
         "published": same,
@@ -46,7 +46,7 @@ def weights_notes(config: Config) -> dict[str, str]:
     """Return what a reader of the tables must know about the weights of experiments."""
     return {
         name: "random backbone weights, not pretrained"
-        for name in config.experiments
+        for name in config.shown
         if config.extractor_of(name).weights == RANDOM
     }
 
@@ -61,7 +61,7 @@ def experiment_summaries(config: Config) -> dict[str, dict[str, Any]]:
             "extractor": each.extractor,
             "model": each.model,
         }
-        for name, each in config.experiments.items()
+        for name, each in config.shown.items()
     }
 
 
@@ -72,6 +72,9 @@ def deciding_part(config: Config) -> dict[str, Any]:
         "run": dict(written["run"]),
         "datasets": {name: written["datasets"][name] for name in config.datasets},
         "extractors": {name: written["extractors"][name] for name in config.used_extractors},
-        "experiments": {name: written["experiments"][name] for name in config.experiments},
+        "experiments": {
+            each.configured: written["experiments"][each.configured]
+            for each in config.experiments.values()
+        },
         "uncertainty": written["uncertainty"],
     }

@@ -120,7 +120,7 @@ def _shown(config: Config, wildcards: Wildcards) -> Settings:
     """The settings of the pictures and figures of a category, which show the first seed."""
     first, *others = config.seeds
     return {
-        "models": {name: each.model for name, each in config.experiments.items()},
+        "models": {name: each.model for name, each in config.shown.items()},
         "seed": first,
         "remark": f"seed {first} of {1 + len(others)} seeds" if others else "",
         "version": cases.VERSION,
@@ -153,13 +153,14 @@ def _extent(config: Config, wildcards: Wildcards) -> Settings:
     """What is run: a product of all of it changes with the set of its inputs."""
     return {
         "categories": {name: each.categories for name, each in config.datasets.items()},
-        "models": {name: [each.model, each.extractor] for name, each in config.experiments.items()},
+        "models": {name: [each.model, each.extractor] for name, each in config.shown.items()},
         "seeds": list(config.seeds),
     }
 
 
 def _aggregate(config: Config, wildcards: Wildcards) -> Settings:
     return _extent(config, wildcards) | {
+        "models": {name: [each.model, each.extractor] for name, each in config.experiments.items()},
         "layout": presentation.layout(config),
         "published": published.fingerprint(),
         "data": {
@@ -174,14 +175,14 @@ def _count(config: Config, wildcards: Wildcards) -> Settings:
     # Masks and regions are counted after the first experiment's crop.
     return {
         "categories": _extent(config, wildcards)["categories"],
-        "experiment": next(iter(config.experiments)),
+        "experiment": next(iter(config.shown)),
         "seed": config.seeds[0],
     }
 
 
 def _compare(config: Config, wildcards: Wildcards) -> Settings:
     return _extent(config, wildcards) | {
-        "experiments": list(config.experiments),
+        "experiments": list(config.shown),
         "level": config.written["uncertainty"]["level"],
     }
 
@@ -192,6 +193,15 @@ def _runtime(config: Config, wildcards: Wildcards) -> Settings:
         "layout": {key: layout[key] for key in ("experiments", "compared", "published")},
         "published": published.fingerprint(),
         "version": runtime.VERSION,
+    }
+
+
+def _learning_curves(config: Config, wildcards: Wildcards) -> Settings:
+    return _extent(config, wildcards) | {
+        "sweeps": config.sweeps,
+        "methods": {each.configured: each.method for each in config.experiments.values()},
+        "compared": presentation.layout(config)["compared"],
+        "published": published.fingerprint(),
     }
 
 
@@ -231,6 +241,7 @@ _RULES: dict[str, Callable[[Config, Wildcards], Settings]] = {
     "compare": _compare,
     "runtime": _runtime,
     "tradeoff": _extent,
+    "learning_curves": _learning_curves,
     "html_report": _html_report,
     "readme_tables": _readme_tables,
 }

@@ -70,11 +70,17 @@ def gather(metrics: pd.DataFrame, sweeps: Sweeps, trained: Mapping[tuple[str, st
                 draws.mean(), draws.min(), draws.max(), draws.mean() - margin,
             ))  # fmt: skip
     table = pd.DataFrame(points, columns=list(COLUMNS))
-    # With fewer images than shots, all images are used: the same point once.
-    keys = ["dataset", "category", "experiment", "metric", "images"]
-    return table.sort_values(["shots"], kind="stable").drop_duplicates(keys).sort_values(
-        keys, kind="stable", ignore_index=True
-    )
+    orders = {
+        "metric": METRICS,
+        "category": [AVERAGE, *metrics["category"].unique()],
+        "experiment": list(sweeps),
+    }
+    for column, order in orders.items():
+        table[column] = pd.Categorical(table[column], order)
+    # A category with fewer images than shots uses all its images: the same point once.
+    keys = ["dataset", *orders, "images"]
+    table = table.sort_values([*keys, "shots"], ignore_index=True).drop_duplicates(keys)
+    return table.astype(dict.fromkeys(orders, str))
 
 
 def enough(curve: pd.DataFrame) -> float:
@@ -106,15 +112,14 @@ def sentences(table: pd.DataFrame) -> Iterator[str]:
             f"{'gives' if each.images == 1 else 'give'} {_value(each)}"
             for each in curve[curve["images"].isin(stated)].itertuples()
         ]
-        limit, most = enough(curve), sizes[-1]
-        yield (
-            f"{dataset}, {experiment}, image AUROC: {', '.join(values)}. More than "
-            f"{_count(limit)} images make no difference that these test images can show: from "
-            f"there on, the value is within the confidence interval of the one with "
-            f"{_count(most)} images."
-            if limit < most
-            else f"{dataset}, {experiment}, image AUROC: {', '.join(values)}. The value still "
-            f"rises with the last images added: more than {_count(most)} may help."
+        limit, last = enough(curve), curve.iloc[-1]
+        most = f"{_count(last.images)} images" if last.shots else "all images"
+        yield f"{dataset}, {experiment}, image AUROC: {', '.join(values)}. " + (
+            f"More than {_count(limit)} good {'image makes' if limit == 1 else 'images make'} no "
+            "difference that these test images can show: from there on, the value is within the "
+            f"confidence interval of the one with {most}."
+            if limit < last.images
+            else f"The value still rises with the last images added: more than {most} may help."
         )
 
 

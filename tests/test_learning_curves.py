@@ -1,0 +1,126 @@
+"""Learning curves: from the metrics of several shots to points, sentences and figures."""
+
+from __future__ import annotations
+
+import itertools
+
+import pandas as pd
+import pytest
+from matplotlib.image import imread
+
+from indad.core.errors import ConfigError
+from indad.pipeline.config import one_for_each_number_of_shots
+from indad.reporting import learning_curves
+
+SWEEPS = {"PaDiM": {"PaDiM-1shot": 1, "PaDiM-10shot": 10, "PaDiM-50shot": 50, "PaDiM": None}}
+TRAINED = {("mvtec", "bottle"): 209, ("mvtec", "brush"): 40}
+METHODS = {"PaDiM": "padim"}
+#: Image AUROC with the seeds 0 and 1, by experiment and category.
+VALUES = {
+    "PaDiM-1shot": {"bottle": (0.70, 0.80), "brush": (0.60, 0.60)},
+    "PaDiM-10shot": {"bottle": (0.90, 0.92), "brush": (0.80, 0.84)},
+    "PaDiM-50shot": {"bottle": (0.96, 0.96), "brush": (0.90, 0.90)},
+    "PaDiM": {"bottle": (0.97, 0.97), "brush": (0.90, 0.90)},
+}
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    rows = [
+        ("mvtec", category, experiment, seed, "image_auroc", value, value - 0.04, 1.0)
+        for experiment, by_category in VALUES.items()
+        for category, values in by_category.items()
+        for seed, value in enumerate(values)
+    ]
+    names = ["dataset", "category", "experiment", "seed", "metric", "value", "ci_low", "ci_high"]
+    return learning_curves.gather(pd.DataFrame(rows, columns=names), SWEEPS, TRAINED)
+
+
+def points(table: pd.DataFrame, category: str) -> list[tuple]:
+    chosen = table[table["category"] == category].round(6)
+    return list(chosen[["images", "percent", "low", "high"]].itertuples(index=False, name=None))
+
+
+def test_points_are_means_and_ranges_over_draws(table):
+    assert points(table, "bottle") == [
+        (1, 75, 70, 80),
+        (10, 91, 90, 92),
+        (50, 96, 96, 96),
+        (209, 97, 97, 97),
+    ]
+    # Fifty shots of forty images are all of them.
+    assert points(table, "brush") == [(1, 60, 60, 60), (10, 82, 80, 84), (40, 90, 90, 90)]
+    assert points(table, "average") == [
+        (1, 67.5, 65, 70),
+        (10, 86.5, 85, 88),
+        (45, 93, 93, 93),
+        (124.5, 93.5, 93.5, 93.5),
+    ]
+    assert list(table["category"].unique()) == ["average", "bottle", "brush"]
+
+
+def test_one_sentence_says_how_many_images_are_enough(table):
+    (sentence,) = learning_curves.sentences(table)
+    # The interval of the average is 4 / sqrt(2) wide: 93.0 is inside it, 86.5 is not.
+    assert sentence == (
+        "mvtec, PaDiM, image AUROC: 10 good images give 86.5 (85.0 to 88.0), 45 good images give "
+        "93.0 (93.0 to 93.0). More than 45 good images make no difference that these test images "
+        "can show: from there on, the value is within the confidence interval of the one with all "
+        "images."
+    )
+
+
+def test_a_curve_that_still_rises_is_not_called_enough(table):
+    rising = table[table["images"] < 45].assign(ci_low=lambda each: each["percent"] - 1)
+    (sentence,) = learning_curves.sentences(rising)
+    assert sentence.endswith(
+        "The value still rises with the last images added: more than 10 images may help."
+    )
+
+
+def test_document_has_the_published_values_of_the_same_method(table):
+    text = learning_curves.document(table, {"mvtec": "mvtec_ad"}, METHODS)
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
+    assert ["category", "experiment", "1", "10", "50", "all"] in cells
+    assert ["", "PaDiM, wide_resnet50_2", "76.1", "-", "90.1", "-"] in cells
+    assert next(line[:4] for line in cells if line[:1] == ["brush"]) == [
+        "brush",
+        "PaDiM",
+        "60.0 (60.0 to 60.0)",
+        "82.0 (80.0 to 84.0)",
+    ]
+    assert "76.1" not in learning_curves.document(table, {}, METHODS)
+
+
+def test_figure_has_a_panel_for_the_average_and_each_category(table, tmp_path):
+    sizes = []
+    for categories in (["bottle"], ["bottle", "brush", "average"]):
+        file = tmp_path / f"{len(categories)}.png"
+        chosen = table[table["category"].isin(categories)]
+        learning_curves.draw(chosen, "mvtec", file, compared="mvtec_ad", methods=METHODS)
+        sizes.append(imread(file).shape)
+    assert sizes[0] == sizes[1]  # one row of up to three panels
+
+
+def test_an_experiment_with_several_shots_is_run_as_several():
+    settings = {"method": "padim", "published": "PaDiM", "shots": [1, "all", 16]}
+    runs = one_for_each_number_of_shots("PaDiM", settings)
+    assert runs == {
+        "PaDiM-1shot": {"method": "padim", "published": None, "shots": 1},
+        "PaDiM": {"method": "padim", "published": "PaDiM"},
+        "PaDiM-16shot": {"method": "padim", "published": None, "shots": 16},
+    }
+    single = one_for_each_number_of_shots("A", {"shots": 4})
+    assert single == {"A": {"shots": 4, "published": None}}
+    assert one_for_each_number_of_shots("A", {"x": 1}) == {"A": {"x": 1}}
+
+
+@pytest.mark.parametrize("shots", [[], [1, 1], ["all", "all"]])
+def test_shots_must_be_different(shots):
+    with pytest.raises(ConfigError, match=r"experiments.A.shots: must be a number of images"):
+        one_for_each_number_of_shots("A", {"shots": shots})
+
+
+def test_sizes_increase(table):
+    for _, curve in table.groupby("category"):
+        assert all(fewer < more for fewer, more in itertools.pairwise(curve["images"]))
