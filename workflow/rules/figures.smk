@@ -42,9 +42,7 @@ rule figures:
         mem_mb=lambda wildcards, input, attempt: grow(
             1000 + 25 * max(map(os.path.getsize, input.maps)) / 1e6, attempt
         ),
-        runtime=lambda wildcards, attempt: grow(
-            10 + 5 * len(CONFIG.shown), attempt
-        ),
+        runtime=lambda wildcards, attempt: grow(10 + 5 * len(CONFIG.shown), attempt),
     params:
         settings=settings("figures"),
     script:

@@ -30,9 +30,7 @@ rule pictures:
     conda:
         "../../environment.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: grow(
-            1000 + 20 * len(CONFIG.shown), attempt
-        ),
+        mem_mb=lambda wildcards, attempt: grow(1000 + 20 * len(CONFIG.shown), attempt),
         runtime=lambda wildcards, attempt: grow(10 + len(CONFIG.shown), attempt),
     params:
         settings=settings("pictures"),
