@@ -1,8 +1,3 @@
-def learning_curves(wildcards):
-    """The learning curves, if an experiment has several shots."""
-    return f"{RESULTS}/tables/learning_curves.md" if CONFIG.sweeps else []
-
-
 rule learning_curves:
     input:
         metrics=f"{RESULTS}/metrics.csv",
