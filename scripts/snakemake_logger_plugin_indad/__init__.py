@@ -22,7 +22,6 @@ from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 from snakemake_interface_logger_plugins.settings import LogHandlerSettingsBase
 
-from indad.core.errors import IndadError
 
 #: The events that are written, with the attributes of each that are needed.
 FIELDS: dict[LogEvent, tuple[str, ...]] = {
@@ -121,6 +120,10 @@ def add_user_message(record: logging.LogRecord) -> bool:
 
 def user_message(error: BaseException | None) -> str | None:
     """Return the message of the workflow's own error among an exception and its causes."""
+    # Snakemake imports all plugins before the workflow: an import at the top would load the
+    # installed package in the place of a checkout's own.
+    from indad.core.errors import IndadError
+
     while error is not None:
         text = str(error)
         if text.startswith(PREFIX):
