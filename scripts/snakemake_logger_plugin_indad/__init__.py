@@ -22,7 +22,6 @@ from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 from snakemake_interface_logger_plugins.settings import LogHandlerSettingsBase
 
-
 #: The events that are written, with the attributes of each that are needed.
 FIELDS: dict[LogEvent, tuple[str, ...]] = {
     LogEvent.RUN_INFO: ("stats",),
