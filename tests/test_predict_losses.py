@@ -74,6 +74,15 @@ def test_a_document_without_images_is_complete(tmp_path):
     assert json.loads((tmp_path / "t.json").read_text()) == {"images": [], "model": "m"}
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C as in a terminal, also where the tests were started with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_signal_ends_after_the_image_in_progress(tmp_path):
     interruption = Interruption()
     reporter = reporter_of(tmp_path / "t.csv", interruption=interruption)

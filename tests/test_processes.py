@@ -37,7 +37,9 @@ with subprocess.Popen([sys.executable, "-c", ignore + "time.sleep(600)"], stdout
         job.wait()
 """
 RUN = """
-import pathlib, sys
+import pathlib, signal, sys
+for number in (signal.SIGINT, signal.SIGHUP):  # ignored in the background and with nohup
+    signal.signal(number, signal.SIG_DFL)
 from indad.cli import workflow
 from indad.cli.workflow import StoppedError, WorkflowProcess
 workflow.GRACE = 0.5
