@@ -264,6 +264,46 @@ def test_an_image_must_divide_into_patches():
         fixed.feature_shapes(192, 192)
 
 
+@pytest.mark.parametrize("name", ["test_vit", "vit_small_patch14_reg4_dinov2"])
+def test_the_final_norm_and_the_class_token(name):
+    """Equal to the whole model's own output, without class and register tokens in the map."""
+    size = (28, 42) if "patch14" in name else (64, 96)
+    images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    backbone = load_backbone(name, layers=["blocks.1", "norm", "cls"], weights="random")
+    found = backbone(images)
+    with torch.no_grad():
+        whole = backbone.model.forward_features(images)
+    prefix = backbone.model.num_prefix_tokens
+    torch.testing.assert_close(found["norm"].flatten(2).mT, whole[:, prefix:])
+    torch.testing.assert_close(found["cls"][..., 0, 0], whole[:, 0])
+    assert found["blocks.1"].shape == found["norm"].shape
+    alone = load_backbone(name, layers=["cls"], weights="random")(images)
+    torch.testing.assert_close(alone["cls"], found["cls"])
+
+
+def test_the_class_token_of_an_inner_block_needs_no_final_norm(save):
+    plain = timm.create_model("test_vit", dynamic_img_size=True).eval()
+    tensors = {
+        k: v for k, v in plain.state_dict().items() if k.startswith(("blocks.0", "blocks.1"))
+    }
+    tensors |= {k: v for k, v in plain.state_dict().items() if not k.startswith(("blocks", "norm"))}
+    images = torch.randn(1, 3, 64, 64)
+    found = load_backbone("test_vit", layers=["blocks.1", "cls"], weights=save(tensors))(images)
+    with torch.no_grad():
+        ((_, prefix),) = plain.forward_intermediates(
+            images, indices=[1], intermediates_only=True, return_prefix_tokens=True
+        )
+    torch.testing.assert_close(found["cls"][..., 0, 0], prefix[:, 0])
+
+
+@pytest.mark.parametrize(("name", "layer"), [("resnet18", "cls"), ("test_vit3", "norm2")])
+def test_unknown_layers_name_the_known_ones(name, layer):
+    with pytest.raises(
+        ConfigError, match=rf"has no layer '{layer}' with a feature map; its layers are"
+    ):
+        load_backbone(name, layers=[layer], weights="random")
+
+
 def test_a_real_vision_transformer():
     """Half-precision weights without the last four blocks."""
     file = folder_from("INDAD_TEST_VIT_WEIGHTS", "the real vision transformer's weights")

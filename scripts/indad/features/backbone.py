@@ -14,7 +14,7 @@ import importlib.metadata
 import inspect
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,9 @@ from indad.features.weights import PACKAGE, resolve_weights_file, weights_sha256
 
 #: Height and width of the image of the dry run, rounded up to whole patches.
 _DRY_RUN = (96, 128)
+#: Layers of transformers besides their blocks: the last block after the model's final norm, and the
+#: class token of the deepest layer in use, as a map of one position.
+NORM, CLASS = "norm", "cls"
 #: Models are created by one thread at a time, since all threads share torch's random state.
 _SEEDING = threading.Lock()
 
@@ -130,13 +133,28 @@ def _layer_indices(model: nn.Module, name: str, layers: Sequence[str]) -> dict[s
         known = ["bn1", *(f"blocks.{i}" for i in range(len(model.blocks)))]
     else:
         known = [each["module"] for each in model.feature_info]
+    blocks = list(known)
+    parameters = inspect.signature(model.forward_intermediates).parameters
+    if "return_prefix_tokens" in parameters:  # a transformer of tokens
+        known += [NORM] * (not isinstance(model.norm, nn.Identity))
+        known += [CLASS] * (getattr(model, "cls_token", None) is not None)
     for layer in layers:
         if layer not in known:
             raise ConfigError(
                 f"layers: backbone {name} has no layer {layer!r} with a feature map; its layers "
                 f"are {', '.join(known)}"
             )
-    return {layer: known.index(layer) for layer in layers}
+    # The class token is that of the deepest layer in use, or of the last block if it is alone.
+    indices = {layer: blocks.index(layer) for layer in layers if layer in blocks}
+    if NORM in layers or not indices:
+        indices[NORM] = len(blocks) - 1
+    indices[CLASS] = max(indices.values())
+    return {layer: indices[layer] for layer in layers}
+
+
+def _uses_final_norm(layers: Collection[str]) -> bool:
+    """Return whether the model's final norm is in use."""
+    return NORM in layers or set(layers) == {CLASS}
 
 
 def _patch(model: nn.Module) -> tuple[int, int]:
@@ -187,6 +205,9 @@ class Backbone:
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         """Return the feature map of each layer, without the prefix tokens of a transformer.
 
+        ``cls`` is the class token of the deepest layer, ``(B, C, 1, 1)``; after the final norm if
+        ``norm`` is among the layers or no other layer is.
+
         Args:
             images: float32 ``(B, 3, H, W)``, normalised with `mean` and `std`, on any device.
 
@@ -194,18 +215,31 @@ class Backbone:
             Layer to ``(B, C, h, w)``, contiguous, in the type and on the device of the weights.
         """
         weight = next(self.model.parameters())
-        by_depth = sorted(self.indices, key=self.indices.__getitem__)
+        wanted = sorted(set(self.indices.values()))
+        options = _all_blocks(self.model)
+        if CLASS in self.indices:
+            options["return_prefix_tokens"] = True
         with torch.no_grad():
-            maps = self.model.forward_intermediates(
+            outputs = self.model.forward_intermediates(
                 images.to(weight.device, weight.dtype, memory_format=torch.channels_last),
-                indices=[self.indices[layer] for layer in by_depth],
+                indices=wanted,
                 output_fmt="NCHW",
                 stop_early=True,
                 intermediates_only=True,
-                **_all_blocks(self.model),
+                **options,
             )
-        found = dict(zip(by_depth, maps, strict=True))
-        return {layer: found[layer].contiguous() for layer in self.indices}
+            by_index = dict(zip(wanted, outputs, strict=True))
+            return {layer: self._map(layer, by_index[i]) for layer, i in self.indices.items()}
+
+    def _map(self, layer: str, output: Any) -> Tensor:
+        """Return the map of a layer from what timm returns for its block."""
+        values, prefix = output if CLASS in self.indices else (output, None)
+        if layer == CLASS:
+            values = prefix[:, 0, :, None, None]
+        if layer == NORM or (layer == CLASS and _uses_final_norm(self.indices)):
+            # The norm of each token by itself: the same for a map as for a sequence of tokens.
+            values = self.model.norm(values.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return values.contiguous()
 
     def feature_shapes(self, height: int, width: int) -> dict[str, tuple[int, int, int]]:
         """Return each layer's ``(C, h, w)`` for images of ``(height, width)`` pixels.
@@ -246,7 +280,9 @@ def load_backbone(
 
     Args:
         name: a timm model, with or without a tag: ``resnet18.tv_in1k``, ``tf_efficientnet_lite0``.
-        layers: names of layers as in timm's ``feature_info``: ``layer1``, ``blocks.2``.
+        layers: names of layers as in timm's ``feature_info``: ``layer1``, ``blocks.2``; of a
+            transformer also ``norm``, the last block after the final norm, and ``cls``, the class
+            token.
         weights: None for timm's pretrained download; the path of a .pth, .pt or .safetensors state
             dict under timm's keys; ``package:NAME`` for a pip package with one such file;
             ``random`` for a random initialisation.
@@ -270,7 +306,11 @@ def load_backbone(
     file = downloaded if weights is None else path
     given = whole if file is None else read_tensors(file, name, whole, package)
     source = _describe(weights, path, full_name, seed)
-    model.prune_intermediate_layers(list(indices.values()), prune_norm=True, **_all_blocks(model))
+    model.prune_intermediate_layers(
+        sorted(set(indices.values())),
+        prune_norm=not _uses_final_norm(indices),
+        **_all_blocks(model),
+    )
     report = fill(model, whole, given, source)
     backbone = Backbone(
         model=model,
