@@ -37,9 +37,7 @@ with subprocess.Popen([sys.executable, "-c", ignore + "time.sleep(600)"], stdout
         job.wait()
 """
 RUN = """
-import pathlib, signal, sys
-for number in (signal.SIGINT, signal.SIGHUP):  # ignored in the background and with nohup
-    signal.signal(number, signal.SIG_DFL)
+import pathlib, sys
 from indad.cli import workflow
 from indad.cli.workflow import StoppedError, WorkflowProcess
 workflow.GRACE = 0.5
@@ -52,12 +50,19 @@ except StoppedError as stopped:
 """
 
 
-def start(folder: Path, **options) -> tuple[subprocess.Popen[bytes], list[psutil.Process]]:
+def start(
+    folder: Path, *, nohup: bool = False
+) -> tuple[subprocess.Popen[bytes], list[psutil.Process]]:
     """Start a run; return it, and it with all that it has started."""
+
+    def signals() -> None:  # the tests themselves may run in the background or with nohup
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)
+
     (folder / "workflow.py").write_text(WORKFLOW)
     environment = os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
     command = [sys.executable, "-c", RUN, str(folder)]
-    process = subprocess.Popen(command, env=environment, **options)
+    process = subprocess.Popen(command, env=environment, preexec_fn=signals)
     wait_for((folder / "started").exists)
     own = psutil.Process(process.pid)
     return process, [own, *own.children(recursive=True)]
@@ -112,8 +117,7 @@ def test_jobs_of_a_killed_workflow_are_stopped(tmp_path):
 
 
 def test_a_run_under_nohup_outlives_its_terminal(tmp_path):
-    ignore = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)}
-    process, started = start(tmp_path, **ignore)
+    process, started = start(tmp_path, nohup=True)
     process.send_signal(signal.SIGHUP)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 128 + signal.SIGTERM
