@@ -40,7 +40,7 @@ RUN = """
 import pathlib, sys
 from indad.cli import workflow
 from indad.cli.workflow import StoppedError, WorkflowProcess
-workflow.GRACE = 0.5
+workflow.GRACE = 1.5  # as short as a busy machine allows
 folder = pathlib.Path(sys.argv[1])
 try:
     with WorkflowProcess([sys.executable, folder / "workflow.py", folder], folder) as process:
@@ -101,7 +101,8 @@ def test_a_second_signal_does_not_wait(tmp_path):
     assert time.monotonic() - asked < 60
 
 
-def test_a_killed_run_leaves_nothing(tmp_path):
+def test_a_killed_run_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "PATIENCE", 60)  # on a busy machine the end takes longer
     process, started = start(tmp_path)
     process.kill()
     process.wait()
