@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-import pandas as pd
-
 from indad.core import atomic
-from indad.core.csv_files import write_csv
+from indad.core.csv_files import read_csv, write_csv
 from indad.evaluation import counts, evaluate
 from indad.pipeline.job import Job, run
 from indad.reporting import learning_curves
@@ -13,7 +11,7 @@ from indad.reporting import learning_curves
 
 def main(job: Job) -> None:
     settings = job.params.settings
-    images = pd.read_csv(job.input.images, keep_default_na=False, dtype=counts.IMAGE_COLUMNS)
+    images = read_csv(Path(job.input.images), counts.IMAGE_COLUMNS, "table of images")
     trained = {
         (dataset, row["category"]): row["train"]
         for dataset, rows in images.groupby("dataset", sort=False)

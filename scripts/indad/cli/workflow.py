@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from indad.cli.events import EventFile, Job, RunState
+from indad.core.atomic import process_exists
 from indad.core.paths import PACKAGE, is_checkout, project_root
 from indad.pipeline.config_files import default_config
 
@@ -148,23 +149,12 @@ def stop_group(leader: int, ended: Callable[[], bool]) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
         end = time.monotonic() + GRACE
         while time.monotonic() < end:
-            if ended() and not _exists(leader):
+            if ended() and not process_exists(-leader):
                 return
             time.sleep(0.05)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(leader, number)
     ended()
-
-
-def _exists(group: int) -> bool:
-    """Return whether a process of a group is left."""
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # of another user
-        return True
-    return True
 
 
 def _raise_stopped(number: int, _: object) -> None:

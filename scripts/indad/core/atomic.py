@@ -62,14 +62,15 @@ def _remove_leftovers(path: Path) -> None:
             continue
         with contextlib.suppress(FileNotFoundError):
             if match[1] == HOST:
-                gone = not _alive(int(match[2]))
+                gone = not process_exists(int(match[2]))
             else:
                 gone = time.time() - left.stat().st_mtime > _FORGOTTEN
             if gone:
                 _remove(left)
 
 
-def _alive(process: int) -> bool:
+def process_exists(process: int) -> bool:
+    """Return whether a process exists; for a negative number, any process of that group."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,7 +34,9 @@ STATED = (10, 50)
 Sweeps = Mapping[str, Mapping[str, int | None]]
 
 
-def gather(metrics: pd.DataFrame, sweeps: Sweeps, trained: Mapping[tuple[str, str], int]):
+def gather(
+    metrics: pd.DataFrame, sweeps: Sweeps, trained: Mapping[tuple[str, str], int]
+) -> pd.DataFrame:
     """Return the points of all curves.
 
     Args:
@@ -260,7 +263,7 @@ def _published(
         )  # fmt: skip
 
 
-def _value(point) -> str:
+def _value(point: Any) -> str:
     """Return a mean with the range over the draws."""
     spread = f" ({percent(point.low)} to {percent(point.high)})" if point.draws > 1 else ""
     return percent(point.percent) + spread
