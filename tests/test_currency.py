@@ -91,6 +91,15 @@ def test_finished_jobs_are_current_and_nothing_is_written_twice(results):
     assert {path: path.stat().st_ino for path in results.rglob("*.json")} == before
 
 
+def test_no_two_settings_files_share_a_folder(results):
+    """Snakemake lists a folder once, and planning writes the files one after the other."""
+    planner = Planner(results)
+    jobs = ["aggregate", "compare", "fit/d/c/E/seed0", "fit/d/c/E/seed1"]
+    files = [Path(planner.settings_file(job, {})) for job in jobs]
+    assert len({file.parent for file in files}) == len(jobs)
+    assert all(list(file.parent.iterdir()) == [file] for file in files)
+
+
 def test_other_settings_run_the_job_and_the_old_ones_do_not(results):
     assert outdated(results, {"score": {"k": 6}}) == ["score"]
     assert outdated(results) == []

@@ -4,9 +4,9 @@ Snakemake remembers the parameters of its jobs in ``.snakemake`` of the folder i
 and compares the times of files. Neither is reliable: results are shared by several working folders,
 they are copied, and ``.snakemake`` may be deleted. So every job writes a record of its settings and
 the digests of its files (`indad.pipeline.job`), and has its settings as an input file,
-``<results>/settings/<job>.json``. While the workflow is planned, the settings wanted now are
-compared with the recorded ones, and the settings file gets a time after or before the product's.
-Snakemake then runs exactly the jobs whose settings changed, and a dry run lists them.
+``<results>/settings/<job>/settings.json``. While the workflow is planned, the settings wanted now
+are compared with the recorded ones, and the settings file gets a time after or before the
+product's. Snakemake then runs exactly the jobs whose settings changed, and a dry run lists them.
 """
 
 from __future__ import annotations
@@ -90,7 +90,9 @@ class Planner:
         Raises:
             OSError: the file cannot be written.
         """
-        path = self.results / "settings" / f"{name}.json"
+        # In a folder of its own: Snakemake lists the folder of an input file once, and regards
+        # files that appear there afterwards, the settings of jobs planned later, as missing.
+        path = self.results / "settings" / name / "settings.json"
         wanted: Record = {"settings": json.loads(json.dumps(settings))}
         record, written = self._records.get(name), _read_json(path)
         oldest = min(filter(None, map(_time, self._outputs(name))), default=0)
