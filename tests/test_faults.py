@@ -96,11 +96,12 @@ def test_killed_at_random_moments(finished, tmp_path):
     threads each, and in another order.
     """
     moments = Random(0)
+    run = DRAWN | {"experiments": ["PatchCore-10", "SPADE"]}
     kept: dict[Path, int] = {}
     for attempt in range(KILLS + 1):
         start = time.time_ns()
         running = subprocess.Popen(
-            command(tmp_path, METRICS, cores=9, threads=8, run=DRAWN),
+            command(tmp_path, METRICS, cores=9, threads=8, run=run),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -127,7 +128,8 @@ def test_killed_at_random_moments(finished, tmp_path):
                 assert done[path] == moment, f"{path} was finished and made again"
             kept = done
     assert COUNTS["workflow and jobs killed (SIGKILL)"] >= 3
-    assert products(tmp_path) == products(finished)
+    undisturbed = products(finished).items()
+    assert products(tmp_path) == {k: v for k, v in undisturbed if "padim" not in k.lower()}
     assert not list((tmp_path / "results").rglob(".*.tmp*"))
 
 

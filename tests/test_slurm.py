@@ -26,9 +26,9 @@ CHANGES = {
     "device": "auto",  # claims the GPU that one node says it has
     "run": {"datasets": ["drawn"], "experiments": ["PaDiM", "PatchCore-10"]},
 }
-#: Where Slurm keeps no accounting database. Jobs here take seconds, so they are asked after soon.
+#: For a Slurm without an accounting database.
 OPTIONS = ["--slurm-status-command", "squeue", "--slurm-no-account"]
-OPTIONS += ["--slurm-init-seconds-before-status-checks", "8", "--latency-wait", "20"]
+OPTIONS += ["--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "20"]
 #: Seconds to wait for what must come: many times what an idle machine takes.
 PATIENCE = 500
 PROFILE = ["--workflow-profile", str(ROOT / "workflow/profiles/slurm")]
@@ -42,8 +42,8 @@ class Head:
         self.log = folder / "head.log"
 
     def start(self, *options: str, snakefile: Path) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "snakemake", "-s", str(snakefile), *PROFILE, *OPTIONS]
-        command += ["--directory", str(self.folder), *options]
+        command = [sys.executable, str(ROOT / "tests/slurm/head.py"), "-s", str(snakefile)]
+        command += [*PROFILE, *OPTIONS, "--directory", str(self.folder), *options]
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 command, stdout=log, stderr=log, env=self.environment | {"OMP_NUM_THREADS": "1"}
