@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -115,71 +116,61 @@ def pixel_warnings(table: pd.DataFrame, category: str, geometry: Geometry) -> li
         category: the category's name.
         geometry: the preprocessing.
     """
+    found = chain(
+        _crop_warnings(table, geometry),
+        _depth_warnings(table),
+        _kind_warnings(table),
+        _damage_warnings(table),
+    )
     return [
-        each._replace(category=category)
-        for each in (
-            *_crop_warnings(table, geometry),
-            *_depth_warnings(table),
-            *_kind_warnings(table),
-            *_damage_warnings(table),
-        )
+        DataWarning(code, category, text, tuple(files), remedy)
+        for code, text, files, remedy in found
     ]
 
 
-def _warning(code: str, text: str, files: Sequence[str] = (), remedy: str = "") -> DataWarning:
-    return DataWarning(code, "", text, tuple(files), remedy)
+#: The code, text, files and remedy of a `DataWarning`.
+_Warning = tuple[str, str, Iterable[str], str]
 
 
-def _crop_warnings(table: pd.DataFrame, geometry: Geometry) -> list[DataWarning]:
+def _crop_warnings(table: pd.DataFrame, geometry: Geometry) -> Iterator[_Warning]:
     """Warn of a crop that hides much of the photos, or defects."""
-    found = []
-    sizes = table[["height", "width"]].drop_duplicates()
-    seen = {
-        (row.height, row.width): geometry.share_seen(row.height, row.width)
-        for row in sizes.itertuples()
-    }
-    shares = pd.Series([seen[each] for each in zip(table["height"], table["width"], strict=True)])
+    sizes = table[["height", "width"]]
+    shares = pd.Series([geometry.share_seen(row.height, row.width) for row in sizes.itertuples()])
     little = shares[shares < LEAST_SEEN]
     if len(little):
         percent = " to ".join(
             dict.fromkeys(f"{100 * each:.0f}" for each in (little.min(), little.max()))
         )
-        height, width = suggested_size(*sizes.median().round().astype(int))
-        found.append(
-            _warning(
-                "crop-share",
-                f"the methods see only {percent} % of the area of {len(little)} of {len(table)} "
-                f"images: the centre crop ({geometry.name}) hides the rest",
-                remedy=f"set 'crop: null', or 'resize: [{height}, {width}]' and 'crop: null', in "
-                "the extractor",
-            )
+        height, width = suggested_size(*sizes.drop_duplicates().median().round().astype(int))
+        yield (
+            "crop-share",
+            f"the methods see only {percent} % of the area of {len(little)} of {len(table)} "
+            f"images: the centre crop ({geometry.name}) hides the rest",
+            (),
+            f"set 'crop: null', or 'resize: [{height}, {width}]' and 'crop: null', in the "
+            "extractor",
         )
     masked = table[table["mask"] != ""]
     lost = masked["mask"][masked["kept"] == 0]
     partly = int(masked["kept"].between(0, 0.995, inclusive="neither").sum())
     half = masked["mask"][masked["kept"].between(0, 0.5, inclusive="neither")]
     if len(lost):
-        found.append(
-            _warning(
-                "crop-lost",
-                f"{len(lost)} of {len(masked)} defects are completely outside the centre crop "
-                f"({geometry.name}): no method can find them, and their images still count as "
-                "defective",
-                lost,
-                "set 'crop: null'",
-            )
+        yield (
+            "crop-lost",
+            f"{len(lost)} of {len(masked)} defects are completely outside the centre crop "
+            f"({geometry.name}): no method can find them, and their images still count as "
+            "defective",
+            lost,
+            "set 'crop: null'",
         )
     if partly:
-        found.append(
-            _warning(
-                "crop-partly",
-                f"{partly} of {len(masked)} defects are partly outside the centre crop "
-                f"({geometry.name}), {len(half) or 'none'} by more than half",
-                half,
-                "'crop: null' keeps them complete",
-            )
+        yield (
+            "crop-partly",
+            f"{partly} of {len(masked)} defects are partly outside the centre crop "
+            f"({geometry.name}), {len(half) or 'none'} by more than half",
+            half,
+            "'crop: null' keeps them complete",
         )
-    return found
 
 
 def suggested_size(height: int, width: int) -> tuple[int, int]:
@@ -188,17 +179,14 @@ def suggested_size(height: int, width: int) -> tuple[int, int]:
     return tuple(max(1, round(side * scale / 32)) * 32 for side in (height, width))  # type: ignore[return-value]
 
 
-def _depth_warnings(table: pd.DataFrame) -> list[DataWarning]:
+def _depth_warnings(table: pd.DataFrame) -> Iterator[_Warning]:
     """Warn of images with more than 8 bits whose values use a small part of the range."""
-    found = []
     for split, rows in table[table["peak"].notna()].groupby("split", sort=False):
         brightest = rows["peak"].max()
-        if brightest >= DARK:
-            continue
-        kind = "training" if split == "train" else "test"
-        bits = max(1, math.ceil(math.log2(65536 * brightest))) if brightest else 0
-        found.append(
-            _warning(
+        if brightest < DARK:
+            kind = "training" if split == "train" else "test"
+            bits = max(1, math.ceil(math.log2(65536 * brightest))) if brightest else 0
+            yield (
                 "dark",
                 f"{len(rows)} {kind} images of more than 8 bits are almost black for the backbone: "
                 f"their values reach {100 * brightest:.2g} % of white, as from a camera of {bits} "
@@ -206,42 +194,33 @@ def _depth_warnings(table: pd.DataFrame) -> list[DataWarning]:
                 rows["image"],
                 "stretch all images in the same way to 16 bits, or save them with 8 bits",
             )
-        )
-    return found
 
 
-def _kind_warnings(table: pd.DataFrame) -> list[DataWarning]:
+def _kind_warnings(table: pd.DataFrame) -> Iterator[_Warning]:
     """Warn of test images of a kind that no training image has."""
     deep = np.where(table["bits"] > 8, "more than 8 bits", "8 bits")
     kinds = pd.Series(deep, table.index) + np.where(table["colour"], ", colour", ", grey")
     train, test = kinds[table["split"] == "train"], kinds[table["split"] == "test"]
-    found = []
     for kind, names in table.loc[test.index, "image"].groupby(test):
         if len(train) and kind not in set(train):
-            found.append(
-                _warning(
-                    "kinds-differ",
-                    f"{len(names)} of {len(test)} test images have {kind}, but training images "
-                    f"have {' or '.join(sorted(set(train)))}",
-                    names,
-                    "save all images in the same way: a method may detect the kind of file",
-                )
+            yield (
+                "kinds-differ",
+                f"{len(names)} of {len(test)} test images have {kind}, but training images have "
+                f"{' or '.join(sorted(set(train)))}",
+                names,
+                "save all images in the same way: a method may detect the kind of file",
             )
-    return found
 
 
-def _damage_warnings(table: pd.DataFrame) -> list[DataWarning]:
+def _damage_warnings(table: pd.DataFrame) -> Iterator[_Warning]:
     """Warn of images with many black or grey rows, unlike the others."""
     usual = table["blank"].median()
     suspected = table["image"][(table["blank"] >= usual + BLANK) & ~(table["peak"] < DARK)]
-    if suspected.empty or len(suspected) > len(table) / 4:  # else it is the product
-        return []
-    return [
-        _warning(
+    if 0 < len(suspected) <= len(table) / 4:  # else it is the product
+        yield (
             "blank",
             f"{len(suspected)} images have black or medium grey rows ({BLANK:.0%} of the height or "
             "more), unlike the others, as incomplete files do",
             suspected,
             "look at them, and replace damaged files",
         )
-    ]

@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -125,22 +124,21 @@ def survey(
         raise DataError(missing_folder(folder))
     found = find_images(folder, reading or Reading())
     check_layout(found)
-    problems = found.problems
-    inspected: list[_Inspected] = []
+    problems, rows = found.problems, []
     with ThreadPoolExecutor(threads) as pool:
-        for each in pool.map(lambda image: _inspect(folder, image), found.images):
-            inspected.append(each)
-            problems += each.problems
-            progress(len(inspected), len(found.images))
+        inspected = pool.map(lambda image: _inspect(folder, image), found.images)
+        for done, (row, wrong) in enumerate(inspected, 1):
+            rows += [row] if row else []
+            problems += wrong
+            progress(done, len(found.images))
         good_masks = [folder.joinpath(*parts) for parts in found.good_masks]
         for wrong in pool.map(_inspect_good_mask, good_masks):
             problems += wrong
-    rows = [each.row for each in inspected if each.row is not None]
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
-    _warn_of_masks(found, inspected)
+    table = pd.DataFrame(rows, columns=[*COLUMNS, *_FACTS])
+    _warn_of_masks(found, table)
     _warn_of_images(found, table)
     return Survey(
-        table,
+        table[list(COLUMNS)],
         [printable(problem) for problem in problems],
         [
             each._replace(text=printable(each.text), files=tuple(map(printable, each.files)))
@@ -157,32 +155,21 @@ def mask_files(row: Any) -> list[tuple[str, str]]:
     return list(zip(paths, hashes, strict=True))
 
 
-class _Inspected(NamedTuple):
-    """What is known of an image and its masks."""
-
-    image: str
-    row: dict[str, Any] | None = None
-    problems: Sequence[str] = ()
-    masks: Sequence[str] = ()
-    lossy: Sequence[str] = ()
-    covered: float = 0.0
-    specks: bool = False
-    rotated: bool = False
+#: What the masks of an image show: the share of the image that they cover, whether most of their
+#: regions are specks, which of them have compression losses, and whether the image is rotated.
+_FACTS = {"covered": 0.0, "specks": False, "lossy": (), "rotated": False}
 
 
-def _inspect(folder: Path, image: FoundImage) -> _Inspected:
-    """Read an image's header and its masks."""
+def _inspect(folder: Path, image: FoundImage) -> tuple[dict[str, Any] | None, list[str]]:
+    """Return the row of an image with the facts about its masks, and what is wrong with them."""
     path = folder.joinpath(*image.path)
     masks = [folder.joinpath(*parts) for parts in image.masks]
     names = ["/".join(parts) for parts in image.masks]
-    found = _Inspected("/".join(image.path), masks=names)
-    problems = []
-    size = None
+    size, problems, values, hashes, facts = None, [], [], [], _FACTS
     try:
         size = image_size(path)
     except DataError as error:
         problems.append(str(error))
-    hashes: list[str] = []
     try:
         values = [mask_values(mask) for mask in masks]
         hashes = [sha256_file(mask) for mask in masks]
@@ -197,21 +184,21 @@ def _inspect(folder: Path, image: FoundImage) -> _Inspected:
         ]
     if values and not problems:
         drawn = np.logical_or.reduce([drawn_pixels(each) for each in values])
-        found = found._replace(
-            covered=float(drawn.mean()),
-            specks=_has_specks(drawn),
-            rotated=is_rotated(path),
-            lossy=[name for name, each in zip(names, values, strict=True) if is_lossy(each)],
-        )
+        facts = {
+            "covered": float(drawn.mean()),
+            "specks": _has_specks(drawn),
+            "lossy": [name for name, each in zip(names, values, strict=True) if is_lossy(each)],
+            "rotated": is_rotated(path),
+        }
         if not drawn.any():
             problems.append(
                 f"{masks[0]}: the mask is empty (no pixel above 0) but the image is in "
                 f"{image.defect!r}; draw the defect or move the image"
             )
     if size is None:
-        return found._replace(problems=problems)
+        return None, problems
     row = {
-        "image": found.image,
+        "image": "/".join(image.path),
         "split": image.split,
         "label": int(image.defect != GOOD),
         "defect": image.defect,
@@ -221,7 +208,7 @@ def _inspect(folder: Path, image: FoundImage) -> _Inspected:
         "sha256": sha256_file(path),
         "mask_sha256": SEPARATOR.join(hashes),
     }
-    return found._replace(row=row, problems=problems)
+    return row | facts, problems
 
 
 def _has_specks(drawn: np.ndarray) -> bool:
@@ -247,11 +234,11 @@ def _wrong_size(mask: Path, mask_size: tuple[int, ...], image: Path, size: tuple
     )
 
 
-def _warn_of_masks(found: Findings, inspected: Sequence[_Inspected]) -> None:
+def _warn_of_masks(found: Findings, table: pd.DataFrame) -> None:
     """Warn of masks that are missing, or probably wrong."""
-    defective = [each for each in inspected if each.row and each.row["label"]]
-    masked = [each for each in defective if each.masks]
-    missing = [each.image for each in defective if not each.masks]
+    defective = table[table["label"] == 1]
+    missing = list(defective["image"][defective["mask"] == ""])
+    masked = list(defective[defective["mask"] != ""].itertuples())
     if missing:
         counted = "" if masked else "no masks: "
         found.warn(
@@ -261,24 +248,24 @@ def _warn_of_masks(found: Findings, inspected: Sequence[_Inspected]) -> None:
             missing if masked else (),
             note=not masked,
         )
-    several = [each.image for each in masked if len(each.masks) > 1]
+    several = [row.image for row in masked if SEPARATOR in row.mask]
     if several:
         text = f"{len(several)} images have several masks, which are joined"
         found.warn("masks-joined", text, several, note=True)
-    specks = [each.masks[0] for each in masked if each.specks]
+    specks = [_first_mask(row) for row in masked if row.specks]
     if len(specks) <= MOST_SPECKS * len(masked):  # a few are usual, also in public data sets
         specks = []
     for code, names, text, remedy in (
         (
             "mask-lossy",
-            [name for each in masked for name in each.lossy],
+            [name for row in masked for name in row.lossy],
             "masks have values between black and white, as a compression with losses (JPEG) leaves "
             "them: pixels of at least 128 count as defect",
             "save masks as PNG in black and white",
         ),
         (
             "mask-large",
-            [each.masks[0] for each in masked if each.covered > 0.5],
+            [_first_mask(row) for row in masked if row.covered > 0.5],
             "masks cover more than half of the image",
             "the defect must be white, the rest black",
         ),
@@ -291,13 +278,17 @@ def _warn_of_masks(found: Findings, inspected: Sequence[_Inspected]) -> None:
         ),
         (
             "mask-rotated",
-            [each.image for each in masked if each.rotated],
+            [row.image for row in masked if row.rotated],
             "images with a mask are rotated or mirrored by their EXIF orientation",
             "their masks must be drawn on the image as it is shown upright",
         ),
     ):
         if names:
             found.warn(code, f"{len(names)} {text}", names, remedy)
+
+
+def _first_mask(row: Any) -> str:
+    return row.mask.split(SEPARATOR)[0]
 
 
 def _warn_of_images(found: Findings, table: pd.DataFrame) -> None:
