@@ -321,32 +321,14 @@ def test_masks_made_of_specks_are_reported(category, rng):
     assert "1 masks consist mostly of regions of fewer than 5" in said(category)["mask-specks"].text
 
 
-def tiff(kind: str, channels: int) -> bytes:
-    """A TIFF file of 4 x 4 pixels of a NumPy type."""
-    data = np.zeros((4, 4, channels), kind).tobytes()
-    sample = {"f": 3, "i": 2, "u": 1}[np.dtype(kind).kind]
-    bits = 8 * np.dtype(kind).itemsize
-    tags = {256: 4, 257: 4, 258: bits, 259: 1, 262: 2 if channels == 3 else 1, 273: 8,
-            277: channels, 278: 4, 279: len(data), 339: sample}  # fmt: skip
-    entries = b"".join(struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in tags.items())
-    begin = b"II*\0" + struct.pack("<I", 8 + len(data))
-    return begin + data + struct.pack("<H", len(tags)) + entries + bytes(4)
-
-
-@pytest.mark.parametrize(
-    ("kind", "channels", "reason"),
-    [
-        ("<f4", 3, "a TIFF file with 3 channels of 32-bit floats"),
-        ("<f8", 1, "a TIFF file with 1 channel of 64-bit floats"),
-        ("<u1", 2, "a TIFF file with 2 channels of 8-bit whole numbers"),
-        ("<u4", 3, "a TIFF file with 3 channels of 32-bit whole numbers"),
-    ],
-)
-def test_tiff_files_that_pillow_cannot_read_get_the_reason(tmp_path, kind, channels, reason):
-    (tmp_path / "a.tif").write_bytes(tiff(kind, channels))
-    with pytest.raises(DataError, match=r"a\.tif: .*1 or 3 channels of 8 or 16 bits") as error:
-        decode(tmp_path / "a.tif")
-    assert reason in str(error.value)
+def test_tiff_files_that_pillow_cannot_read_get_the_reason(tmp_path):
+    path = tmp_path / "a.tif"
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(path)
+    tag = b"\x53\x01\x03\0\x01\0\0\0"  # SampleFormat, one number of 16 bits
+    content = path.read_bytes()
+    path.write_bytes(content.replace(tag + b"\x03", tag + b"\x09"))
+    with pytest.raises(DataError, match=r"a\.tif: .*1 or 3 channels of 8 or 16 bits"):
+        decode(path)
 
 
 # -- the crop -------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, TiffImagePlugin
+from PIL import Image
 
 #: Formats that are decoded, whatever the ending of the name. Formats that PIL passes to another
 #: program (EPS) or that are animations (GIF) are not among them.
@@ -50,10 +50,6 @@ _BEGINNINGS = (
 )
 _KINDS = tuple((re.compile(begin, re.DOTALL), name) for begin, name in _BEGINNINGS)
 
-#: TIFF tags.
-_BITS, _SAMPLES, _SAMPLE_FORMAT = 258, 277, 339
-_SAMPLE_FORMATS = {1: "whole numbers", 2: "signed whole numbers", 3: "floats"}
-
 
 def content_format(path: Path) -> str:
     """Return the format of an image file by its first bytes; "" if it is no known image.
@@ -75,32 +71,13 @@ def why_unidentified(path: Path) -> str:
     """Explain why Pillow does not identify a file as an image of one of ``FORMATS``."""
     kind = content_format(path)
     if kind == "TIFF":
-        return _unknown_tiff(path)
+        return (
+            "a TIFF file that is damaged, or whose kind of pixels is not read; save it with 1 or 3 "
+            "channels of 8 or 16 bits"
+        )
     if kind and kind not in FORMATS:
         return f"{kind} images are not read; convert it to PNG"
     return "not an image, or damaged"
-
-
-def _unknown_tiff(path: Path) -> str:
-    """Describe the pixels of a TIFF file that Pillow cannot decode."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(8)
-            if head[2] == 43 or head[3] == 43:  # BigTIFF
-                head += file.read(8)
-            tags = TiffImagePlugin.ImageFileDirectory_v2(head)
-            file.seek(tags.next)
-            tags.load(file)
-        bits = tags.get(_BITS, (1,))
-        channels = tags.get(_SAMPLES, 1)
-        numbers = _SAMPLE_FORMATS.get(tags.get(_SAMPLE_FORMAT, (1,))[0], "numbers")
-    except Exception:  # damaged in any way
-        return "not an image, or damaged"
-    counted = "1 channel" if channels == 1 else f"{channels} channels"
-    return (
-        f"a TIFF file with {counted} of {bits[0]}-bit {numbers}, which is not read; save it with "
-        "1 or 3 channels of 8 or 16 bits"
-    )
 
 
 # -- damaged JPEG files -----------------------------------------------------------------------
