@@ -8,13 +8,11 @@ from importlib import import_module
 from pathlib import Path
 
 import interval_coverage
-import numpy as np
 import pandas as pd
 import pytest
 import simulated_comparisons
 import simulated_intervals
 from PIL import Image
-from scipy import stats
 from simulated_sets import Cell
 
 from conftest import ROOT
@@ -98,21 +96,13 @@ def test_intervals_cover_the_truth_and_equals_are_not_called_different():
     maps = simulated_intervals.map_sets(Cell("normal", 3.0, 12, 30), 60, 100)
     for cell, found in ((Cell("normal", 0.97, 12, 30), images), (Cell("normal", 3, 12, 30), maps)):
         rates = pd.DataFrame(simulated_intervals.coverage(cell, found)).set_index("method")["rate"]
-        assert rates.loc["now"].min() >= 0.8
+        assert rates.loc["indad"].min() >= 0.8
     for pixels, case in ((False, 0.9), (True, 3.0)):
         cell = Cell("normal", case, 12, 30)
         for tests in simulated_comparisons.pair_tests(cell, 60, 100, pixels).values():
             assert simulated_comparisons.claims(tests).mean() <= 0.17
     rows = pd.DataFrame(simulated_comparisons.five_experiments("15 points better", 40))
-    rates = rows.pivot_table("rate", "method", "case")
-    assert (rates.loc["now"] > 0.95).all()
-    assert rates.loc["before", [3, 4, 5]].tolist() == [0, 0, 0]
-
-
-def test_wilcoxon_of_all_runs_at_once_is_scipys(rng):
-    differences = rng.normal(size=(9, 20)) + 0.4
-    got = simulated_comparisons.signed_rank_p(differences)
-    np.testing.assert_allclose(got, [stats.wilcoxon(each).pvalue for each in differences.T])
+    assert (rows["rate"] > 0.95).all()
 
 
 def test_the_page_about_coverage_shows_its_table():

@@ -13,9 +13,8 @@ Their true metrics are those of a very large sample. The variants of the maps:
 * ``correlated``: noise smoothed with a Gaussian (sigma 1.5 pixels).
 * ``unequal kinds``: three in ten defects are large and faint, the others at most 3 x 3 pixels.
 
-Intervals are computed by the code of the workflow. ``before`` is the interval of an earlier
-version: the bootstrap's variance, with the number of defective images. Averages are over
-independent categories of different difficulty and size. Writes a CSV file and a Markdown page.
+Intervals are computed by the code of the workflow. Averages are over independent categories of
+different difficulty and size. Writes a CSV file and a Markdown page.
 """
 
 from __future__ import annotations
@@ -84,8 +83,8 @@ def study_pairs(pool: Executor, images: list[Cell], maps: list[Cell], **given: i
     for cells, names, pixels in ((images, IMAGE_METRICS, False), (middle, PIXEL_METRICS, True)):
         found = list(pool.map(partial(pair_tests, pixels=pixels, **given), cells))
         for cell, each in zip(cells, found, strict=True):
-            for (metric, method), tests in each.items():
-                keys = {"study": "claims", "metric": metric, **cell._asdict(), "method": method}
+            for metric, tests in each.items():
+                keys = {"study": "claims", "metric": metric, **cell._asdict()}
                 rows.append(keys | rate(claims(tests)))
         rows += average_claims(large(cells, found), names)
     return rows
@@ -121,7 +120,7 @@ def page(table: pd.DataFrame) -> str:
     """Return the study as Markdown."""
     studies = dict(iter(table.groupby("study", sort=False)))
     found, claimed = studies["coverage"], studies["claims"]
-    ours = found[found["method"] != "percentile"]
+    ours = found[found["method"] == "indad"]
     return TEXT.read_text(encoding="utf-8").format(
         runs=f"{found['runs'].max():,}",
         claims_runs=f"{claimed['runs'].max():,}",
@@ -146,23 +145,23 @@ def cells(rows: pd.DataFrame) -> list[str]:
 
 
 def by_size(rows: pd.DataFrame, case: str) -> str:
-    """Return a table of rates: a row for each metric, case and method, a column for each size."""
+    """Return a table of rates: a row for each metric and case, a column for each size."""
     sizes = [f"{int(row.good)} / {int(row.defective)}" for row in rows.itertuples()]
     rows = rows.assign(cell=cells(rows), size=sizes)
     rows["metric"] = rows["metric"].map(TITLES)
     scale = 100 if case == "AUROC" else 1
     rows["case"] = [f"{scale * each:g}" for each in rows["case"]]
-    keys = ["metric", "variant", "case", "method"]
+    keys = ["metric", "variant", "case"]
     wide = rows.pivot_table("cell", keys, "size", aggfunc="first", sort=False)
     wide = wide[sorted(wide, key=lambda size: [int(part) for part in size.split(" / ")])]
-    return markdown(wide, ["metric", "noise and defects", case, "", *wide])
+    return markdown(wide, ["metric", "noise and defects", case, *wide])
 
 
 def by_categories(rows: pd.DataFrame, name: str) -> str:
     """Return a table of rates: a column for each number of categories."""
     rows = rows.assign(cell=cells(rows), name=rows[name].replace(TITLES))
-    wide = rows.pivot_table("cell", ["name", "method"], "case", aggfunc="first", sort=False)
-    return markdown(wide, ["", "", *(f"{categories:g} categories" for categories in wide)])
+    wide = rows.pivot_table("cell", "name", "case", aggfunc="first", sort=False)
+    return markdown(wide, ["", *(f"{categories:g} categories" for categories in wide)])
 
 
 def bootstrap_table(found: pd.DataFrame) -> str:
@@ -170,7 +169,7 @@ def bootstrap_table(found: pd.DataFrame) -> str:
     rates = found.groupby(["metric", "method"], sort=False)["rate"].agg(["mean", "min"])
     body = {}
     for metric, title in TITLES.items():
-        both = [100 * rates.loc[metric, method] for method in ("now", "percentile")]
+        both = [100 * rates.loc[metric, method] for method in ("indad", "percentile")]
         body[title] = [f"{each['mean']:.1f} (worst {each['min']:.1f})" for each in both]
     return markdown(pd.DataFrame(body).T, ["metric", "indad", "percentile bootstrap"])
 

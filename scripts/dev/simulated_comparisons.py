@@ -7,11 +7,10 @@ from itertools import combinations, product
 
 import numpy as np
 from scipy.special import ndtr, ndtri
-from scipy.stats import rankdata
 from simulated_intervals import CATEGORIES, LEVEL, evaluated, rate
 from simulated_sets import Cell, count, levels_of, noise, pixel_noise, regions, shift_of
 
-from indad.evaluation import bootstrap, comparison, evaluate, intervals
+from indad.evaluation import bootstrap, comparison, intervals
 from indad.evaluation.intervals import Spread
 from indad.evaluation.metrics import IMAGE_METRICS, PIXEL_METRICS
 from indad.evaluation.resamples import Resamples
@@ -30,17 +29,17 @@ SHARED, COPIES = 0.5, 0.9
 # -- two equal experiments ------------------------------------------------------------------------
 
 
-def pair_tests(cell: Cell, runs: int, resamples: int, pixels: bool) -> dict[tuple[str, str], list]:
+def pair_tests(cell: Cell, runs: int, resamples: int, pixels: bool) -> dict[str, list]:
     """Compare two equally good experiments with correlated scores on the same images.
 
     Returns:
-        By metric and version of the test, for each run the difference and its ``Spread``.
+        By metric, for each run the difference and its ``Spread``.
     """
     rng = np.random.default_rng([4, int(1e4 * cell.case), cell.good])
     labels, names = cell.labels, PIXEL_METRICS if pixels else IMAGE_METRICS
     edges = levels_of(cell)[0] if pixels else None
     shift = 0.0 if pixels else shift_of(cell.case, cell.variant)
-    found: dict[tuple[str, str], list] = {}
+    found: dict[str, list] = {name: [] for name in names}
     for number in range(runs):
         if pixels:
             region, added = (each[0] for each in regions(rng, cell, 1))
@@ -64,11 +63,7 @@ def pair_tests(cell: Cell, runs: int, resamples: int, pixels: bool) -> dict[tupl
         for name in names:
             difference = values[0][name] - values[1][name]
             spread = comparison.difference_spread(pair[:1], pair[1:], name)
-            found.setdefault((name, "now"), []).append((difference, spread))
-            if name in evaluate.JACKKNIFED:
-                drawn_difference = pair[0].values[name] - pair[1].values[name]
-                spread = intervals.bootstrap_spread(drawn_difference, cell.defective)
-                found.setdefault((name, "before"), []).append((difference, spread))
+            found[name].append((difference, spread))
     return found
 
 
@@ -80,15 +75,13 @@ def claims(tests: Sequence[tuple[float, Spread]]) -> np.ndarray:
 def average_claims(cells: Sequence[dict], names: Sequence[str]) -> Iterator[dict]:
     """Give how often equal averages over categories are called different."""
     for name, categories in product(names, CATEGORIES):
-        runs = len(cells[0][name, "now"])
+        runs = len(cells[0][name])
         tests = []
         for run in range(runs):
-            parts = [
-                cells[i % len(cells)][name, "now"][(run + i) % runs] for i in range(categories)
-            ]
+            parts = [cells[i % len(cells)][name][(run + i) % runs] for i in range(categories)]
             spread = intervals.add([part for _, part in parts], 1 / categories)
             tests.append((float(np.mean([difference for difference, _ in parts])), spread))
-        row = {"study": "average claims", "metric": name, "case": categories, "method": "now"}
+        row = {"study": "average claims", "metric": name, "case": categories}
         yield row | rate(claims(tests))
 
 
@@ -141,18 +134,17 @@ def five_experiments(scenario: str, runs: int) -> list[dict]:
     rows = []
     for categories in CATEGORIES:
         mean = np.mean(values[:categories], axis=0)
-        d, v = np.stack(differences[:categories]), np.stack(variances[:categories])
-        for method, p in (("now", p_of_averages(d, v)), ("before", p_before(d, v))):
-            signs = np.where(p < 1 - LEVEL, np.sign(d.mean(axis=0)), 0)
-            better = np.zeros((runs, 5, 5), bool)
-            for number, (a, b) in enumerate(pairs):
-                better[:, a, b], better[:, b, a] = signs[:, number] > 0, signs[:, number] < 0
-            if scenario.endswith("better"):
-                hits = (better[:, 0, 1:] & (mean.argmax(axis=1) == 0)[:, None]).mean(axis=1)
-            else:
-                hits = better[np.arange(runs), mean.argmax(axis=1)].any(axis=1)
-            row = {"study": "best of five", "metric": "image_auroc", "variant": scenario}
-            rows.append(row | {"case": categories, "method": method, **rate(hits)})
+        p = p_of_averages(np.stack(differences[:categories]), np.stack(variances[:categories]))
+        signs = np.where(p < 1 - LEVEL, np.sign(np.mean(differences[:categories], axis=0)), 0)
+        better = np.zeros((runs, 5, 5), bool)
+        for number, (a, b) in enumerate(pairs):
+            better[:, a, b], better[:, b, a] = signs[:, number] > 0, signs[:, number] < 0
+        if scenario.endswith("better"):
+            hits = (better[:, 0, 1:] & (mean.argmax(axis=1) == 0)[:, None]).mean(axis=1)
+        else:
+            hits = better[np.arange(runs), mean.argmax(axis=1)].any(axis=1)
+        row = {"study": "best of five", "metric": "image_auroc", "variant": scenario}
+        rows.append(row | {"case": categories, **rate(hits)})
     return rows
 
 
@@ -162,34 +154,3 @@ def p_of_averages(differences: np.ndarray, variances: np.ndarray) -> np.ndarray:
     error = np.sqrt(variances.sum(axis=0)) / categories
     z = np.abs(differences.mean(axis=0)) / np.maximum(error, 1e-300)
     return np.array([comparison.holm(row) for row in 2 * ndtr(-z)])
-
-
-def p_before(differences: np.ndarray, variances: np.ndarray) -> np.ndarray:
-    """Return p of the earlier rule: Wilcoxon's test from three categories on.
-
-    With two categories an experiment was called better if it was better in one and worse in none.
-    """
-    if len(differences) > 2:
-        if comparison.lowest_wilcoxon_p(len(differences), 5) >= 1 - LEVEL:
-            return np.ones(differences.shape[1:])
-        return np.array([comparison.holm(row) for row in signed_rank_p(differences)])
-    signs = np.zeros(differences.shape, int)
-    for category in range(2):
-        part = slice(category, category + 1)
-        p = p_of_averages(differences[part], variances[part])
-        signs[category] = np.where(p < 1 - LEVEL, np.sign(differences[category]), 0)
-    lead = np.sign(differences.mean(axis=0))
-    return np.where((signs == lead).any(axis=0) & ~(signs == -lead).any(axis=0), 0.0, 1.0)
-
-
-def signed_rank_p(differences: np.ndarray) -> np.ndarray:
-    """Return the exact two-sided p of Wilcoxon's test over the first axis, all runs at once."""
-    ranks = rankdata(np.abs(differences.round(10)), axis=0)
-    total = len(differences) * (len(differences) + 1) // 2
-    above = (ranks * (differences > 0)).sum(axis=0)
-    ways = np.ones(1)
-    for rank in range(1, len(differences) + 1):
-        ways = np.r_[ways, np.zeros(rank)] + np.r_[np.zeros(rank), ways]
-    at_most = np.cumsum(ways) / ways.sum()
-    smaller = np.minimum(above, total - above).astype(int)
-    return np.minimum(2 * at_most[smaller], 1)

@@ -82,11 +82,8 @@ def bounds(
     image = np.arange(len(labels)).astype(str)
     known = GroundTruth(image, labels, image, np.ones(len(labels), bool), mask)
     values, drawn, left = evaluated(names, counts, labels, number, resamples)
-    now = evaluate.intervals(values, drawn, left, scores, known, level=LEVEL)
-    made = {(name, "now"): bound for name, bound in now.items()}
-    for name in values.keys() & set(evaluate.JACKKNIFED):
-        spread = intervals.bootstrap_spread(drawn[name], cell.defective)
-        made[name, "before"] = intervals.score_interval(values[name], spread, level=LEVEL)
+    ours = evaluate.intervals(values, drawn, left, scores, known, level=LEVEL)
+    made = {(name, "indad"): bound for name, bound in ours.items()}
     tails = np.quantile(np.array(list(drawn.values())), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
     made |= {(name, "percentile"): tuple(bound) for name, bound in zip(drawn, tails.T, strict=True)}
     return {(name, kind): (values[name], *bound) for (name, kind), bound in made.items()}
@@ -134,7 +131,7 @@ def coverage(cell: Cell, found: dict[tuple[str, str], Found]) -> Iterator[dict]:
 def averages(cells: Sequence[dict], names: Sequence[str]) -> Iterator[dict]:
     """Give the coverage of averages over categories, each another cell."""
     for name, categories in product(names, CATEGORIES):
-        parts = [cells[i % len(cells)][name, "now"] for i in range(categories)]
+        parts = [cells[i % len(cells)][name, "indad"] for i in range(categories)]
         # Another run of a cell that is used twice.
         rolled = [[np.roll(x, i) for x in part[1:]] for i, part in enumerate(parts)]
         runs = np.array(rolled).transpose(2, 1, 0)
@@ -142,7 +139,7 @@ def averages(cells: Sequence[dict], names: Sequence[str]) -> Iterator[dict]:
         made = np.array([intervals.average_interval(*run) for run in runs])
         inside = (made[:, 0] <= truth) & (truth <= made[:, 1])
         row = {"study": "average", "metric": name, "case": categories, "truth": truth}
-        yield row | {"method": "now", **rate(inside), "width": float(np.diff(made).mean())}
+        yield row | {**rate(inside), "width": float(np.diff(made).mean())}
 
 
 def rate(hits: np.ndarray) -> dict[str, float]:

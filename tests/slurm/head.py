@@ -1,7 +1,6 @@
 """Snakemake's command line that asks for the state of Slurm's jobs every second.
 
 The plugin asks 10 seconds later each time that no job has finished: longer than a job of a test.
-
 """
 
 import asyncio
