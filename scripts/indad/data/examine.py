@@ -15,7 +15,7 @@ from PIL import Image
 from indad.core.errors import DataError
 from indad.data.data_warnings import DataWarning
 from indad.data.images import Decoded, Geometry, decode_file, read_masks, to_rgb
-from indad.data.manifest import mask_files
+from indad.data.manifest import mask_files, photo_of
 
 #: Images of more than 8 bits whose brightest pixels are below this share of white are nearly black.
 DARK = 0.25
@@ -68,7 +68,7 @@ def read(folder: Path, row: Any, geometry: Geometry) -> tuple[np.ndarray, np.nda
         raise DataError(f"{path}: {error}") from None
     mask, kept = None, math.nan
     if masks := [folder / name for name, _ in mask_files(row)]:
-        mask, kept = read_masks(masks, geometry)
+        mask, kept = read_masks(masks, geometry, photo_of(folder, row))
     pixels = np.asarray(rgb)
     facts = Facts(
         mode=f"{decoded.format} {decoded.image.mode}",

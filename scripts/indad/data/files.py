@@ -35,7 +35,7 @@ SYSTEM_NAMES = frozenset(
 _SYSTEM_ENDINGS = ("@synoeastream", "@synoresource")
 #: Endings of files that the workflow does not examine each time it is planned.
 TEXT_SUFFIXES = (
-    ".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".ini", ".log", ".html",
+    ".txt", ".md", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".ini", ".log", ".html",
     ".pdf",
 )  # fmt: skip
 

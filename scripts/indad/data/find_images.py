@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
+from indad.data import annotations
 from indad.data.categories import Line, read_list
-from indad.data.data_warnings import DataWarning, first_names
-from indad.data.files import File, scan
+from indad.data.data_warnings import first_names
+from indad.data.files import File, Folder, scan
+from indad.data.findings import Findings, FoundImage
 from indad.data.folder_layout import (
     ELSEWHERE,
     GOOD,
@@ -26,64 +25,11 @@ from indad.data.folder_layout import (
     TRAIN,
     Parts,
     Reading,
+    is_annotation,
     nfc,
 )
+from indad.data.pair_masks import mask_id, pair_annotations, pair_masks, photos_of
 from indad.data.siblings import Sibling, find_siblings
-
-
-class FoundImage(NamedTuple):
-    """An image and its masks, as paths relative to the category folder."""
-
-    path: Parts
-    split: str
-    defect: str
-    masks: tuple[Parts, ...] = ()
-
-
-@dataclass
-class Findings:
-    """The images of a category folder, and what is wrong with it.
-
-    Attributes:
-        folder: the category folder.
-        reading: how it is read.
-        images: training images first, sorted by path.
-        good_masks: masks of good images; they must be empty.
-        problems: errors that keep the category from being used.
-        warnings: things that can be used, but may be a mistake.
-    """
-
-    folder: Path
-    reading: Reading
-    images: list[FoundImage] = field(default_factory=list)
-    good_masks: list[Parts] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    warnings: list[DataWarning] = field(default_factory=list)
-
-    def add_problem(self, path: Parts, text: str) -> None:
-        """Add a problem of the file or folder ``path``; ``()`` is the category folder."""
-        self.problems.append(f"{self.folder.joinpath(*path)}: {text}")
-
-    def warn(
-        self,
-        code: str,
-        text: str,
-        files: Iterable[str] = (),
-        remedy: str = "",
-        *,
-        note: bool = False,
-    ) -> None:
-        """Add a warning; the arguments are those of `DataWarning`."""
-        warning = DataWarning(code, self.folder.name, text, tuple(files), remedy, note)
-        self.warnings.append(warning)
-
-    def add_image(self, path: Parts, split: str, defect: str, masks: Sequence[Parts] = ()) -> None:
-        """Add an image and its masks, if it has any."""
-        if self.reading.is_good(defect):
-            self.good_masks += masks
-            self.images.append(FoundImage(path, split, GOOD))
-        else:
-            self.images.append(FoundImage(path, split, nfc(defect), tuple(masks)))
 
 
 def find_images(folder: Path, reading: Reading) -> Findings:
@@ -93,19 +39,17 @@ def find_images(folder: Path, reading: Reading) -> Findings:
         DataError: its list cannot be read.
     """
     found = Findings(folder, reading)
-    files = _readable_files(found)
+    listed = scan(folder)
+    files = _readable_files(listed.images, found)
+    documents = [path for path in listed.others if is_annotation(path[-1])]
     if reading.list is None:
-        _by_folders(files, found)
+        _by_folders(files, documents, found)
     else:
-        _by_list(files, found)
+        _by_list(files, documents, found)
+    _name_what_is_not_read(listed, found)
     _hold_out(found)
     found.images.sort(key=lambda each: (each.split != TRAIN, each.path))
     return found
-
-
-def image_id(folder: Parts, path: Parts) -> Parts:
-    """Return what identifies an image: the folder's parts and the file name without extension."""
-    return (*map(nfc, folder), nfc(PurePosixPath(path[-1]).stem))
 
 
 def count_images(count: int) -> str:
@@ -113,11 +57,10 @@ def count_images(count: int) -> str:
     return "1 image" if count == 1 else f"{count} images"
 
 
-def _readable_files(found: Findings) -> list[Parts]:
-    """List the image files that can be read, and all outside the layout; name what is not read."""
-    listed = scan(found.folder)
+def _readable_files(files: Sequence[File], found: Findings) -> list[Parts]:
+    """List the image files that can be read, and all outside the layout; report the others."""
     readable = []
-    for file in listed.images:
+    for file in files:
         if found.reading.list is None and _is_outside(file, found.reading):
             readable.append(file.parts)
         elif any("\ud800" <= letter <= "\udfff" for part in file.parts for letter in part):
@@ -126,8 +69,25 @@ def _readable_files(found: Findings) -> list[Parts]:
             found.add_problem(file.parts, file.problem)
         else:
             readable.append(file.parts)
+    return readable
+
+
+def _name_what_is_not_read(listed: Folder, found: Findings) -> None:
+    """Name the files that are no images and the annotation files that are not used."""
+    used = {mask for image in found.images for mask in image.masks}
+    used |= {mask for _, mask in found.good_masks}
+    others = [path for path in listed.others if path not in used]
+    kinds = {path: annotations.kind(found.folder.joinpath(*path)) for path in others}
+    if unread := [path for path in others if kinds[path]]:
+        found.warn(
+            "annotations-unread",
+            f"{len(unread)} annotation files (labelme or COCO) are not used as masks",
+            map("/".join, unread),
+            _how_to_use(unread, kinds, found.reading),
+        )
+        others = [path for path in others if not kinds[path]]
     for code, paths, what in (
-        ("no-image", listed.others, "no image, not read"),
+        ("no-image", others, "no image, not read"),
         (
             "left-out",
             listed.left_out,
@@ -136,7 +96,20 @@ def _readable_files(found: Findings) -> list[Parts]:
     ):
         if paths:
             found.warn(code, f"{len(paths)} x {what}", map("/".join, paths), note=True)
-    return readable
+
+
+def _how_to_use(unread: Sequence[Parts], kinds: Mapping[Parts, str], reading: Reading) -> str:
+    if reading.list is not None:
+        return "name them in the column 'mask' of the list"
+    for path in unread:
+        place, _ = reading.place(path[:-1])
+        if kinds[path] == annotations.COCO:
+            return f"set 'masks: {'/'.join(path)}'"
+        if place == TEST and not reading.masks_beside:
+            return f"set 'masks: {reading.test}', for masks beside their photos"
+        if place != TRAIN:
+            return f"move them to {reading.masks}/<defect>, with the names of their photos"
+    return "good training images need none"
 
 
 def _is_outside(file: File, reading: Reading) -> bool:
@@ -148,7 +121,7 @@ def _is_outside(file: File, reading: Reading) -> bool:
 # -- by folder names ------------------------------------------------------------------------------
 
 
-def _by_folders(files: Sequence[Parts], found: Findings) -> None:
+def _by_folders(files: Sequence[Parts], documents: Sequence[Parts], found: Findings) -> None:
     train: list[Parts] = []
     test: list[Parts] = []  # images, and masks that are beside them
     masks: list[Parts] = []
@@ -166,10 +139,11 @@ def _by_folders(files: Sequence[Parts], found: Findings) -> None:
         else:
             {TRAIN: train, TEST: test, MASK: masks}[kind].append(path)
     if reading.masks_beside:
-        ids = {_id(path, reading) for path in test}
-        masks = [path for path in test if any(_photos_of(_id(path, reading), ids, reading))]
+        ids = {mask_id(path, reading) for path in test}
+        masks = [path for path in test if any(photos_of(mask_id(path, reading), ids, reading))]
         test = [path for path in test if path not in set(masks)]
-    masks_of = _pair_masks(test, masks, found)
+    masks_of = pair_masks(test, masks, found)
+    pair_annotations(test, train, documents, masks_of, found)
     train = _without_siblings(train, {}, found)
     test = _without_siblings(test, masks_of, found)
     found.images += [FoundImage(path, TRAIN, GOOD) for path in train]
@@ -186,71 +160,6 @@ def _by_folders(files: Sequence[Parts], found: Findings) -> None:
             )
     for place, count in elsewhere.items():
         found.warn("outside", f"{count_images(count)} in {place}: not part of the layout, not read")
-
-
-def _id(path: Parts, reading: Reading) -> Parts:
-    """Return what identifies a test image or mask; its first part is the defect."""
-    return image_id(reading.place(path[:-1])[1], path)
-
-
-def _pair_masks(
-    test: Sequence[Parts], masks: Sequence[Parts], found: Findings
-) -> dict[Parts, list[Parts]]:
-    """Return the masks of each test image, paired by name."""
-    reading = found.reading
-    photos = {_id(path, reading): path for path in test}
-    masks_of: dict[Parts, list[Parts]] = defaultdict(list)
-    for mask in masks:
-        here = _id(mask, reading)
-        image = next(_photos_of(here, photos.keys(), reading), None)
-        if image is not None:
-            masks_of[photos[image]].append(mask)
-            continue
-        expected = "/".join((reading.test, *(here[:-1] or ["<defect>"])))
-        hint = _mask_options(here, photos)
-        found.add_problem(mask, f"a mask without an image of that name in {expected}{hint}")
-    return masks_of
-
-
-def _mask_options(mask: Parts, photos: Collection[Parts]) -> str:
-    """Suggest the options with which a mask belongs to one of the photos; "" if none do."""
-    if mask[:-1] in photos:
-        return f"; if it belongs to {mask[-2]!r}, set 'mask_suffix: \"/*\"'"
-    inside = [each[-1] for each in photos if each[:-1] == mask[:-1] and each[-1] in mask[-1]]
-    name = max(inside, key=len, default=mask[-1])
-    before, _, after = mask[-1].partition(name)
-    if after[-1:].isdigit():
-        after = after.rstrip("0123456789") + "*"
-    options = [f"'mask_prefix: {before}'"] if before else []
-    options += [f"'mask_suffix: \"{after}\"'"] if after else []
-    return f"; if it belongs to {name!r}, set {' and '.join(options)}" if options else ""
-
-
-def _photos_of(mask: Parts, ids: Collection[Parts], reading: Reading) -> Iterator[Parts]:
-    """Yield the images that a mask may belong to, by the names' order of preference.
-
-    The part of a mask's path after the defect may contain a folder named after the image.
-    """
-    # Suffixes in their order: an image may have the name of another image's mask.
-    for prefix, suffix in reading.mask_names:
-        if "*" in prefix + suffix or "/" in suffix:
-            whole = "/".join(mask)
-            start = whole.rfind("/") + 1 if "/" not in suffix else 0
-            for end in range(len(whole), start, -1):
-                folder, _, name = whole[:end].rpartition("/")
-                for cut in range(len(name) if prefix else 1):
-                    image = (*folder.split("/"), name[cut:])
-                    if (
-                        image in ids
-                        and fnmatchcase(name[:cut], prefix)
-                        and fnmatchcase(whole[end:], suffix)
-                    ):
-                        yield image
-        else:
-            *folder, stem = mask
-            image = (*folder, stem.removeprefix(prefix).removesuffix(suffix))
-            if stem == prefix + image[-1] + suffix and image in ids:
-                yield image
 
 
 def _without_siblings(
@@ -308,13 +217,13 @@ def _check_good_folder(test: Sequence[Parts], found: Findings) -> None:
 # -- by a list ------------------------------------------------------------------------------------
 
 
-def _by_list(files: Sequence[Parts], found: Findings) -> None:
+def _by_list(files: Sequence[Parts], documents: Sequence[Parts], found: Findings) -> None:
     folder, reading = found.folder, found.reading
     path = reading.list_file(folder)
     assert path is not None
     # The paths of a list in the parent folder begin with the category, and it may have others.
     above = () if path.is_relative_to(folder) else (nfc(folder.name),)
-    known = {(*above, *map(nfc, parts)): parts for parts in files}
+    known = {(*above, *map(nfc, parts)): parts for parts in (*files, *documents)}
     used: set[Parts] = set()
     first_line: dict[Parts, int] = {}
     for line in read_list(path):

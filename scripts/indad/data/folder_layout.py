@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from indad.core.errors import ConfigError
@@ -48,6 +48,11 @@ def nfc(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def is_annotation(name: str) -> bool:
+    """Tell whether a file may have masks drawn as shapes, by its ending."""
+    return PurePosixPath(name).suffix.lower() == ".json"
+
+
 def sounds_good(name: str) -> bool:
     """Tell whether a folder name is one of the usual names for "no defect"."""
     return nfc(name).lower().translate({ord(c): None for c in " -_"}) in GOOD_WORDS
@@ -67,10 +72,11 @@ class Reading:
         test: folder of the test images, with a sub-folder for each kind of defect.
         good: folder names (with a list: defects) that mean "no defect".
         masks: folder of the ground truth masks; the folder ``test`` itself if they are beside the
-            test images.
+            test images; or a COCO file (``.json``).
         mask_prefix: text or pattern before the image's name in a mask's name.
         mask_suffix: texts or patterns after it, in order of preference. In a pattern, ``*`` stands
             for any characters.
+        mask_labels: labels of the shapes in annotation files that count as defects; () for all.
         missing_masks: ``allow`` defective images without a mask although other images of the same
             defect have one, or ``error``.
         list: CSV file with the columns ``image, split, defect`` and optionally ``mask``, in the
@@ -91,6 +97,7 @@ class Reading:
     masks: str = "ground_truth"
     mask_prefix: tuple[str, ...] = ("",)
     mask_suffix: tuple[str, ...] = ("_mask", "")
+    mask_labels: tuple[str, ...] = ()
     missing_masks: str = "error"
     list: str | None = None
     unlisted: str = "error"
@@ -129,7 +136,7 @@ class Reading:
             ConfigError: as the class. ``key`` is the configuration key that the message names.
         """
         chosen = {each.name: settings[each.name] for each in fields(cls) if each.name in settings}
-        for name in ("good", "mask_prefix", "mask_suffix"):
+        for name in ("good", "mask_prefix", "mask_suffix", "mask_labels"):
             if name in chosen:
                 value = chosen[name]
                 chosen[name] = (value,) if isinstance(value, str) else tuple(value)
@@ -159,6 +166,11 @@ class Reading:
     def masks_beside(self) -> bool:
         """Whether masks are in the same folders as the test images."""
         return Path(self.masks) == Path(self.test)
+
+    @property
+    def masks_file(self) -> Parts | None:
+        """The path of the COCO file that has the masks; None if they are in a folder."""
+        return Path(self.masks).parts if is_annotation(self.masks) else None
 
     @property
     def mask_names(self) -> list[tuple[str, str]]:

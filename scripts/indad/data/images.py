@@ -16,6 +16,8 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from indad.core.errors import DataError
+from indad.data.annotations import Photo, draw
+from indad.data.folder_layout import is_annotation
 from indad.data.formats import FORMATS, jpeg_damage, why_unidentified
 
 #: ``(height, width)`` in pixels.
@@ -309,8 +311,15 @@ def read_mask(path: Path, geometry: Geometry) -> np.ndarray:
     return read_masks([path], geometry)[0]
 
 
-def read_masks(paths: Sequence[Path], geometry: Geometry) -> tuple[np.ndarray, float]:
+def read_masks(
+    paths: Sequence[Path], geometry: Geometry, photo: Photo | None = None
+) -> tuple[np.ndarray, float]:
     """Read the masks of an image, and preprocess their union with nearest-neighbour resize.
+
+    Args:
+        paths: the masks.
+        geometry: resize and crop.
+        photo: the image, which annotation files need.
 
     Returns:
         bool ``(H, W)``, and the share of the union that is inside the crop.
@@ -318,7 +327,7 @@ def read_masks(paths: Sequence[Path], geometry: Geometry) -> tuple[np.ndarray, f
     Raises:
         DataError: as ``read_image``; or the masks differ in size.
     """
-    drawn = Image.fromarray(mask_pixels(*paths).astype(np.uint8))
+    drawn = Image.fromarray(mask_pixels(*paths, photo=photo).astype(np.uint8))
     try:
         whole = Geometry(geometry.resize, None).apply(drawn, Image.Resampling.NEAREST)
         mask = np.asarray(geometry.apply(drawn, Image.Resampling.NEAREST)) > 0
@@ -328,18 +337,18 @@ def read_masks(paths: Sequence[Path], geometry: Geometry) -> tuple[np.ndarray, f
     return mask, np.count_nonzero(mask) / max(1, np.count_nonzero(whole))
 
 
-def mask_pixels(*paths: Path) -> np.ndarray:
+def mask_pixels(*paths: Path, photo: Photo | None = None) -> np.ndarray:
     """Read the mask files of an image at their own size: bool ``(height, width)``, their union.
 
     True where any channel is above 0 and the pixel is not transparent; in a mask that was
-    compressed with losses, where it is at least half of white.
+    compressed with losses, where it is at least half of white. Annotation files need ``photo``.
 
     Raises:
         DataError: as ``decode``; or the masks differ in size.
     """
     drawn: np.ndarray | None = None
     for path in paths:
-        pixels = drawn_pixels(mask_values(path))
+        pixels = drawn_pixels(mask_values(path, photo))
         if drawn is not None and drawn.shape != pixels.shape:
             raise DataError(f"{path}: differs in size from {paths[0]}, a mask of the same image")
         drawn = pixels if drawn is None else drawn | pixels
@@ -347,12 +356,16 @@ def mask_pixels(*paths: Path) -> np.ndarray:
     return drawn
 
 
-def mask_values(path: Path) -> np.ndarray:
+def mask_values(path: Path, photo: Photo | None = None) -> np.ndarray:
     """Read the largest value of each pixel's channels, 0 where it is transparent: ``(H, W)``.
 
+    In an annotation file the pixels inside the shapes of ``photo`` have the value 1.
+
     Raises:
-        DataError: as ``decode``.
+        DataError: as ``decode``, or as ``annotations.draw``.
     """
+    if photo is not None and is_annotation(path.name):
+        return draw(path, photo)[0].astype(np.uint8)
     image = decode(path)
     if image.mode in ("P", "PA"):  # the colours of the palette count, not their indices
         image = image.convert("RGBA")

@@ -6,8 +6,9 @@ from collections import Counter, defaultdict
 from pathlib import PurePosixPath
 
 from indad.core.names import name_problem
-from indad.data.find_images import Findings, FoundImage, image_id
+from indad.data.findings import Findings, FoundImage
 from indad.data.folder_layout import GOOD, TEST, TRAIN, Reading, sounds_good
+from indad.data.pair_masks import image_id
 
 
 def check_layout(found: Findings) -> None:
@@ -47,7 +48,9 @@ def _check_missing_masks(found: Findings) -> None:
             continue
         for image in missing:
             expected = ""
-            if reading.list is None:
+            if reading.masks_file:
+                expected = f" in {reading.masks}"
+            elif reading.list is None:
                 folder = found.folder.joinpath(reading.masks, *reading.place(image.path[:-1])[1])
                 (prefix, suffix), *others = reading.mask_names
                 name = f"{prefix}{PurePosixPath(image.path[-1]).stem}{suffix}.png"

@@ -11,34 +11,34 @@ for others::
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
+from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from indad.core import atomic
-from indad.core.checksum import sha256_file
 from indad.core.errors import DataError
 from indad.core.progress import Progress, ignore
+from indad.data.annotations import Photo
 from indad.data.categories import missing_folder
 from indad.data.data_warnings import DataWarning
 from indad.data.files import is_text, walk
-from indad.data.find_images import Findings, FoundImage, find_images
-from indad.data.folder_layout import ELSEWHERE, GOOD, TEST, TRAIN, Reading
-from indad.data.images import drawn_pixels, is_lossy, is_rotated, mask_pixels, mask_values
-from indad.data.images import size as image_size
+from indad.data.find_images import find_images
+from indad.data.findings import Findings
+from indad.data.folder_layout import ELSEWHERE, TEST, TRAIN, Reading
+from indad.data.inspection import FACTS, SEPARATOR, SPECK, inspect, inspect_good_mask
 from indad.data.layout_checks import check_layout
 
 logger = logging.getLogger("indad")
 
 #: Increased when the content of manifests changes; then categories are indexed again.
-VERSION = 3
-#: Regions of masks with fewer pixels are specks.
-SPECK = 5
+VERSION = 4
 #: Share of masks made of specks from which they are reported.
 MOST_SPECKS = 0.1
 #: Splits with more different sizes than this are not compared: their images are cut to any size.
@@ -48,11 +48,10 @@ MOST_SIZES = 2
 HASH_COLUMN = "table_sha256"
 
 
-#: Separates the masks of one image in the columns of masks: it is in no path.
-SEPARATOR = "//"
 #: Paths are relative to the category folder, with forward slashes.
 COLUMNS = (
     *("image", "split", "label", "defect", "mask", "width", "height", "sha256", "mask_sha256"),
+    "mask_labels",  # the labels that count in annotation files, as JSON; "" for all
 )
 
 
@@ -126,15 +125,17 @@ def survey(
     check_layout(found)
     problems, rows = found.problems, []
     with ThreadPoolExecutor(threads) as pool:
-        inspected = pool.map(lambda image: _inspect(folder, image), found.images)
+        labels = found.reading.mask_labels
+        inspected = pool.map(lambda image: inspect(folder, image, labels), found.images)
         for done, (row, wrong) in enumerate(inspected, 1):
             rows += [row] if row else []
             problems += wrong
             progress(done, len(found.images))
-        good_masks = [folder.joinpath(*parts) for parts in found.good_masks]
-        for wrong in pool.map(_inspect_good_mask, good_masks):
+        for wrong in pool.map(
+            lambda pair: inspect_good_mask(folder, *pair, labels), found.good_masks
+        ):
             problems += wrong
-    table = pd.DataFrame(rows, columns=[*COLUMNS, *_FACTS])
+    table = pd.DataFrame(rows, columns=[*COLUMNS, *FACTS])
     _warn_of_masks(found, table)
     _warn_of_images(found, table)
     return Survey(
@@ -155,83 +156,15 @@ def mask_files(row: Any) -> list[tuple[str, str]]:
     return list(zip(paths, hashes, strict=True))
 
 
-#: What the masks of an image show: the share of the image that they cover, whether most of their
-#: regions are specks, which of them have compression losses, and whether the image is rotated.
-_FACTS = {"covered": 0.0, "specks": False, "lossy": (), "rotated": False}
+def photo_of(folder: Path, row: Any) -> Photo:
+    """Return what annotation files have to know of the photo of a manifest's row.
 
-
-def _inspect(folder: Path, image: FoundImage) -> tuple[dict[str, Any] | None, list[str]]:
-    """Return the row of an image with the facts about its masks, and what is wrong with them."""
-    path = folder.joinpath(*image.path)
-    masks = [folder.joinpath(*parts) for parts in image.masks]
-    names = ["/".join(parts) for parts in image.masks]
-    size, problems, values, hashes, facts = None, [], [], [], _FACTS
-    try:
-        size = image_size(path)
-    except DataError as error:
-        problems.append(str(error))
-    try:
-        values = [mask_values(mask) for mask in masks]
-        hashes = [sha256_file(mask) for mask in masks]
-    except DataError as error:
-        problems.append(str(error))
-        values = []
-    if size is not None:
-        problems += [
-            _wrong_size(mask, each.shape, path, size)
-            for mask, each in zip(masks, values, strict=False)
-            if each.shape != size
-        ]
-    if values and not problems:
-        drawn = np.logical_or.reduce([drawn_pixels(each) for each in values])
-        facts = {
-            "covered": float(drawn.mean()),
-            "specks": _has_specks(drawn),
-            "lossy": [name for name, each in zip(names, values, strict=True) if is_lossy(each)],
-            "rotated": is_rotated(path),
-        }
-        if not drawn.any():
-            problems.append(
-                f"{masks[0]}: the mask is empty (no pixel above 0) but the image is in "
-                f"{image.defect!r}; draw the defect or move the image"
-            )
-    if size is None:
-        return None, problems
-    row = {
-        "image": "/".join(image.path),
-        "split": image.split,
-        "label": int(image.defect != GOOD),
-        "defect": image.defect,
-        "mask": SEPARATOR.join(names),
-        "width": size[1],
-        "height": size[0],
-        "sha256": sha256_file(path),
-        "mask_sha256": SEPARATOR.join(hashes),
-    }
-    return row | facts, problems
-
-
-def _has_specks(drawn: np.ndarray) -> bool:
-    """Tell whether most regions of a mask have fewer than ``SPECK`` pixels."""
-    from scipy import ndimage  # planning a workflow imports this module
-
-    labels, count = ndimage.label(drawn, np.ones((3, 3)))
-    areas = np.bincount(labels.ravel())[1:]
-    return bool(count >= 4 and 2 * np.count_nonzero(areas < SPECK) > count)
-
-
-def _wrong_size(mask: Path, mask_size: tuple[int, ...], image: Path, size: tuple[int, ...]) -> str:
-    if mask_size == size[::-1] and is_rotated(image):
-        advice = (
-            "the image is rotated by its EXIF orientation, so draw the mask on the image as it is "
-            "shown upright"
-        )
-    else:
-        advice = "export the mask at the image's size"
-    return (
-        f"{mask}: the mask has {mask_size[1]} x {mask_size[0]} pixels, its image has {size[1]} x "
-        f"{size[0]}; {advice}"
-    )
+    Args:
+        folder: the category folder.
+        row: the image's row.
+    """
+    labels = json.loads(row.mask_labels) if row.mask_labels else ()
+    return Photo(f"{folder.name}/{row.image}", (row.height, row.width), tuple(labels))
 
 
 def _warn_of_masks(found: Findings, table: pd.DataFrame) -> None:
@@ -239,7 +172,9 @@ def _warn_of_masks(found: Findings, table: pd.DataFrame) -> None:
     defective = table[table["label"] == 1]
     missing = list(defective["image"][defective["mask"] == ""])
     masked = list(defective[defective["mask"] != ""].itertuples())
-    if missing:
+    _warn_of_shapes(found, masked)
+    unread = any(each.code == "annotations-unread" for each in found.warnings)
+    if missing and (masked or not unread):
         counted = "" if masked else "no masks: "
         found.warn(
             "masks-missing",
@@ -291,6 +226,28 @@ def _first_mask(row: Any) -> str:
     return row.mask.split(SEPARATOR)[0]
 
 
+def _warn_of_shapes(found: Findings, masked: Sequence[Any]) -> None:
+    """Name the labels of the annotation files, and unusual shapes."""
+    drawn = [(row, shapes) for row in masked for shapes in row.shapes]
+    if not drawn:
+        return
+    used, unused = Counter[str](), Counter[str]()
+    for _, shapes in drawn:
+        used += shapes.used
+        unused += shapes.unused
+    counted = ", ".join(f"{label!r} ({count} shapes)" for label, count in sorted(used.items()))
+    how = "" if found.reading.mask_labels else "'mask_labels' can list those that should"
+    found.warn("labels", f"labels that count as defect: {counted}", (), how, note=True)
+    if unused:
+        counted = ", ".join(f"{name!r} ({count} shapes)" for name, count in sorted(unused.items()))
+        names = [row.image for row, shapes in drawn if shapes.unused]
+        text = f"labels that 'mask_labels' does not list: {counted}"
+        found.warn("labels-unlisted", text, names, note=True)
+    remarks = [f"{_first_mask(row)}: {text}" for row, shapes in drawn for text in shapes.remarks]
+    if remarks:
+        found.warn("shapes", f"{len(remarks)} shapes are unusual", remarks, "look at them")
+
+
 def _warn_of_images(found: Findings, table: pd.DataFrame) -> None:
     """Warn of images that are in both splits or twice in one, and of splits of other sizes."""
     train, test = table[table["split"] == TRAIN], table[table["split"] == TEST]
@@ -317,14 +274,6 @@ def _warn_of_images(found: Findings, table: pd.DataFrame) -> None:
         )
 
 
-def _inspect_good_mask(path: Path) -> list[str]:
-    try:
-        drawn = mask_pixels(path).any()
-    except DataError as error:
-        return [str(error)]
-    return [f"{path}: marks a defect in a good image; correct one of them"] if drawn else []
-
-
 def printable(text: str) -> str:
     """Escape characters of file names that a terminal or a UTF-8 file cannot show."""
     text = text.encode("utf-8", "backslashreplace").decode("utf-8")
@@ -347,7 +296,8 @@ def fingerprint(folder: Path, reading: Reading | None = None) -> str:
     for file in walk(folder):
         if is_text(file.parts[-1]):
             continue
-        if reading.list is None and reading.place(file.parts[:-1])[0] == ELSEWHERE:
+        elsewhere = reading.list is None and reading.place(file.parts[:-1])[0] == ELSEWHERE
+        if elsewhere and file.parts != reading.masks_file:
             continue
         status = file.status
         seen = (status.st_size, status.st_mtime_ns) if status else file.problem

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from indad.core.errors import StoreError
-from indad.data.manifest import GOOD
+from indad.data.folder_layout import GOOD
 from indad.evaluation import calibration
 from indad.evaluation.metrics import ScoreCurve
 

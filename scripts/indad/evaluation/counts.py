@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from indad.data.manifest import GOOD
+from indad.data.folder_layout import GOOD
 from indad.evaluation.resamples import Resamples
 
 #: Columns of the table of images that metrics are computed from, and their types.

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
 
-from indad.data.manifest import GOOD
+from indad.data.folder_layout import GOOD
 from indad.evaluation import cases
 from indad.reporting import colours, style
 
