@@ -15,6 +15,7 @@ from conftest import ROOT, make_features
 from indad import methods
 from indad.core.errors import ConfigError, StoreError
 from indad.features.source import ArrayFeatures
+from indad.methods import coreset
 from indad.methods import padim as padim_module
 from indad.methods.padim import PaDiM
 from indad.methods.patchcore import PatchCore
@@ -154,6 +155,41 @@ def test_patchcore_picks_what_the_plain_loop_picks(train):
         nearest = np.minimum(nearest, ((patches - patches[order[-1]]) ** 2).sum(axis=1))
         order.append(int(nearest.argmax()))
     assert detector.indices_.tolist() == order
+
+
+def test_a_merged_coreset_of_one_part_is_the_exact_one(train):
+    options = {"embedding": "concat", "coreset_ratio": 0.3, "projection": 6}
+    exact = PatchCore(**options).fit(train)
+    merged = PatchCore(**options, coreset="merge").fit(train)
+    assert merged.indices_.tolist() == exact.indices_.tolist()
+
+
+def test_a_merged_coreset_covers_nearly_as_well_and_holds_one_part(monkeypatch):
+    features = make_features(np.random.default_rng(3), 20, shapes={"layer1": (5, 6, 6)})
+    options = {"embedding": "concat", "projection": 99, "seed": 1}
+    seen, greedy = [], coreset.greedy_k_center
+
+    def recorded(points, count, **rest):
+        seen.append((len(points), count))
+        return greedy(points, count, **rest)
+
+    monkeypatch.setattr(coreset, "greedy_k_center", recorded)
+    merge = {"coreset": "merge", "part_patches": 150}
+    merged = PatchCore(**options, coreset_ratio=0.1, **merge).fit(features)
+    # Parts of four images of 36 patches, each reduced to a fifth of 150.
+    assert seen == [(144, 30)] * 5 + [(150, 72)]
+    smaller = PatchCore(**options, coreset_ratio=0.05, **merge).fit(features)
+    assert smaller.indices_.tolist() == merged.indices_.tolist()[:36]
+
+    def radius(bank):
+        everything = PatchCore(**options, coreset_ratio=1.0).fit(features).bank_
+        return float(torch.cdist(everything, bank).amin(dim=1).max())
+
+    exact = PatchCore(**options, coreset_ratio=0.1).fit(features)
+    assert len(merged.bank_) == len(exact.bank_) == len(set(merged.indices_.tolist())) == 72
+    assert radius(merged.bank_) < 1.5 * radius(exact.bank_)
+    with pytest.raises(ConfigError, match="part_patches: 150 are fewer than the 216 patches"):
+        PatchCore(**options, coreset_ratio=0.3, **merge).fit(features)
 
 
 def test_smaller_coresets_are_prefixes_of_one_fit(train, test, tmp_path):

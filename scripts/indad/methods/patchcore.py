@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from indad.core.errors import ConfigError, StoreError
-from indad.core.progress import Progress
+from indad.core.progress import Progress, ignore
 from indad.features.source import FeatureSource, chunks
 from indad.methods.base import (
     DISTANCES,
@@ -56,6 +56,13 @@ class PatchCore(Detector):
 
     The map ``(h, w)`` is upsampled to the input size and smoothed (Gaussian, sigma 4 pixels).
 
+    The time of the greedy choice is quadratic in the number of patches, and their projections are
+    held in memory. With ``coreset="merge"`` the training images are divided into parts of
+    ``part_patches`` patches. A greedy choice reduces each part, so that all together have
+    ``part_patches`` again, and another one on these gives the coreset (in the manner of Malkomes et
+    al., NeurIPS 2015). Its covering radius is at most that of the second choice plus the largest of
+    the parts. With a single part this is the exact coreset.
+
     Departures: the coreset is chosen on a random projection to ``projection`` dimensions (as in
     the paper and the authors' code), so that it is a k-centre set of the projected patches; the
     first pick is drawn at random, where the authors' code takes the patch farthest on average from
@@ -78,6 +85,9 @@ class PatchCore(Detector):
             the 3x3 averages of the layers, concatenated.
         coreset_ratio: share of the training patches in the bank, in (0, 1].
         projection: dimensions of the random projection that the coreset is chosen on.
+        coreset: ``exact``; or ``merge``, of parts, for more patches than fit in memory.
+        part_patches: patches that the coreset is chosen from at once with ``merge``; the coreset
+            cannot be larger.
         neighbours: bank vectors in the weighting, including the nearest; 1 means no weighting.
         squared: whether the map holds squared Euclidean distances; the image score is always a
             distance.
@@ -115,6 +125,8 @@ class PatchCore(Detector):
         embedding: str = "official",
         coreset_ratio: float = 0.1,
         projection: int = 128,
+        coreset: str = "exact",
+        part_patches: int = 400_000,
         neighbours: int = 1,
         squared: bool = True,
         pooling: int = 3,
@@ -127,6 +139,8 @@ class PatchCore(Detector):
         self.embedding = one_of("embedding", embedding, ("official", "concat"))
         self.coreset_ratio = positive("coreset_ratio", coreset_ratio, 1)
         self.projection = whole_number("projection", projection, 1)
+        self.coreset = one_of("coreset", coreset, ("exact", "merge"))
+        self.part_patches = whole_number("part_patches", part_patches, 1)
         self.neighbours = whole_number("neighbours", neighbours, 1)
         self.squared = true_or_false("squared", squared)
         self.pooling = whole_number("pooling", pooling, 1)
@@ -160,27 +174,48 @@ class PatchCore(Detector):
         return normalize(patches, dim=-1) if self.distance == "cosine" else patches
 
     def _fit(self, train: FeatureSource, progress: Progress) -> None:
-        from indad.methods.coreset import greedy_k_center
-
         self._bank: Bank | None = None
         _, height, width = train.shape(self.layers_[0])
         self.patches_ = len(train) * height * width
-        keep = self._count()
-        steps = 2 * len(train) + keep
-
-        points = self._project(train, lambda done: progress(done, steps))
-        indices = greedy_k_center(
-            points,
-            keep,
-            start=int(np.random.default_rng(self.seed).integers(self.patches_)),
-            memory=self.memory_,
-            progress=lambda done, _: progress(len(train) + done, steps),
-        )
-        del points
-        self.indices_ = indices.cpu()
+        steps = 2 * len(train) + self._count()
+        self.indices_ = self._choose(train, lambda done: progress(done, steps)).cpu()
         # All embeddings together may not fit in memory: they are computed again, and those of the
         # coreset are kept.
         self.bank_ = self._collect(train, lambda done: progress(steps - len(train) + done, steps))
+
+    def _choose(self, train: FeatureSource, progress: Callable[[int], None]) -> torch.Tensor:
+        """Return the indices of the coreset among all patches, in the order of picking."""
+        import torch
+
+        from indad.methods.coreset import greedy_k_center
+
+        grid, keep = self.patches_ // len(train), self._count()
+        size = len(train) if self.coreset == "exact" else max(1, self.part_patches // grid)
+        parts = list(chunks(len(train), size))
+        if len(parts) > 1 and keep > self.part_patches:
+            raise ConfigError(
+                f"part_patches: {self.part_patches} are fewer than the {keep} patches of the "
+                f"coreset; use at least {keep}, or a smaller coreset_ratio"
+            )
+        draw = np.random.default_rng(self.seed)
+
+        def choose(points: torch.Tensor, count: int, report: Progress) -> torch.Tensor:
+            start = int(draw.integers(len(points)))
+            return greedy_k_center(points, count, start=start, memory=self.memory_, progress=report)
+
+        if len(parts) == 1:
+            points = self._project(train, parts[0], progress)
+            return choose(points, keep, lambda done, _: progress(len(train) + done))
+        kept, indices = [], []
+        for images in parts:
+            points = self._project(train, images, lambda done: None)
+            share = -(-self.part_patches * len(points) // self.patches_)
+            chosen = choose(points, share, ignore)
+            kept.append(points[chosen])
+            indices.append(chosen + images.start * grid)
+            progress(images.stop)
+        chosen = choose(torch.cat(kept), keep, lambda done, _: progress(len(train) + done))
+        return torch.cat(indices)[chosen]
 
     def _dimensions(self, train: FeatureSource) -> int:
         """Return the dimensions D of a patch embedding."""
@@ -188,7 +223,9 @@ class PatchCore(Detector):
             return OFFICIAL_DIMENSIONS
         return sum(train.shape(layer)[0] for layer in self.layers_)
 
-    def _project(self, train: FeatureSource, progress: Callable[[int], None]) -> torch.Tensor:
+    def _project(
+        self, train: FeatureSource, images: slice, progress: Callable[[int], None]
+    ) -> torch.Tensor:
         """Return the points that the coreset is chosen on: ``(patches, projection)``."""
         import torch
 
@@ -197,14 +234,16 @@ class PatchCore(Detector):
         dimensions, mapping = self._dimensions(train), None
         if self.projection < dimensions:
             mapping = random_projection(dimensions, self.projection, self.seed).to(self.device_)
-        points = torch.empty(self.patches_, min(self.projection, dimensions), device=self.device_)
-        grid = self.patches_ // len(train)
-        for images in chunks(len(train), FIT_BATCH):
-            patches = self._embed(self._read_layers(train, images)).flatten(0, 2)
-            points[images.start * grid : images.stop * grid] = (
+        grid, count = self.patches_ // len(train), images.stop - images.start
+        size = (count * grid, min(self.projection, dimensions))
+        points = torch.empty(size, device=self.device_)
+        for part in chunks(count, FIT_BATCH):
+            here = slice(images.start + part.start, images.start + part.stop)
+            patches = self._embed(self._read_layers(train, here)).flatten(0, 2)
+            points[part.start * grid : part.stop * grid] = (
                 patches if mapping is None else patches @ mapping
             )
-            progress(images.stop)
+            progress(here.stop)
         return points
 
     def _collect(self, train: FeatureSource, progress: Callable[[int], None]) -> torch.Tensor:
