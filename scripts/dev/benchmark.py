@@ -32,6 +32,8 @@ from indad.core import atomic
 from indad.core.csv_files import write_csv
 
 Row = dict[str, str]
+#: The text of the page, with places for its tables.
+PAGE = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
 
 
 def measure(case: Case, contender: str, small: bool, threads: int) -> dict[str, float]:
@@ -90,31 +92,6 @@ def page(rows: list[Row]) -> str:
     size = "Reduced sizes (`--small`). " if rows[0]["small"] == "True" else ""
     files = "MVTec AD bottle" if "INDAD_TEST_MVTEC" in os.environ else "drawn images"
     return PAGE.format_map(rows[0] | {"table": table, "size": size, "files": files})
-
-
-PAGE = """\
-# Speed and memory
-
-Each stage of indad compared with what a user would choose instead: anomalib, faiss, scikit-learn,
-timm's network alone, or the bare matrix product. `times indad` below 1 means that the other one is
-faster.
-
-{table}
-
-{size}Medians of the runs. The contenders take turns, each run in a process of its own, {threads}
-threads, on {machine}. Scaled: only 100 picks of the
-coreset, or a quarter of the positions, were run and the time multiplied, since each pick or
-position costs the same; the extra memory is that of the part that was run. anomalib inverts its
-covariances in one thread here, since MKL can hang on them in several. Made by `make benchmark` on
-synthetic features of a real category's size; cases that begin with image files use {files}.
-
-The comparison depends on the processor. On an AMD EPYC, faiss computes its matrix products as fast
-as torch, and its flat search is up to a quarter faster than ours. On an Intel Xeon its search took
-four to six times as long as ours ([an earlier run](benchmark_xeon.csv)).
-
-The time of each stage in a run of your own is in `results/tables/runtime.md`. The same code runs on
-a GPU, but it has not been measured there, nor have its results been compared with those of a CPU.
-"""
 
 
 def main() -> None:

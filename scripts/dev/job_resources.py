@@ -21,6 +21,8 @@ from indad.core import atomic
 
 #: Memory of the two Snakemake processes that start a script within a cluster's job, in MB.
 SNAKEMAKE_MB = 300
+#: The text of the page, with places for its tables.
+PAGE = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
 
 
 def read_jobs(results: Path) -> pd.DataFrame:
@@ -55,19 +57,6 @@ def read_jobs(results: Path) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(jobs)
-
-
-PAGE = """\
-# Memory and time that jobs ask for
-
-Written by `python scripts/dev/job_resources.py {results}`. Measured is the peak memory of the
-script in a finished run, plus {snakemake} MB for the two Snakemake processes that start it within a
-cluster's job. The rules compute what they ask for from the size of their input. A job killed for
-memory or time is tried again with more. The run had `device: cpu`; otherwise extract asks for 6,000
-MB more, and fit and score for 3,000. Times depend on the machine and on what else it did.
-
-{table}
-"""
 
 
 def page(jobs: pd.DataFrame, results: Path) -> str:

@@ -24,6 +24,8 @@ from tabulate import tabulate
 
 from indad.core import atomic
 
+#: The text of the page, with places for its tables.
+PAGE = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
 CATEGORIES = 15
 IMAGES, TEST = 100_000, 10_000
 #: Assumed, not measured: how many times faster than these CPU cores a GPU is.
@@ -126,51 +128,6 @@ def stage_table(table: pd.DataFrame) -> str:
     gpu_header = f"GPU hours, if {GPU_SPEED} times as fast"
     headers = ["stage", "growth", "measured seconds", "CPU hours", gpu_header]
     return tabulate(cells, headers, tablefmt="github", disable_numparse=True)
-
-
-PAGE = """\
-# Scale
-
-Written by `python scripts/dev/scale.py` ({machine}).
-
-## Planning
-
-Dry runs of MVTec AD's {categories} categories with many backbones; no product exists. CPU time of
-one process, which on an idle core is about the elapsed time. Small jobs are submitted in groups, so
-a cluster sees fewer than these.
-
-{planning}
-
-## Time and memory by number of images and image size
-
-![time and peak memory of each stage](scaling.png)
-
-Measured by `python scripts/dev/scaling.py` ([as CSV](scaling.csv)).
-
-## {images:,} training and {test:,} test images in one category
-
-Extrapolated from `docs/scaling.csv`: ResNet-18, 224 x 224 pixels, on {machine_scaling}.
-The growth beyond the measured number of images is an assumption, and so is the speed of a GPU.
-
-{stages}
-
-The largest files and arrays in GB, calculated from their shapes:
-
-| file or array                 | size                              | ResNet-18 | Wide ResNet-50-2 |
-|-------------------------------|-----------------------------------|-----------|------------------|
-| features                      | all images, three layers, float32 | 155       | 619              |
-| features as float16           | half of it                        | 77        | 310              |
-| PaDiM's covariances           | 56 x 56 positions, 100 or 550     | 0.1       | 1.9              |
-| PatchCore's projected patches | 28 x 28 per image, 128 float32    | 40.1      | 40.1             |
-| its 1 % bank                  | 1,024 float32                     | 3.2       | 3.2              |
-| test maps and masks           | 224 x 224, float32 and one byte   | 2.5       | 2.5              |
-
-Extraction and PaDiM grow linearly and need little memory. The feature file is large, but all
-readers read it in pieces. Two parts do not scale to this size: `score` and `evaluate` hold all
-anomaly maps and masks of the test images in memory, several copies of them at their peak, and
-PatchCore's greedy coreset holds all projected patches and takes quadratic time. Divide such data
-into categories, or use fewer patches.
-"""
 
 
 def main() -> None:

@@ -38,23 +38,11 @@ examples
       score each image that arrives, until Ctrl-C
 
 the threshold
-  An image is anomalous when its score is above the threshold. Scores of good test
-  images, which the model was not fitted on, are stored with each experiment's scores
-  (calibration.json). With --false-alarms RATE the threshold is the lowest of them for
-  which a new good image of the same kind is called anomalous with a probability of at
-  most RATE; this needs 1 / RATE - 1 good images. The default is 0.05, or the lowest rate
-  that fewer images allow. If you have good images of your own, give them with --good.
+  An image is anomalous when its score is above the threshold. With --false-alarms RATE (default:
+  0.05, or the lowest rate that the stored scores of good test images allow) a new good image of
+  the same kind is called anomalous with a probability of at most RATE.
 
-copying a model
-  Copy the model file, the calibration.json of its experiment into the same folder, and
-  the backbone's weights (--weights names them if they are elsewhere); for SPADE also its
-  feature store (--features).
-
-interruption
-  A row is written as soon as its image is scored. Ctrl-C or SIGTERM ends the command after
-  the image in progress; a JSON document is completed. With --watch, a row says which state
-  of a file was scored (bytes, modified); a file that is overwritten is scored again, also
-  when the command is started again with the same table.
+config/README.md, "Using a model", describes thresholds, copied models and --watch.
 
 exit code
   0  no image is anomalous      1  at least one is
