@@ -86,6 +86,23 @@ def finished(shared_run, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """Data and a results folder of all methods, made in this process."""
+    from predicting import EXPERIMENTS, EXTRACTOR, make_results
+
+    return make_results(tmp_path_factory.mktemp("made"), EXTRACTOR, list(EXPERIMENTS))
+
+
+@pytest.fixture(scope="module")
+def padim(made):
+    """The PaDiM model of `made`."""
+    from indad import load_model
+    from predicting import model_file
+
+    return load_model(model_file(made, "padim"), device="cpu")
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)

@@ -41,17 +41,6 @@ from predicting import (
     scores_folder,
 )
 
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Path:
-    return make_results(tmp_path_factory.mktemp("made"), EXTRACTOR, list(EXPERIMENTS))
-
-
-@pytest.fixture(scope="module")
-def padim(made):
-    return load_model(model_file(made, "padim"), device="cpu")
-
-
 # -- the same numbers -----------------------------------------------------------------------------
 
 

@@ -23,25 +23,13 @@ from rich.console import Console
 
 import score
 from conftest import save_image
-from indad import load_model
 from indad.cli import predict as command
 from indad.cli.reporter import Printer, Reporter
 from indad.core.errors import ConfigError, DataError
 from indad.inference import photos, tables
 from indad.inference.loading import choose_experiment
 from indad.inference.result import state_of
-from predicting import EXPERIMENTS, EXTRACTOR, make_results, model_file, run
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Path:
-    return make_results(tmp_path_factory.mktemp("made"), EXTRACTOR, list(EXPERIMENTS))
-
-
-@pytest.fixture(scope="module")
-def padim(made):
-    return load_model(model_file(made, "padim"), device="cpu")
-
+from predicting import model_file, run
 
 # -- the command ----------------------------------------------------------------------------------
 

@@ -54,10 +54,17 @@ IMPORTS = {
 }
 
 
-def search(title: str, ours: Contender, *, dimensions: int, bank: int, queries: int) -> Case:
-    """Return a case of nearest-neighbour search."""
-    setup = partial(methods.search_data, dimensions, bank, queries)
-    return Case(title, setup, SEARCH | {"indad": ours})
+def patchcore_search(dimensions: int) -> Case:
+    """Return a case of nearest-neighbour search in a coreset."""
+    title = f"PatchCore search, 16 images, bank 16,385 x {dimensions}"
+    return Case(title, partial(methods.search_data, dimensions, 16_385, 16 * 784), SEARCH)
+
+
+def spade_search(dimensions: int) -> Case:
+    """Return a case of nearest-neighbour search in a gallery."""
+    title = f"SPADE gallery, 1 image, layer 1 of 50 images ({dimensions})"
+    setup = partial(methods.search_data, dimensions, 156_800, 3136)
+    return Case(title, setup, SEARCH | {"indad": methods.gallery_ours})
 
 
 def padim(train: int, dimensions: int, channels: tuple[int, ...], *, side: int = 56) -> Case:
@@ -109,34 +116,10 @@ CASES = {
             "anomalib (scaled)": methods.coreset_anomalib,
         },
     ),
-    "patchcore": search(
-        "PatchCore search, 16 images, bank 16,385 x 384",
-        methods.search_ours,
-        dimensions=384,
-        bank=16_385,
-        queries=16 * 784,
-    ),
-    "patchcore-official": search(
-        "PatchCore search, 16 images, bank 16,385 x 1024",
-        methods.search_ours,
-        dimensions=1024,
-        bank=16_385,
-        queries=16 * 784,
-    ),
-    "spade-layer1": search(
-        "SPADE gallery, 1 image, layer 1 of 50 images (256)",
-        methods.gallery_ours,
-        dimensions=256,
-        bank=156_800,
-        queries=3136,
-    ),
-    "spade-r18": search(
-        "SPADE gallery, 1 image, layer 1 of 50 images (64)",
-        methods.gallery_ours,
-        dimensions=64,
-        bank=156_800,
-        queries=3136,
-    ),
+    "patchcore": patchcore_search(384),
+    "patchcore-official": patchcore_search(1024),
+    "spade-layer1": spade_search(256),
+    "spade-r18": spade_search(64),
     "metrics": Case(
         "Pixel metrics of 5.8 million pixels",
         methods.metrics_data,
