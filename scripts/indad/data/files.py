@@ -139,8 +139,32 @@ def walk(
     """
     excluded = {_identity(each) for each in exclude if each.exists()}
     seen: list[Parts] = [] if left_out is None else left_out
-    found = _walk(str(folder), (), (), excluded, seen)
-    return sorted(found, key=lambda file: file.parts)
+
+    # os.scandir and not pathlib: this runs over all files each time the workflow is planned.
+    def visit(path: str, parts: Parts, above: tuple[tuple[int, int], ...]) -> Iterator[File]:
+        try:
+            identity = _identity(path)
+            with os.scandir(path) as scanned:
+                entries = list(scanned)
+        except OSError as error:
+            if parts:
+                yield File(parts, None, f"cannot be listed ({error.strerror})", is_folder=True)
+            return
+        if identity in above:
+            seen.append(parts)
+            return
+        if parts and identity in excluded:
+            return
+        for entry in entries:
+            here = (*parts, entry.name)
+            if is_left_out(entry.name):
+                seen.append(here)
+            elif entry.is_dir():
+                yield from visit(entry.path, here, (*above, identity))
+            else:
+                yield _file(entry, here)
+
+    return sorted(visit(str(folder), (), ()), key=lambda file: file.parts)
 
 
 def _identity(folder: str | Path) -> tuple[int, int]:
@@ -148,44 +172,14 @@ def _identity(folder: str | Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _walk(
-    folder: str,
-    parts: Parts,
-    above: tuple[tuple[int, int], ...],
-    excluded: Collection[tuple[int, int]],
-    left_out: list[Parts],
-) -> Iterator[File]:
-    # os.scandir and not pathlib: this runs over all files each time the workflow is planned.
+def _file(entry: os.DirEntry[str], parts: Parts) -> File:
     try:
-        identity = _identity(folder)
-        with os.scandir(folder) as scanned:
-            entries = list(scanned)
+        status = entry.stat()
     except OSError as error:
-        if parts:
-            yield File(parts, None, f"cannot be listed ({error.strerror})", is_folder=True)
-        return
-    if identity in above:
-        left_out.append(parts)
-        return
-    if parts and identity in excluded:
-        return
-    for entry in entries:
-        here = (*parts, entry.name)
-        if is_left_out(entry.name):
-            left_out.append(here)
-        elif entry.is_dir():
-            yield from _walk(entry.path, here, (*above, identity), excluded, left_out)
-        else:
-            try:
-                status = entry.stat()
-            except OSError as error:
-                problem = f"a broken link ({error.strerror}); repair or remove it"
-                yield File(here, problem=problem)
-                continue
-            if stat.S_ISREG(status.st_mode):
-                yield File(here, status)
-            else:
-                yield File(here, problem="not a regular file; remove it")
+        return File(parts, problem=f"a broken link ({error.strerror}); repair or remove it")
+    if not stat.S_ISREG(status.st_mode):
+        return File(parts, problem="not a regular file; remove it")
+    return File(parts, status)
 
 
 def _looks_like_image(name: str) -> bool:
