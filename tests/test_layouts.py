@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import hashlib
+import json
 import shutil
 import tarfile
 import zipfile
@@ -119,6 +120,41 @@ def make_kolektor_sdd2(root: Path, category: str) -> None:
     shutil.copy(root / "train/10000.png", root / "train/10000 (copy).png")
 
 
+def make_aitex(root: Path, category: str) -> None:
+    fabric = category.removeprefix("fabric_")
+    for i in range(1, 9):
+        photo(root / f"NODefect_images/2306881-2100{fabric}u/{i:04d}_000_{fabric}.png")
+    for number, code, masks in ((10, "006", ["mask"]), (44, "019", ["mask1", "mask2"])):
+        name = f"{number:04d}_{code}_{fabric}"
+        photo(root / f"Defect_images/{name}.png")
+        for side, each in enumerate(masks, 4):
+            mask(root / f"Mask_images/{name}_{each}.png", side)
+    photo(root / "Defect_images/0100_025_08.png")  # a fabric without good strips
+
+
+def make_bsdata(root: Path, category: str) -> None:
+    def record(name: str, kind: int = 2, label: bool = False) -> dict:
+        photo(root / f"data/{name}.jpg")
+        if label:
+            (root / "label").mkdir(exist_ok=True)
+            shape = {
+                "label": "Pitting",
+                "points": [[2, 2], [9, 2], [9, 9]],
+                "shape_type": "polygon",
+            }
+            content = {"shapes": [shape], "imageHeight": 24, "imageWidth": 24, "imageData": ""}
+            (root / f"label/{name}.json").write_text(json.dumps(content))
+        annotations = f"{name}.json" if label else None
+        return {"filename": f"{name}.jpg", "type": kind, "annotations": annotations}
+
+    images = [record(f"01_20082811{i:02d}14_277500_315_crop_2") for i in range(9)]
+    images += [record("01_200902053521_585000_090_crop_2", label=True)]
+    images += [record("01_200908225219_437500_315_crop_1", label=True)]
+    images += [record("01_200916071922_635000_270_crop_1")]
+    images += [record("spindle_1", kind=1, label=True)]
+    (root / "image_data.json").write_text(json.dumps({"images": images}))
+
+
 #: For each data set: its maker, and the numbers of training, good and defective test images.
 MINIATURES = {
     "mvtec_ad": (make_mvtec, 3, 1, {"scratch": 1}),
@@ -131,6 +167,8 @@ MINIATURES = {
     "mvtec_ad_2": (make_mvtec_ad_2, 3, 1, {"bad": 1}),
     "magnetic_tile": (make_magnetic_tile, 3, 2, {"crack": 1, "blowhole": 1}),
     "kolektor_sdd2": (make_kolektor_sdd2, 3, 1, {"defect": 1}),
+    "aitex": (make_aitex, 6, 2, {"broken_yarn": 1, "fuzzyball": 1}),
+    "bsdata": (make_bsdata, 7, 2, {"pitting": 2}),
 }  # fmt: skip
 OPTIONS = {"magnetic_tile": {"good": 2}}
 
@@ -202,6 +240,15 @@ def test_several_masks_of_an_image_are_combined(tmp_path):
     folder = make_category("mvtec_loco_ad", "pushpins", str(tmp_path / "loco"), tmp_path)
     united = np.asarray(Image.open(folder / "ground_truth/logical_anomalies/000_mask.png"))
     assert (united > 0).sum() == 36
+
+
+def test_both_masks_of_a_fabric_are_used_and_a_fourth_of_its_good_strips_tests(tmp_path):
+    make_aitex(tmp_path / "a", "fabric_03")
+    folder = make_category("aitex", "fabric_03", str(tmp_path / "a"), tmp_path)
+    united = np.asarray(Image.open(folder / "ground_truth/fuzzyball/0044_019_03_mask.png"))
+    assert (united > 0).sum() == 25
+    tested = sorted(path.name for path in (folder / "test/good").iterdir())
+    assert tested == ["0004_000_03.png", "0008_000_03.png"]
 
 
 def test_every_layout_and_data_set_has_a_miniature():
@@ -316,6 +363,7 @@ SIZES = {
     "visa": [(1000, 1500), (1168, 1284)], "btad": [(1600, 1600), (600, 800)],
     "mvtec_loco_ad": [(1280, 1600), (1600, 800), (1000, 1700), (850, 1700)],
     "mvtec_ad_2": [(1024, 2232), (1056, 4224), (1900, 1400)],
+    "aitex": [(256, 4096), (256, 3796)], "bsdata": [(460, 1130), (645, 1540)],
     "magnetic_tile": [(250, 380)], "kolektor_sdd2": [(630, 230)],
 }  # fmt: skip
 

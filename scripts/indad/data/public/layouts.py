@@ -7,6 +7,7 @@ copied, never changed; only if an image has several masks, they are combined int
 from __future__ import annotations
 
 import csv
+import json
 import logging
 import os
 import shutil
@@ -280,6 +281,63 @@ def kolektor_sdd2(root: Path, category: str) -> Iterator[Item]:
                 yield (mask,), f"ground_truth/defect/{image.stem}_mask.png"
 
 
+#: Names of AITEX's codes of defects.
+_AITEX_DEFECTS = {
+    "002": "broken_end", "006": "broken_yarn", "010": "broken_pick", "016": "weft_curling",
+    "019": "fuzzyball", "022": "cut_selvage", "023": "crease", "025": "warp_ball", "027": "knots",
+    "029": "contamination", "030": "nep", "036": "weft_crack",
+}  # fmt: skip
+
+
+def aitex(root: Path, category: str) -> Iterator[Item]:
+    """AITEX AFID: strips ``NUMBER_DEFECT_FABRIC.png``, whose defect is 000 if they are good.
+
+    The data set has no split. Every fourth good strip of a fabric, by name, is for testing.
+    """
+    fabric = category.removeprefix("fabric_")
+    folders = (_image_files(folder) for folder in _folders(root / "NODefect_images"))
+    strips = [path for files in folders for path in files if path.stem.endswith(f"_{fabric}")]
+    yield from _every_fourth_tested(strips)
+    for strip in _image_files(root / "Defect_images"):
+        if not strip.stem.endswith(f"_{fabric}"):
+            continue
+        code = strip.stem.split("_")[1]
+        defect = _AITEX_DEFECTS.get(code, f"defect_{code}")
+        yield (strip,), f"test/{defect}/{strip.name}"
+        # Two strips have two masks, _mask1 and _mask2.
+        if masks := tuple(sorted((root / "Mask_images").glob(f"{strip.stem}_mask*.png"))):
+            yield masks, f"ground_truth/{defect}/{strip.stem}_mask.png"
+
+
+def bsdata(root: Path, category: str) -> Iterator[Item]:
+    """BSData: ``data/NAME.jpg``, and labelme polygons ``label/NAME.json`` of photos with pitting.
+
+    Its own split is for supervised methods. Here every fourth good photo, by name, is for testing,
+    and all with pitting. Two groups are left out: the spindles of type 1, which have no good photo,
+    and photos without polygons whose name says that they show a defect (``_1``).
+    """
+    table, good = root / "image_data.json", []
+    try:
+        records = json.loads(table.read_text(encoding="utf-8"))["images"]
+        names = [(r["filename"], r["annotations"]) for r in records if r["type"] == 2]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{table}: not BSData's list of photos ({error!r})") from None
+    for name, polygons in names:
+        photo = root / "data" / safe_name(name)
+        if polygons:
+            label = root / "label" / safe_name(polygons)
+            yield (photo,), f"test/pitting/{photo.name}"
+            yield (label,), f"ground_truth/pitting/{photo.stem}.json"
+        elif not photo.stem.endswith("_1"):
+            good.append(photo)
+    yield from _every_fourth_tested(good)
+
+
+def _every_fourth_tested(good: Sequence[Path]) -> Iterator[Item]:
+    for number, path in enumerate(sorted(good, key=lambda path: path.name), 1):
+        yield (path,), f"{'train' if number % 4 else 'test'}/good/{path.name}"
+
+
 LAYOUTS = {
     "mvtec": Layout(mvtec, ("{category}/train/good",), "<category>/train/good/*.png", native=True),
     "visa": Layout(
@@ -303,6 +361,19 @@ LAYOUTS = {
     ),
     "magnetic_tile": Layout(
         magnetic_tile, ("MT_Free/Imgs",), "MT_Free/Imgs/*.jpg, MT_Crack/Imgs/*", single=True
+    ),
+    "aitex": Layout(
+        aitex,
+        ("Defect_images", "NODefect_images", "Mask_images"),
+        "Defect_images/*.png, NODefect_images/<folder>/*.png, Mask_images/*.png",
+        shared=frozenset({"Defect_images", "NODefect_images", "Mask_images"}),
+    ),
+    "bsdata": Layout(
+        bsdata,
+        ("data", "label", "image_data.json"),
+        "data/*.jpg, label/*.json, image_data.json",
+        single=True,
+        unused=frozenset({"demo", "saved_model"}),
     ),
     "kolektor_sdd2": Layout(
         kolektor_sdd2, ("train", "test"), "train/*.png, train/*_GT.png, test/...", single=True
