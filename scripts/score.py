@@ -1,20 +1,30 @@
 """Score the test images of one category with one fitted model."""
 
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from indad import methods
 from indad.core import checksum, provenance
 from indad.core.progress import LoggedProgress
+from indad.data import manifest
+from indad.data.decode import Pixels
+from indad.data.ground_truth import GroundTruth
 from indad.evaluation import calibration, scores
 from indad.features.settings import expected_store
 from indad.features.store import FeatureStore
-from indad.methods.base import Detector
+from indad.methods.base import Detector, Scores
+from indad.methods.ensemble import Ensemble
 from indad.methods.model_file import read_header
 from indad.pipeline.job import Facts, Job, run, start_device
 
 
 def main(job: Job) -> Facts:
+    if job.params.settings.get("method") == Ensemble.method:
+        return combine(job)
     device, facts = start_device(job)
     settings = job.params.settings
     parameters = dict(settings["parameters"])
@@ -32,33 +42,72 @@ def main(job: Job) -> Facts:
             store.split("test"),
             progress=LoggedProgress(f"score {job.wildcards.category} {job.wildcards.experiment}"),
         )
-        truth = store.ground_truth()
-        normal, good, defective = calibration.collect(result.image, result.maps, truth.label)
-        target = Path(job.output.calibration)
-        calibration.Calibration(
-            experiment=job.wildcards.experiment,
-            dataset=job.wildcards.dataset,
-            category=job.wildcards.category,
-            seed=int(job.wildcards.seed),
-            model=os.path.relpath(job.input.model, target.parent),
-            model_identity=calibration.identity(read_header(job.input.model, verify=False)),
-            parameters=parameters,
-            normal=normal,
-            good=good,
-            defective=defective,
-        ).write(target)
-        files = {"features": job.input.features, "model": job.input.model, "calibration": target}
         made_with = {
             "method": detector.method,
             "method_version": detector.version,
             "parameters": detector.parameters,
-            **{name: checksum.recorded_digest(Path(file)) for name, file in files.items()},
+            "features": checksum.recorded_digest(Path(job.input.features)),
             "features_made_with": store.made_with,
             **provenance.here(device),
         }
-        scores.write(result, truth, Path(job.output.table), Path(job.output.maps), made_with)
+        made_with = write(job, result, store.ground_truth(), parameters, made_with)
         size = model_mb(Path(job.input.model), detector, store)
-        return facts | {"images": len(truth.label), "model_mb": size, "made_with": made_with}
+        return facts | {"images": len(result.image), "model_mb": size, "made_with": made_with}
+
+
+def combine(job: Job) -> Facts:
+    """Average the scores of an ensemble's members."""
+    images = manifest.read(Path(job.input.manifest))
+    ensemble, _ = Ensemble.load(job.input.model)
+    members = {}
+
+    def read() -> Iterator[Scores]:
+        for name, *paths in zip(ensemble.members, job.input.tables, job.input.maps, strict=True):
+            scored = scores.read(*map(Path, paths))
+            scores.check_images(scored.made_with, images, Path(paths[1]))
+            members[name] = scored.made_with
+            yield Scores(scored.table["score"].to_numpy(np.float32), scored.maps)
+
+    test = images[images["split"] == "test"]
+    result = ensemble.combine(read(), list(zip(test["height"], test["width"], strict=True)))
+    with Pixels(Path(job.input.pixels), images) as pixels:
+        truth = pixels.ground_truth(images)
+    first = next(iter(members.values()))
+    made_with = first | {
+        "method": ensemble.method,
+        "method_version": ensemble.version,
+        "parameters": ensemble.parameters,
+        "members": members,
+    }
+    made_with = write(job, result, truth, {}, made_with)
+    # What scoring reads of the members is in their own records.
+    size = Path(job.input.model).stat().st_size / 1e6
+    return {"images": len(result.image), "model_mb": size, "made_with": made_with}
+
+
+def write(
+    job: Job, result: Scores, truth: GroundTruth, parameters: dict, made_with: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write the scores and their calibration; return what they were made with."""
+    normal, good, defective = calibration.collect(result.image, result.maps, truth.label)
+    target = Path(job.output.calibration)
+    calibration.Calibration(
+        experiment=job.wildcards.experiment,
+        dataset=job.wildcards.dataset,
+        category=job.wildcards.category,
+        seed=int(job.wildcards.seed),
+        model=os.path.relpath(job.input.model, target.parent),
+        model_identity=calibration.identity(read_header(job.input.model, verify=False)),
+        parameters=parameters,
+        normal=normal,
+        good=good,
+        defective=defective,
+    ).write(target)
+    files = {"model": Path(job.input.model), "calibration": target}
+    digests = {name: checksum.recorded_digest(file) for name, file in files.items()}
+    complete = {**made_with, **digests}
+    scores.write(result, truth, Path(job.output.table), Path(job.output.maps), complete)
+    return complete
 
 
 def model_mb(model: Path, detector: Detector, store: FeatureStore) -> float:

@@ -22,7 +22,7 @@ from indad.pipeline.config_files import (
     read_yaml,
 )
 from indad.pipeline.dataset import Dataset
-from indad.pipeline.presentation import layout, weights_notes
+from indad.pipeline.presentation import experiment_notes, layout
 
 BASE = {
     "results": "results",
@@ -252,7 +252,7 @@ def test_groups_and_published_data_of_a_data_set():
 
 
 def test_random_weights_are_noted():
-    assert weights_notes(config())["M"] == "random backbone weights, not pretrained"
+    assert experiment_notes(config())["M"] == "random backbone weights, not pretrained"
 
 
 def test_what_a_store_must_have_been_made_with():

@@ -101,7 +101,7 @@ def test_shots_are_images_drawn_by_the_seed(train, test, method):
 
 
 def test_more_shots_include_the_fewer_and_too_many_are_all(train, test):
-    drawn = [{*PatchCore(shots=count, seed=2)._draw(train).images} for count in range(1, 6)]
+    drawn = [{*PatchCore(shots=count, seed=2).draw(train).images} for count in range(1, 6)]
     assert all(fewer < more for fewer, more in itertools.pairwise(drawn))
     every = PaDiM(dimensions=5).fit(train).score(test)
     more = PaDiM(dimensions=5, shots=100).fit(train).score(test)

@@ -149,6 +149,37 @@ def features_of(extractor):
     return f"{RESULTS}/features/{CATEGORY}/{extractor}.h5"
 
 
+def model_of(experiment):
+    """The model that an experiment scores with."""
+    return f"{RESULTS}/models/{CATEGORY}/{experiment.model}/seed{{seed}}.safetensors"
+
+
+def fitted_to(wildcards):
+    """What a model is fitted to: features; for an ensemble also the models of its members."""
+    model = CONFIG.models[wildcards.model]
+    if not model.members:
+        return {"features": features_of(model.extractor)}
+    return {
+        "features": [features_of(each.extractor) for each in model.members],
+        "members": [model_of(each) for each in model.members],
+    }
+
+
+def scored_from(wildcards):
+    """What scores are computed from: features, or the scores of an ensemble's members."""
+    experiment = CONFIG.scored[wildcards.experiment]
+    if not experiment.members:
+        return {"features": features_of(experiment.extractor)}
+    member = f"{RESULTS}/scores/{CATEGORY}/{{experiment}}/seed{{seed}}"
+    names = [each.name for each in experiment.members]
+    return {
+        "tables": expand(f"{member}/scores.csv", experiment=names, allow_missing=True),
+        "maps": expand(f"{member}/maps.h5", experiment=names, allow_missing=True),
+        "manifest": f"{RESULTS}/manifests/{CATEGORY}.csv",
+        "pixels": pixels_of(experiment.extractor),
+    }
+
+
 def pixels_of(extractor):
     """The decoded images that an extractor gets."""
     geometry = CONFIG.extractors[extractor].geometry.name

@@ -1,7 +1,7 @@
 rule fit:
     input:
+        unpack(fitted_to),
         manifest=f"{RESULTS}/manifests/{CATEGORY}.csv",
-        features=lambda wildcards: features_of(CONFIG.models[wildcards.model].extractor),
         settings=settings_file("fit"),
     output:
         model=f"{RESULTS}/models/{CATEGORY}/{{model}}/seed{{seed}}.safetensors",

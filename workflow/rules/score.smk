@@ -1,12 +1,7 @@
 rule score:
     input:
-        features=lambda wildcards: features_of(
-            CONFIG.experiments[wildcards.experiment].extractor
-        ),
-        model=lambda wildcards: (
-            f"{RESULTS}/models/{CATEGORY}/"
-            f"{CONFIG.experiments[wildcards.experiment].model}/seed{{seed}}.safetensors"
-        ),
+        unpack(scored_from),
+        model=lambda wildcards: model_of(CONFIG.scored[wildcards.experiment]),
         settings=settings_file("score"),
     output:
         table=f"{RESULTS}/scores/{RUN}/scores.csv",

@@ -16,7 +16,7 @@ from indad import __version__
 from indad.cli.console import print_labelled, program
 from indad.core.disk import explain_disk_errors
 from indad.core.errors import ConfigError, IndadError
-from indad.methods import METHODS
+from indad.methods import NAMES
 
 #: Each command with its module and its line in the list of commands. Only the module of the given
 #: command is imported: some of them need seconds.
@@ -89,7 +89,7 @@ def parse(given: Sequence[str]) -> argparse.Namespace:
         build_parser(None)[0].parse_args([first])
     if first in COMMANDS:
         return parse_command(first, given[1:])
-    misplaced = [] if {*METHODS, "all"} & {*given} else [each for each in given if each in COMMANDS]
+    misplaced = [] if {*NAMES, "all"} & {*given} else [each for each in given if each in COMMANDS]
     if misplaced == ["check"]:  # was accepted after its options too
         return parse_command("check", [each for each in given if each != "check"])
     if misplaced:

@@ -29,7 +29,7 @@ def override(arguments: argparse.Namespace) -> dict[str, Any]:
         name, dataset = chosen
         run["datasets"] = [name]
         settings["datasets"] = {name: dataset}
-        used = {config["experiments"][each]["extractor"] for each in experiments}
+        used = {name for each in experiments for name in extractors_of(config, each)}
         if extractors := whole_images(arguments, config, name, used):
             settings["extractors"] = extractors
     if arguments.seeds:
@@ -54,15 +54,24 @@ def choose_experiments(config: dict[str, Any], method: str, extractor: str | Non
             name
             for name in names
             if method in ("all", experiments.get(name, {}).get("method"))
-            and extractor in (None, experiments.get(name, {}).get("extractor"))
+            and (extractor is None or set(extractors_of(config, name)) == {extractor})
         ]
         if chosen:
             return chosen
-    known = ", ".join(sorted({each.get("extractor", "?") for each in experiments.values()}))
+    used = {each for name in experiments for each in extractors_of(config, name)}
+    known = ", ".join(sorted(used))
     raise ConfigError(
         f"no experiment of the configuration has method {method!r}"
         + (f" and extractor {extractor!r}; extractors in use: {known}" if extractor else "")
     )
+
+
+def extractors_of(config: dict[str, Any], experiment: str) -> list[str]:
+    """Return the extractors of an experiment, or of an ensemble's members, as far as known."""
+    experiments = config.get("experiments") or {}
+    settings = experiments.get(experiment, {})
+    used = [settings, *(experiments.get(name, {}) for name in settings.get("members") or ())]
+    return [each["extractor"] for each in used if "extractor" in each]
 
 
 def choose_dataset(

@@ -30,7 +30,7 @@ from indad.core.errors import ConfigError, IndadError
 from indad.core.progress import duration
 from indad.data.data_warnings import DataWarning, read_warnings
 from indad.data.public import catalogue
-from indad.methods import METHODS
+from indad.methods import NAMES
 from indad.pipeline.config_files import expand_paths, load_config, merged
 
 #: Lines of Snakemake's output that are shown of a failure that left no message.
@@ -51,8 +51,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "method",
         metavar="METHOD",
-        choices=[*METHODS, "all"],
-        help=f"one of {', '.join(METHODS)}, or all",
+        choices=[*NAMES, "all"],
+        help=f"one of {', '.join(NAMES)}, or all",
     )
     add_data_options(parser)
     parser.add_argument(

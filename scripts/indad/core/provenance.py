@@ -125,7 +125,11 @@ def line(runs: Sequence[Mapping[str, Any]]) -> str:
     made = [run["made_with"] for run in runs]
     features = [each["features_made_with"] for each in made]
     versions = made[0]["versions"]
-    weights = {f"{each['backbone']} {each['weights_sha256'][:12]}" for each in features}
+    weights = {
+        f"{each['backbone']} {each['weights_sha256'][:12]}"
+        for made_with in made
+        for each in _all_features(made_with)
+    }
     data: dict[str, set[str]] = {}
     for run, each in zip(runs, features, strict=True):
         data.setdefault(run["keys"]["dataset"], set()).add(each["manifest_sha256"])
@@ -141,6 +145,12 @@ def line(runs: Sequence[Mapping[str, Any]]) -> str:
         f"computed on {', '.join(sorted(computed))}",
     ]
     return f"Provenance: {'; '.join(parts)}. Details are in `provenance.json`.\n"
+
+
+def _all_features(made_with: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the settings of the features that scores come from; of an ensemble, all members'."""
+    parts = [made_with, *made_with.get("members", {}).values()]
+    return [each["features_made_with"] for each in parts]
 
 
 def write(
@@ -162,10 +172,10 @@ def write(
     for run in runs:
         dataset, category = run["keys"]["dataset"], run["keys"]["category"]
         data[run["files"]["manifest"]] = str(Path(folders[dataset], category))
-        features = run["made_with"]["features_made_with"]
-        weights[features["weights_sha256"]] = {
-            key: features[key] for key in ("backbone", "weights", "weights_source")
-        }
+        for features in _all_features(run["made_with"]):
+            weights[features["weights_sha256"]] = {
+                key: features[key] for key in ("backbone", "weights", "weights_source")
+            }
     made = {
         each.relative_to(path.parent).as_posix(): checksum.recorded_digest(each) for each in tables
     }

@@ -113,6 +113,31 @@ class Geometry:
         rows, columns = self.crop or (height, width)
         return round((height - rows) / 2), round((width - columns) / 2)
 
+    def box_of(self, other: Geometry, height: int, width: int) -> tuple[float, float, float, float]:
+        """Return the part of an image that another geometry keeps, in this one's output.
+
+        Args:
+            other: the other geometry.
+            height: of the image in pixels.
+            width: of the image in pixels.
+
+        Returns:
+            ``(left, top, right, bottom)`` in pixels of this geometry's output. They are outside of
+            it where the other one keeps more.
+        """
+        tall, wide = self.resized(height, width)
+        other_tall, other_wide = other.resized(height, width)
+        rows, columns = other.output(height, width)
+        top, left = other._corner(other_tall, other_wide)
+        own_top, own_left = self._corner(tall, wide)
+        down, across = tall / other_tall, wide / other_wide
+        return (
+            left * across - own_left,
+            top * down - own_top,
+            (left + columns) * across - own_left,
+            (top + rows) * down - own_top,
+        )
+
     def share_seen(self, height: int, width: int) -> float:
         """Return the share of an image's area that the crop keeps, in [0, 1]."""
         tall, wide = self.resized(height, width)

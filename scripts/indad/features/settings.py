@@ -10,6 +10,7 @@ import pandas as pd
 
 from indad import __version__
 from indad.core.errors import WeightsError
+from indad.data.images import Geometry
 from indad.data.manifest import content_hash
 from indad.features.weights import weights_sha256_of
 
@@ -40,6 +41,12 @@ def made_with(extractor: Mapping[str, Any], weights_sha256: str | None) -> dict[
         "precision": extractor["precision"],
         "dtype": extractor["dtype"],
     }
+
+
+def geometry_of(made_with: Mapping[str, Any]) -> Geometry:
+    """Return the resize and crop that features were made with."""
+    crop = made_with["crop"]
+    return Geometry.from_config(made_with["resize"], None if crop == "none" else crop)
 
 
 def origin(manifest: pd.DataFrame, device: str, tf32: bool) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indad import methods
+from indad.core import checksum
 from indad.core.cores import available_cores
 from indad.core.device import use_device
 from indad.core.errors import ConfigError, StoreError, WeightsError
@@ -18,7 +19,9 @@ from indad.features.settings import AUTO_BATCH, EXTRACT_VERSION
 from indad.features.source import FeatureSource
 from indad.features.store import FeatureStore
 from indad.features.weights import PACKAGE, RANDOM, weights_sha256_of
-from indad.inference.model import Extractor, Model
+from indad.inference.model import EnsembleModel, Extractor, Model
+from indad.methods.base import Detector
+from indad.methods.ensemble import Ensemble, Member
 
 if TYPE_CHECKING:
     from indad.features.backbone import Backbone
@@ -56,14 +59,10 @@ def load_model(
         DeviceError: ``device`` is ``cuda`` and there is no GPU.
         ConfigError: the model has no such experiment.
     """
-    import torch
-
     if device not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"device: must be auto, cpu or cuda, got {device!r}")
     model, known = choose_experiment(path, experiment)
     header = methods.read_header(model, verify=False)
-    made_with = _made_with(model, header)
-    settings = {"device": device, "tf32": bool(made_with.get("tf32"))}
     again = partial(
         load_model,
         Path(path).expanduser().absolute(),
@@ -73,16 +72,73 @@ def load_model(
         device=device,
         batch_size=batch_size,
     )
+    load = partial(_load_parts, device=device, batch_size=batch_size)
+    if header["method"] != Ensemble.method:
+        parameters = None if known is None else known.parameters
+        parts = load(model, header, parameters, weights=weights, features=features)
+        return Model(model, *parts, known, again)
+    if weights is not None or features is not None:
+        raise ConfigError(
+            f"{model}: an ensemble has a backbone and features for each member, so neither weights "
+            "nor features can be named; keep those of its members where the workflow read them"
+        )
+    ensemble, files = open_ensemble(model)
+    members = [
+        Model(each.path, *load(each.path, methods.read_header(each.path), each.parameters))
+        for each in files
+    ]
+    return EnsembleModel(model, ensemble, members, known, again)
+
+
+def _load_parts(
+    model: Path,
+    header: Mapping[str, Any],
+    parameters: Mapping[str, Any] | None,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    features: str | os.PathLike[str] | None = None,
+    device: str,
+    batch_size: int | str,
+) -> tuple[Detector, Extractor]:
+    """Load the detector of a model file, and its backbone."""
+    import torch
+
+    made_with = _made_with(model, header)
+    settings = {"device": device, "tf32": bool(made_with.get("tf32"))}
     device = use_device(settings, min(torch.get_num_threads(), available_cores()))
-    detector = methods.load(
-        model,
-        gallery=_open_gallery(model, header, features),
-        device=device,
-        parameters=None if known is None else known.parameters,
-    )
+    gallery = _open_gallery(model, header, features)
+    detector = methods.load(model, gallery=gallery, device=device, parameters=parameters)
     backbone = _load_backbone(model, made_with, weights, device)
     size = AUTO_BATCH[device] if isinstance(batch_size, str) else batch_size
-    return Model(model, detector, Extractor(backbone, made_with, device, size), known, again)
+    return detector, Extractor(backbone, made_with, device, size)
+
+
+def open_ensemble(path: Path) -> tuple[Ensemble, list[Member]]:
+    """Read an ensemble that can score new images, and find the models of its members.
+
+    Raises:
+        ConfigError: its scales come from the test images.
+        StoreError: it is damaged, or a member's model is missing or was fitted again.
+    """
+    ensemble, members = Ensemble.load(path)
+    if ensemble.scaling == "test":
+        raise ConfigError(
+            f"{path}: this ensemble is transductive: 'scaling: test' scales its members by their "
+            "range over all test images, so that it cannot score other images. Set 'scaling: "
+            "training' and run the workflow again"
+        )
+    for each in members:
+        if not each.path.is_file():
+            raise StoreError(
+                f"{each.path}: no such model. The ensemble {path} needs the models of its members; "
+                "copy the whole folder 'models', or run the workflow again"
+            )
+        if checksum.recorded_digest(each.path) != each.digest:
+            raise StoreError(
+                f"{path}: {each.path}, a member of this ensemble, was fitted again afterwards; run "
+                "the workflow again"
+            )
+    return ensemble, members
 
 
 # -- the model file and its calibration -----------------------------------------------------------

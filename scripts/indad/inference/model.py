@@ -23,13 +23,15 @@ from indad.core.checksum import sha256_file
 from indad.core.cores import available_cores
 from indad.core.device import Batches
 from indad.core.errors import ConfigError, DataError, DeviceError, IndadError
-from indad.data.images import Geometry, Size, prepare
+from indad.data.images import Size, prepare
 from indad.evaluation import calibration as calibrations
 from indad.evaluation.calibration import Calibration, Threshold
+from indad.features.settings import geometry_of
 from indad.features.source import ArrayFeatures
 from indad.inference.photos import Photo, open_photo, photo_name
 from indad.inference.result import Failure, FileState, Result, state_of
-from indad.methods.base import SCORE_BATCH, Detector
+from indad.methods.base import SCORE_BATCH, Detector, Scores
+from indad.methods.ensemble import Ensemble
 
 if TYPE_CHECKING:
     from indad.features.backbone import Backbone
@@ -39,9 +41,9 @@ READERS = min(4, available_cores())
 
 
 class _Prepared(NamedTuple):
-    """A photo as the backbone gets it, uint8 ``(H, W, 3)``, with its own size."""
+    """A photo as each backbone gets it, uint8 ``(H, W, 3)``, with its own size."""
 
-    pixels: np.ndarray
+    pixels: list[np.ndarray]
     size: Size
     state: FileState | None
 
@@ -120,9 +122,8 @@ class Model:
             load: loads the same model again, for pickle.
         """
         made_with = detector.made_with_
-        crop = made_with["crop"]
         self.path, self.device = path, detector.device_
-        self.geometry = Geometry.from_config(made_with["resize"], None if crop == "none" else crop)
+        self.geometry = geometry_of(made_with)
         self.input_size = tuple(made_with["input_size"])
         self.calibration = calibration
         self.threshold: Threshold | None = None
@@ -217,25 +218,29 @@ class Model:
         state = None if path is None else state_of(path)
         try:
             image = open_photo(photo)
-            pixels = prepare(image, self.geometry)
+            pixels = self._prepare(image, name)
         except IndadError as error:
             return Failure(path, error, state)
         except Exception as error:  # whatever it is, the other images are scored
             reason = str(error) or type(error).__name__
             return Failure(path, DataError(f"{name}: {reason}"), state)
-        if pixels.shape[:2] == self.input_size:
-            return _Prepared(pixels, (image.height, image.width), state)
+        return _Prepared(pixels, (image.height, image.width), state)
+
+    def _prepare(self, image: Image.Image, name: str) -> list[np.ndarray]:
+        """Return an image as each backbone gets it."""
+        pixels = prepare(image, self.geometry)
         (height, width), (rows, columns) = self.input_size, pixels.shape[:2]
-        error = DataError(
-            f"{name}: {columns} x {rows} pixels after the resize, but the model was fitted on "
-            f"{width} x {height}, without a crop: only images of the same shape can be scored"
-        )
-        return Failure(path, error, state)
+        if (rows, columns) != (height, width):
+            raise DataError(
+                f"{name}: {columns} x {rows} pixels after the resize, but the model was fitted on "
+                f"{width} x {height}, without a crop: only images of the same shape can be scored"
+            )
+        return [pixels]
 
     def _score(
         self, names: list[str | None], photos: list[_Prepared | Failure], started: float
     ) -> Iterator[Result | Failure]:
-        scores = iter(self._scores([p.pixels for p in photos if isinstance(p, _Prepared)]))
+        scores = iter(self._scores([photo for photo in photos if isinstance(photo, _Prepared)]))
         seconds = (time.perf_counter() - started) / len(names)
         threshold = self.threshold
         limit, peak = (threshold.score, threshold.peak) if threshold else (None, None)
@@ -263,20 +268,24 @@ class Model:
                 geometry=self.geometry,
             )
 
-    def _scores(self, images: list[np.ndarray]) -> list[tuple[float, np.ndarray] | Exception]:
+    def _scores(self, photos: list[_Prepared]) -> list[tuple[float, np.ndarray] | Exception]:
         """Score a batch; if that fails, score one by one, to find the images that fail."""
-        if not images:
+        if not photos:
             return []
         try:
             with self._scoring:
-                scores = self._detector.score(self._extractor(np.stack(images)))
+                scores = self._score_batch(photos)
             if not (np.isfinite(scores.image).all() and np.isfinite(scores.maps).all()):
                 raise ValueError("its score is not finite")
             return list(zip(scores.image.tolist(), scores.maps, strict=True))
         except Exception as error:
-            if len(images) == 1:
+            if len(photos) == 1:
                 return [error]
-            return [self._scores([each])[0] for each in images]
+            return [self._scores([each])[0] for each in photos]
+
+    def _score_batch(self, photos: list[_Prepared], number: int = 0) -> Scores:
+        """Score photos by the pixels that the backbone with this number gets."""
+        return self._detector.score(self._extractor(np.stack([p.pixels[number] for p in photos])))
 
     def calibrate(self, results: Iterable[Result], images: str = "images given") -> None:
         """Use the scores of other good images, results of this model, to choose thresholds from.
@@ -336,6 +345,37 @@ class Model:
         if changed or (image.height, image.width) != result.size:
             raise DataError(f"{path or 'the image'}: has changed since it was scored")
         return overlay(image, result.map, self.geometry, scale, result.pixel_threshold)
+
+
+class EnsembleModel(Model):
+    """A fitted ensemble with the models of its members, in the frame of the first one."""
+
+    def __init__(
+        self,
+        path: Path,
+        ensemble: Ensemble,
+        members: Sequence[Model],
+        calibration: Calibration | None = None,
+        load: Callable[[], Model] | None = None,
+    ) -> None:
+        """Make a model.
+
+        Args:
+            path: the ensemble's model file.
+            ensemble: with the scales of the members.
+            members: their models, in the order of the ensemble.
+            calibration: of the ensemble's scores.
+            load: loads the same model again, for pickle.
+        """
+        super().__init__(path, members[0]._detector, members[0]._extractor, calibration, load)
+        self._ensemble, self._members = ensemble, list(members)
+
+    def _prepare(self, image: Image.Image, name: str) -> list[np.ndarray]:
+        return [pixels for member in self._members for pixels in member._prepare(image, name)]
+
+    def _score_batch(self, photos: list[_Prepared], number: int = 0) -> Scores:
+        scores = (model._score_batch(photos, i) for i, model in enumerate(self._members))
+        return self._ensemble.combine(scores, [photo.size for photo in photos])
 
 
 def refuse_training_images(model: Path, paths: Iterable[str | os.PathLike[str]]) -> None:

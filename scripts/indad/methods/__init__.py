@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from indad.core.errors import ConfigError, StoreError
 from indad.features.source import FeatureSource
 from indad.methods.base import MEMORY, Detector
+from indad.methods.ensemble import Ensemble
 from indad.methods.model_file import SCHEMA_VERSION as SCHEMA_VERSION
 from indad.methods.model_file import read_header
 from indad.methods.padim import PaDiM
@@ -17,6 +19,8 @@ from indad.methods.spade import SPADE
 
 #: Name of a method in the configuration and in model files, and its class.
 METHODS: dict[str, type[Detector]] = {cls.method: cls for cls in (SPADE, PaDiM, PatchCore)}
+#: These and the ensemble, which averages the scores of other methods.
+NAMES = (*METHODS, Ensemble.method)
 
 
 def method_class(name: str) -> type[Detector]:
@@ -26,7 +30,7 @@ def method_class(name: str) -> type[Detector]:
         ConfigError: there is no method of that name.
     """
     if name not in METHODS:
-        raise ConfigError(f"method {name!r} is unknown; choose one of {', '.join(METHODS)}")
+        raise ConfigError(f"method {name!r} is unknown; choose one of {', '.join(NAMES)}")
     return METHODS[name]
 
 
@@ -45,11 +49,23 @@ def create(name: str, values: Mapping[str, Any], *, seed: int = 0) -> Detector:
         ConfigError: the method or a parameter is unknown, or a value is not allowed.
     """
     cls = method_class(name)
-    known = [key for key in cls().parameters if key != "seed"]
+    _check_names(cls, values)
+    return cls(**values, seed=seed)
+
+
+def create_ensemble(values: Mapping[str, Any], *, seed: int = 0) -> Ensemble:
+    """Make an ensemble without scales; arguments and errors as `create`."""
+    _check_names(Ensemble, values)
+    return Ensemble(**values, seed=seed)
+
+
+def _check_names(cls: type[Detector] | type[Ensemble], values: Mapping[str, Any]) -> None:
+    known = [key for key in inspect.signature(cls).parameters if key != "seed"]
     for key in values:
         if key not in known:
-            raise ConfigError(f"{key}: unknown parameter of {name}; it has {', '.join(known)}")
-    return cls(**values, seed=seed)
+            raise ConfigError(
+                f"{key}: unknown parameter of {cls.method}; it has {', '.join(known)}"
+            )
 
 
 def load(

@@ -143,7 +143,7 @@ class Detector(ABC):
         self.input_size_ = tuple(train.input_size)
         self.made_with_ = dict(made_with or {})
         self.device_, self.memory_ = device, memory
-        few = self._draw(train)
+        few = self.draw(train)
         with torch.inference_mode():
             while True:
                 try:
@@ -152,7 +152,7 @@ class Detector(ABC):
                 except torch.cuda.OutOfMemoryError:
                     self.memory_ = smaller(self.memory_, "a fit within {} bytes", LEAST_MEMORY)
 
-    def _draw(self, train: FeatureSource) -> FeatureSource:
+    def draw(self, train: FeatureSource) -> FeatureSource:
         """Return the training images in use; those of fewer shots are among those of more."""
         if self.shots is None or self.shots >= len(train):
             return train

@@ -163,7 +163,7 @@ class SPADE(Detector):
                 "a SPADE model needs the feature store of its training images: pass that store's "
                 "train split as 'gallery'"
             )
-        self._fit(self._draw(gallery), ignore)
+        self._fit(self.draw(gallery), ignore)
         if not self.z_.equal(state["z"]):
             raise StoreError(
                 f"the gallery {gallery.path or '(in memory)'} is not the one this SPADE model was "

@@ -99,12 +99,14 @@ class Experiment:
 
     Attributes:
         name: as in the configuration and the tables.
-        method: ``spade``, ``padim`` or ``patchcore``.
-        extractor: name of the extractor.
+        method: ``spade``, ``padim``, ``patchcore`` or ``ensemble``.
+        extractor: name of the extractor; of an ensemble that of its first member, whose frame the
+            maps have.
         parameters: all parameters of the method but the seed, defaults filled in.
         model: name of the fitted model, shared by all experiments that differ only in scoring.
         published: the published result that the tables compare it with, if any.
         configured: its name in the configuration: one with several ``shots`` is run as several.
+        members: the experiments that an ensemble averages.
     """
 
     name: str
@@ -114,6 +116,7 @@ class Experiment:
     model: str
     published: str | None = None
     configured: str = ""
+    members: tuple[Experiment, ...] = ()
 
     @classmethod
     def from_config(
@@ -121,20 +124,30 @@ class Experiment:
         name: str,
         settings: Mapping[str, Any],
         extractors: Mapping[str, Extractor],
+        catalogue: Mapping[str, Mapping[str, Any]],
         configured: str = "",
     ) -> Experiment:
         """Check the settings of an experiment; its method's constructor fills in the defaults.
+
+        Args:
+            name: its name.
+            settings: those of the configuration, with a single number of shots.
+            extractors: all extractors.
+            catalogue: the settings of all experiments, of which an ensemble names some.
+            configured: its name in the configuration, if it is another one.
 
         Raises:
             ConfigError: a parameter or value is not allowed, or a name is unknown.
         """
         given = dict(settings)
-        method, extractor = given.pop("method"), given.pop("extractor")
-        result = given.pop("published", None)
+        method, result = given.pop("method"), given.pop("published", None)
         configured = configured or name
         key = f"experiments.{configured}"
         if result is not None:
             require_known(f"{key}.published", result, published.results(), "published results")
+        if method == methods.Ensemble.method:
+            return cls._ensemble(name, given, extractors, catalogue, result)
+        extractor = given.pop("extractor")
         require_known(f"{key}.extractor", extractor, extractors, "extractors")
         try:
             parameters = dict(methods.create(method, given).parameters)
@@ -150,6 +163,55 @@ class Experiment:
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         model = f"{method}-{extractor}-{digest}"
         return cls(name, method, extractor, parameters, model, result, configured)
+
+    @classmethod
+    def _ensemble(
+        cls,
+        name: str,
+        given: Mapping[str, Any],
+        extractors: Mapping[str, Extractor],
+        catalogue: Mapping[str, Mapping[str, Any]],
+        result: str | None,
+    ) -> Experiment:
+        """Check the settings of an ensemble and those of its members."""
+        key = f"experiments.{name}"
+        try:
+            parameters = dict(methods.create_ensemble(given).parameters)
+        except ConfigError as error:
+            raise ConfigError(f"{key}.{error}") from None
+        del parameters["seed"]
+        members = []
+        for member in parameters["members"]:
+            require_known(f"{key}.members", member, catalogue, "experiments")
+            settings = catalogue[member]
+            if settings["method"] == methods.Ensemble.method:
+                raise ConfigError(
+                    f"{key}.members: {member} is an ensemble; name the experiments that it averages"
+                )
+            runs = one_for_each_number_of_shots(member, settings)
+            if list(runs) != [member]:
+                raise ConfigError(
+                    f"{key}.members: {member} has several numbers of 'shots'; name an experiment "
+                    "that has one"
+                )
+            members.append(cls.from_config(member, runs[member], extractors, catalogue))
+        shots = {each.name: each.parameters["shots"] or "all" for each in members}
+        if len(set(shots.values())) > 1:
+            text = ", ".join(f"{member} {count}" for member, count in shots.items())
+            raise ConfigError(
+                f"{key}.members: are fitted to different numbers of images ({text}); give all of "
+                "them the same 'shots'"
+            )
+        used = [[each.model, each.parameters] for each in members]
+        text = json.dumps([parameters, used], sort_keys=True)
+        model = f"ensemble-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+        first = members[0].extractor
+        return cls(name, "ensemble", first, parameters, model, result, name, tuple(members))
+
+    @property
+    def extractors(self) -> list[str]:
+        """The names of its extractors: one, or those of an ensemble's members, each once."""
+        return list(dict.fromkeys(each.extractor for each in self.members or [self]))
 
 
 def one_for_each_number_of_shots(
@@ -185,6 +247,8 @@ def one_for_each_number_of_shots(
 def _shared_fit(experiments: Sequence[Experiment]) -> Experiment:
     """Return the fit of experiments that share a model: scoring parameters have their defaults."""
     first = experiments[0]
+    if first.members:
+        return replace(first, name=first.model, published=None)
     method = methods.method_class(first.method)
     signature = inspect.signature(method).parameters
     defaults = {name: signature[name].default for name in method.score_parameters}
@@ -197,6 +261,24 @@ def _shared_fit(experiments: Sequence[Experiment]) -> Experiment:
     )
 
 
+def _with_members(experiments: Mapping[str, Experiment], results: Path) -> dict[str, Experiment]:
+    """Return the experiments and the members of ensembles, by name."""
+    scored = dict(experiments)
+    for experiment in experiments.values():
+        for member in experiment.members:
+            if scored.setdefault(member.name, member).parameters != member.parameters:
+                raise ConfigError(
+                    f"experiments.{experiment.name}.members: another experiment with several "
+                    f"'shots' is run under the name {member.name}; rename one of them"
+                )
+    if same := same_file(list(scored), results):
+        raise ConfigError(
+            f"run.experiments: {same[0]!r} and {same[1]!r} are one name to the file system of "
+            f"{results}; rename one of them, or choose another results folder"
+        )
+    return scored
+
+
 @dataclass(frozen=True)
 class Config:
     """A schema-checked configuration, parsed and with all references resolved.
@@ -206,6 +288,7 @@ class Config:
         device: ``auto``, ``cpu`` or ``cuda``.
         threads: cores that one job of heavy computation may use.
         datasets, experiments: those to run, by name; one experiment for each number of shots.
+        scored: the experiments to run and the members of ensembles, by name.
         extractors: all of the configuration, by name.
         models: what to fit, by name of the model: an experiment with the parameters of the fit.
         seeds: the seeds to run.
@@ -218,6 +301,7 @@ class Config:
     datasets: Mapping[str, Dataset]
     extractors: Mapping[str, Extractor]
     experiments: Mapping[str, Experiment]
+    scored: Mapping[str, Experiment]
     models: Mapping[str, Experiment]
     seeds: tuple[int, ...]
     written: Mapping[str, Any]
@@ -253,9 +337,12 @@ class Config:
                     raise ConfigError(
                         f"experiments.{configured}.shots: another experiment is called {name}"
                     )
-                experiments[name] = Experiment.from_config(name, settings, extractors, configured)
+                experiments[name] = Experiment.from_config(
+                    name, settings, extractors, config["experiments"], configured
+                )
+        scored = _with_members(experiments, results)
         sharing: dict[str, list[Experiment]] = {}
-        for experiment in experiments.values():
+        for experiment in scored.values():
             sharing.setdefault(experiment.model, []).append(experiment)
         return cls(
             results=results,
@@ -267,6 +354,7 @@ class Config:
             },
             extractors=extractors,
             experiments=experiments,
+            scored=scored,
             models={name: _shared_fit(users) for name, users in sharing.items()},
             seeds=tuple(dict.fromkeys(run["seeds"])),
             written=config,
@@ -279,10 +367,8 @@ class Config:
 
     @cached_property
     def used_extractors(self) -> dict[str, Extractor]:
-        """The extractors of the experiments to run, by name."""
-        return {
-            each.extractor: self.extractors[each.extractor] for each in self.experiments.values()
-        }
+        """The extractors of the experiments to score, by name."""
+        return {each.extractor: self.extractors[each.extractor] for each in self.scored.values()}
 
     @cached_property
     def geometries(self) -> dict[str, Geometry]:
@@ -294,7 +380,7 @@ class Config:
         """The experiments with several ``shots``: their runs, and the shots, None for all."""
         runs: dict[str, dict[str, int | None]] = {}
         for name, each in self.experiments.items():
-            runs.setdefault(each.configured, {})[name] = each.parameters["shots"]
+            runs.setdefault(each.configured, {})[name] = each.parameters.get("shots")
         return {name: each for name, each in runs.items() if len(each) > 1}
 
     @cached_property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from indad.features.weights import RANDOM
-from indad.pipeline.config import Config
+from indad.pipeline.config import Config, Experiment
 from indad.reporting import published
 
 
@@ -15,7 +15,7 @@ def layout(config: Config) -> dict[str, Any]:
     A published result is shown next to an experiment only on its data set and with its backbone.
     """
     compared = {name: each.published for name, each in config.datasets.items() if each.published}
-    notes, same = weights_notes(config), {}
+    notes, same = experiment_notes(config), {}
     for name, each in config.shown.items():
         if each.published and (difference := _difference(config, name, each.published)):
             if compared:
@@ -42,13 +42,25 @@ def _difference(config: Config, experiment: str, result: str) -> str:
     return ""
 
 
-def weights_notes(config: Config) -> dict[str, str]:
-    """Return what a reader of the tables must know about the weights of experiments."""
-    return {
-        name: "random backbone weights, not pretrained"
-        for name in config.shown
-        if config.extractor_of(name).weights == RANDOM
-    }
+def experiment_notes(config: Config) -> dict[str, str]:
+    """Return what a reader of the tables must know about experiments."""
+    notes = {}
+    for name, each in config.shown.items():
+        remarks = []
+        if any(config.extractors[used].weights == RANDOM for used in each.extractors):
+            remarks.append("random backbone weights, not pretrained")
+        if each.parameters.get("scaling") == "test":
+            remarks.append(
+                "transductive, the members' scores are scaled by their range over all test images"
+            )
+        if remarks:
+            notes[name] = "; ".join(remarks)
+    return notes
+
+
+def member_jobs(experiment: Experiment) -> list[list[str]]:
+    """Return the name, the model and the extractor of each member of an ensemble."""
+    return [[each.name, each.model, each.extractor] for each in experiment.members]
 
 
 def experiment_summaries(config: Config) -> dict[str, dict[str, Any]]:
@@ -56,10 +68,11 @@ def experiment_summaries(config: Config) -> dict[str, dict[str, Any]]:
     return {
         name: {
             "method": each.method,
-            "backbone": config.extractor_of(name).backbone,
+            "backbone": ", ".join(config.extractors[used].backbone for used in each.extractors),
             "parameters": dict(each.parameters),
             "extractor": each.extractor,
             "model": each.model,
+            "members": member_jobs(each),
         }
         for name, each in config.shown.items()
     }
@@ -74,7 +87,7 @@ def deciding_part(config: Config) -> dict[str, Any]:
         "extractors": {name: written["extractors"][name] for name in config.used_extractors},
         "experiments": {
             each.configured: written["experiments"][each.configured]
-            for each in config.experiments.values()
+            for each in config.scored.values()
         },
         "uncertainty": written["uncertainty"],
     }

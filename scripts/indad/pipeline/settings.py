@@ -21,7 +21,7 @@ from indad.evaluation import bootstrap, calibration, cases, resamples, scores
 from indad.features import store
 from indad.features.settings import EXTRACT_VERSION
 from indad.pipeline import presentation
-from indad.pipeline.config import Config
+from indad.pipeline.config import Config, Experiment
 from indad.pipeline.currency import portable
 from indad.reporting import published, report, runtime
 
@@ -85,6 +85,8 @@ def _extract(config: Config, wildcards: Wildcards) -> Settings:
 
 def _fit(config: Config, wildcards: Wildcards) -> Settings:
     model = config.models[wildcards["model"]]
+    if model.members:
+        return _ensemble(config, model) | {"members": [_member(config, m) for m in model.members]}
     return {
         "method": model.method,
         "parameters": dict(model.parameters),
@@ -94,8 +96,30 @@ def _fit(config: Config, wildcards: Wildcards) -> Settings:
     }
 
 
+def _ensemble(config: Config, experiment: Experiment) -> Settings:
+    return {
+        "method": experiment.method,
+        "parameters": dict(experiment.parameters),
+        "tf32": config.written["tf32"],
+        "version": [methods.Ensemble.version, methods.SCHEMA_VERSION],
+    }
+
+
+def _member(config: Config, experiment: Experiment) -> Settings:
+    return {
+        "method": experiment.method,
+        "parameters": dict(experiment.parameters),
+        "extractor": dict(config.extractors[experiment.extractor].settings),
+        "version": methods.method_class(experiment.method).version,
+    }
+
+
 def _score(config: Config, wildcards: Wildcards) -> Settings:
-    experiment = config.experiments[wildcards["experiment"]]
+    experiment = config.scored[wildcards["experiment"]]
+    if experiment.members:
+        fitted = _ensemble(config, experiment)
+        versions = [*fitted["version"], scores.SCHEMA_VERSION, calibration.SCHEMA_VERSION]
+        return fitted | {"model": experiment.model, "version": versions}
     return {
         # Another fit is another input file, which may be older than the scores.
         "model": experiment.model,
@@ -139,9 +163,8 @@ def category_jobs(config: Config) -> list[str]:
             jobs += [f"extract/{at}/{extractor}" for extractor in config.used_extractors]
             jobs += [f"fit/{at}/{model}/{seed}" for model in config.models for seed in seeds]
             for rule in ("score", "evaluate"):
-                jobs += [
-                    f"{rule}/{at}/{run}/{seed}" for run in config.experiments for seed in seeds
-                ]
+                runs = config.scored if rule == "score" else config.experiments
+                jobs += [f"{rule}/{at}/{run}/{seed}" for run in runs for seed in seeds]
             jobs += [f"pictures/{at}", f"figures/{at}"]
     return jobs
 
@@ -153,7 +176,10 @@ def _extent(config: Config, wildcards: Wildcards) -> Settings:
     """What is run: a product of all of it changes with the set of its inputs."""
     return {
         "categories": {name: each.categories for name, each in config.datasets.items()},
-        "models": {name: [each.model, each.extractor] for name, each in config.shown.items()},
+        "models": {
+            name: [each.model, each.extractor, *presentation.member_jobs(each)]
+            for name, each in config.shown.items()
+        },
         "seeds": list(config.seeds),
     }
 
@@ -208,7 +234,7 @@ def _learning_curves(config: Config, wildcards: Wildcards) -> Settings:
 def _html_report(config: Config, wildcards: Wildcards) -> Settings:
     return _extent(config, wildcards) | {
         "experiments": presentation.experiment_summaries(config),
-        "notes": presentation.weights_notes(config),
+        "notes": presentation.experiment_notes(config),
         "config": presentation.deciding_part(config),
         "level": config.written["uncertainty"]["level"],
         "version": report.VERSION,

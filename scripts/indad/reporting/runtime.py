@@ -8,7 +8,7 @@ product that was up to date keeps the record of when it was made.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,12 +116,17 @@ def _measured(path: Path) -> dict[str, float]:
 # -- the document -----------------------------------------------------------------------------
 
 
-def document(table: pd.DataFrame, models: Mapping[str, tuple[str, str]], layout: Layout) -> str:
+#: Experiment to the name of its model and of its extractor; an ensemble's are followed by the name,
+#: the model and the extractor of each member.
+Models = Mapping[str, Sequence[Any]]
+
+
+def document(table: pd.DataFrame, models: Models, layout: Layout) -> str:
     """Return Markdown: time, memory and size by experiment, extractor and stage.
 
     Args:
         table: as ``collect``.
-        models: experiment to its model's and its extractor's name.
+        models: the names of the experiments' jobs.
         layout: the experiments, and the published result that each is compared with.
     """
     parts = ["# Run time and memory", _machines(table)]
@@ -142,8 +147,11 @@ def document(table: pd.DataFrame, models: Mapping[str, tuple[str, str]], layout:
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def experiments(table: pd.DataFrame, models: Mapping[str, tuple[str, str]]) -> pd.DataFrame:
+def experiments(table: pd.DataFrame, models: Models) -> pd.DataFrame:
     """Return what each experiment costs on a data set, means over categories and seeds.
+
+    An ensemble costs what its members cost, and its own jobs. The features of an extractor count
+    once. The peak of the memory is the highest of any of these jobs.
 
     Returns:
         ``experiment, fit_seconds, score_seconds`` (own work, per category), ``score_per_second``
@@ -151,20 +159,23 @@ def experiments(table: pd.DataFrame, models: Mapping[str, tuple[str, str]]) -> p
         and scoring), ``max_rss_mb``, ``model_mb``.
     """
     found = []
-    for experiment, (model, extractor) in models.items():
-        fit, score = _jobs(table, "fit", model), _jobs(table, "score", experiment)
-        features = _measured_jobs(_jobs(table, "extract", extractor))
-        each = _seconds_per_image(score)
+    for experiment, (model, extractor, *members) in models.items():
+        parts = [(experiment, model, extractor), *map(tuple, members)]
+        names, fitted, extractors = (dict.fromkeys(each) for each in zip(*parts, strict=True))
+        fits = [_jobs(table, "fit", name) for name in fitted]
+        scores = [_jobs(table, "score", name) for name in names]
+        features = [_measured_jobs(_jobs(table, "extract", name)) for name in extractors]
+        each = sum(map(_seconds_per_image, scores))
         found.append(
             {
                 "experiment": experiment,
-                "fit_seconds": fit["compute_seconds"].mean(),
-                "score_seconds": score["compute_seconds"].mean(),
+                "fit_seconds": sum(jobs["compute_seconds"].mean() for jobs in fits),
+                "score_seconds": sum(jobs["compute_seconds"].mean() for jobs in scores),
                 "score_per_second": 1 / each if each > 0 else np.nan,
                 "seconds_per_image": each,
-                "with_backbone": each + _seconds_per_image(features),
-                "max_rss_mb": pd.concat([fit["max_rss_mb"], score["max_rss_mb"]]).max(),
-                "model_mb": score["model_mb"].mean(),
+                "with_backbone": each + sum(map(_seconds_per_image, features)),
+                "max_rss_mb": pd.concat([jobs["max_rss_mb"] for jobs in fits + scores]).max(),
+                "model_mb": sum(jobs["model_mb"].mean() for jobs in scores),
             }
         )
     return pd.DataFrame(found)
@@ -205,16 +216,18 @@ def _experiments(costs: pd.DataFrame) -> str:
     return markdown_table(["experiment", *columns], grid)
 
 
-def _sharing(models: Mapping[str, tuple[str, str]]) -> str:
+def _sharing(models: Models) -> str:
     """Explain the columns, and list the experiments that share a fit."""
     users: dict[str, list[str]] = {}
-    for experiment, (model, _) in models.items():
+    for experiment, (model, *_) in models.items():
         users.setdefault(model, []).append(experiment)
     shared = [" and ".join([", ".join(each[:-1]), each[-1]]) for each in users.values() if each[1:]]
     text = (
         "Means over categories and seeds, without starting Python and loading torch. The model is "
         "what scoring reads: SPADE's gallery of stored features, PatchCore's part of the bank."
     )
+    if any(each[2:] for each in models.values()):
+        text += " The values of an ensemble are sums over its members, and its own jobs."
     return " ".join([text, *(f"{each} share one fit." for each in shared)])
 
 

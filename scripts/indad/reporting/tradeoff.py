@@ -17,15 +17,13 @@ QUALITIES = ("image_auroc", "aupro")
 COLUMNS = ("dataset", "experiment", *QUALITIES, "seconds_per_image", "model_mb")
 
 
-def gather(
-    metrics: pd.DataFrame, times: pd.DataFrame, models: Mapping[str, tuple[str, str]]
-) -> pd.DataFrame:
+def gather(metrics: pd.DataFrame, times: pd.DataFrame, models: runtime.Models) -> pd.DataFrame:
     """Return accuracy, time and size, means over categories and seeds.
 
     Args:
         metrics: tidy metrics.
         times: run times of all jobs, as ``runtime.collect``.
-        models: experiment to the names of its model and its extractor.
+        models: the names of the experiments' jobs.
 
     Returns:
         ``COLUMNS``, one row per data set and experiment; NaN if not measured.

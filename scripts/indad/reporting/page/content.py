@@ -132,7 +132,10 @@ def _category(
 
 def _costs(jobs: pd.DataFrame, experiments: Mapping[str, Mapping[str, Any]]) -> dict[int, Any]:
     """Return the rows of ``runtime.experiments`` of measured experiments, by their number."""
-    models = {name: (each["model"], each["extractor"]) for name, each in experiments.items()}
+    models = {
+        name: (each["model"], each["extractor"], *each.get("members", ()))
+        for name, each in experiments.items()
+    }
     if jobs.empty:
         return {}
     measured = enumerate(runtime.experiments(jobs, models).itertuples())
