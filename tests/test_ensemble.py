@@ -167,6 +167,7 @@ def test_a_member_that_sees_less_than_the_first_is_refused():
 # -- the configuration ----------------------------------------------------------------------------
 
 ENSEMBLE = {"method": "ensemble", "members": ["P1", "M"]}
+TRANSDUCTIVE = ENSEMBLE | {"scaling": "test"}
 
 
 def with_ensemble(run=("Both",), **changes):
@@ -194,6 +195,7 @@ def test_members_are_scored_and_not_shown():
         ({"members": ["P1", "Both"]}, "Both.members: Both is an ensemble; name the experiments"),
         ({"members": ["P1", "Sweep"]}, "Both.members: Sweep has several numbers of 'shots'"),
         ({"members": ["P1", "Few"]}, r"different numbers of images \(P1 all, Few 5\)"),
+        ({"scaling": "test"}, "Both.scaling: test uses the test images, which every table"),
         ({"scaling": "train"}, "Both.scaling: must be one of training, test, got 'train'"),
         ({"extractor": "r"}, "Both.extractor: unknown parameter of ensemble; it has members"),
     ],
@@ -206,8 +208,8 @@ def test_settings_that_are_refused(settings, message):
 
 
 def test_a_transductive_ensemble_is_named_as_such():
-    made = with_ensemble(Both=ENSEMBLE | {"scaling": "test"})
-    assert "transductive" in experiment_notes(made)["Both"]
+    made = with_ensemble(["Both-transductive"], **{"Both-transductive": TRANSDUCTIVE})
+    assert "transductive, the members' scores" in experiment_notes(made)["Both-transductive"]
     assert "transductive" not in experiment_notes(with_ensemble())["Both"]
 
 

@@ -21,7 +21,8 @@ rule score:
             1500 + CUDA_MB + config["memory_mb"] + 1.5 * input.size_mb, attempt
         ),
         runtime=lambda wildcards, input, attempt: grow(30 + input.size_mb / 5, attempt),
-        gpu=GPU,
+        # The scores of an ensemble's members are only averaged.
+        gpu=lambda wildcards: 0 if CONFIG.scored[wildcards.experiment].members else GPU,
     params:
         settings=settings("score"),
     script:

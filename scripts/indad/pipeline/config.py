@@ -25,6 +25,9 @@ from indad.features import weights
 from indad.pipeline.dataset import Dataset, require_known
 from indad.reporting import published
 
+#: A part of the names of experiments whose scores of an image depend on the other test images.
+TRANSDUCTIVE = "transductive"
+
 
 @dataclass(frozen=True)
 class Extractor:
@@ -180,6 +183,12 @@ class Experiment:
         except ConfigError as error:
             raise ConfigError(f"{key}.{error}") from None
         del parameters["seed"]
+        if parameters["scaling"] == "test" and TRANSDUCTIVE not in name:
+            raise ConfigError(
+                f"{key}.scaling: test uses the test images, which every table and figure has to "
+                f"say: choose a name of the experiment that contains {TRANSDUCTIVE!r}, or "
+                "'scaling: training'"
+            )
         members = []
         for member in parameters["members"]:
             require_known(f"{key}.members", member, catalogue, "experiments")
