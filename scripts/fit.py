@@ -39,9 +39,8 @@ def fit_ensemble(job: Job, images: pd.DataFrame, device: str) -> int:
     """Find the scales of an ensemble's members; return the number of training images."""
     settings, seed = job.params.settings, int(job.wildcards.seed)
     ensemble = methods.create_ensemble(settings["parameters"], seed=seed)
-    members, detectors, scoring = settings["members"], [], []
+    members, scoring = settings["members"], []
     for each in members:
-        detectors.append(methods.create(each["method"], each["parameters"], seed=seed))
         names = methods.method_class(each["method"]).score_parameters
         scoring.append({name: each["parameters"][name] for name in names})
     with ExitStack() as stack:
@@ -51,7 +50,7 @@ def fit_ensemble(job: Job, images: pd.DataFrame, device: str) -> int:
             stores.append(stack.enter_context(FeatureStore(path, expected)))
         train = [store.split("train") for store in stores]
         ensemble.fit(
-            detectors,
+            (methods.create(each["method"], each["parameters"], seed=seed) for each in members),
             train,
             [geometry_of(store.made_with) for store in stores],
             device=device,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import doctest
+import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +19,21 @@ import index
 import score
 from conftest import make_features, save_image
 from indad import load_model, methods
+from indad.cli.override import choose_experiments, extractors_of
 from indad.core.errors import ConfigError, DataError, StoreError
 from indad.data.images import Geometry
+from indad.evaluation import scores
 from indad.features.source import ArrayFeatures
 from indad.methods.base import Scores
 from indad.methods.ensemble import Ensemble
+from indad.pipeline.config_files import load_config
 from indad.pipeline.inventory import survey
 from indad.pipeline.presentation import experiment_notes
 from indad.pipeline.settings import category_jobs, job_settings
 from predicting import job, photo
 from predicting import run as predict
+from small_run import METRICS, plan
+from small_run import SMALL as SMALL_RUN
 from test_config import BASE, config
 
 WHOLE = Geometry(32, None)
@@ -118,6 +126,10 @@ def test_copies_of_one_training_image_have_no_scale(rng):
     train = chosen(make_features(rng, 1), np.zeros(4, int))
     with pytest.raises(ConfigError, match="PaDiM gives all training images .* the score 0"):
         Ensemble(members=["PaDiM", "B"]).fit(detectors()[:2], [train] * 2, [WHOLE] * 2)
+
+
+def test_the_example_in_the_documentation():
+    assert doctest.testmod(sys.modules[Ensemble.__module__]).failed == 0
 
 
 # -- the frame ------------------------------------------------------------------------------------
@@ -247,6 +259,33 @@ def test_a_changed_member_makes_the_ensemble_stale(member, rules):
     assert scored == {name, *(["Both"] if rules else [])}
 
 
+def test_the_command_runs_the_ensembles_of_the_catalogue():
+    catalogue = load_config(None)
+    assert choose_experiments(catalogue, "ensemble", None) == ["PatchCore-Ensemble"]
+    used = ["wrn101", "resnext101", "densenet201"]
+    assert extractors_of(catalogue, "PatchCore-Ensemble") == used
+    assert choose_experiments(catalogue, "all", "wrn101") == ["PatchCore-1-WRN101"]
+    with pytest.raises(ConfigError, match="no experiment .* method 'ensemble' and extractor 'wrn5"):
+        choose_experiments(catalogue, "ensemble", "wrn50")
+
+
+@pytest.mark.slow
+def test_the_workflow_fits_and_scores_the_members(tmp_path):
+    small = {"backbone": "test_resnet.r160_in1k", "weights": "random", "layers": ["layer1"]}
+    experiments = SMALL_RUN["experiments"] | {
+        "Small": {"method": "padim", "extractor": "small", "dimensions": 5},
+        "Both": {"method": "ensemble", "members": ["PatchCore-10", "Small"]},
+    }
+    jobs = plan(
+        tmp_path,
+        METRICS,
+        run={"datasets": ["drawn"], "experiments": ["PaDiM", "Both"]},
+        extractors=SMALL_RUN["extractors"] | {"small": small},
+        experiments=experiments,
+    )
+    assert [jobs[rule] for rule in ("extract", "fit", "score", "evaluate")] == [2, 4, 4, 2]
+
+
 # -- jobs and models ------------------------------------------------------------------------------
 
 EXTRACTORS = {
@@ -356,8 +395,6 @@ def scored(root: Path, name: str) -> dict[str, Path]:
 
 
 def test_new_images_get_the_scores_of_the_workflow(made):
-    from indad.evaluation import scores
-
     files = scored(made, "Both")
     table, maps, made_with = scores.read(files["table"], files["maps"])
     images = [str(made / "data/widget" / name) for name in table["image"]]
@@ -403,8 +440,6 @@ def test_a_backbone_cannot_be_named(made, tmp_path):
 
 
 def test_models_of_members_that_changed_are_refused(made, tmp_path):
-    import shutil
-
     copied = tmp_path / "results"
     shutil.copytree(made / "results/models", copied / "models")
     load_model(model(tmp_path, "Both"), device="cpu")

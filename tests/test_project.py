@@ -102,10 +102,11 @@ def test_every_configuration_key_is_documented():
         *(f"run.{key}" for key in schema()["properties"]["run"]["properties"]),
     }
     keys |= {name for m in methods.METHODS for name in methods.create(m, {}).parameters} - {"seed"}
+    keys |= {*methods.Ensemble(members=["A", "B"]).parameters} - {"seed"}
     keys |= {name for s in sources.SOURCES for name in sources.check_options(s, {}, "")}
     missing = [key for key in sorted(keys) if f"`{key}" not in text]
     assert not missing
-    documented = {name.lower() for name in (*methods.METHODS, *sources.SOURCES)}
+    documented = {name.lower() for name in (*methods.NAMES, *sources.SOURCES)}
     assert all(f"`{name}`" in text for name in documented)
 
 

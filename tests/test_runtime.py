@@ -103,6 +103,20 @@ def test_experiments_cost_their_shared_fit_and_features(tmp_path):
     assert "Machine: Abacus, 2 cores." in text
 
 
+def test_an_ensemble_costs_what_its_members_and_its_own_jobs_cost(tmp_path):
+    jobs = [job("extract", name, seconds=3.0) for name in ("r", "s")]
+    jobs += [job("fit", name, 0, seconds=20.0) for name in ("m", "n", "both")]
+    jobs += [job("score", name, 0, seconds=1.0, model_mb=2.0) for name in ("A", "B", "C", "Both")]
+    table = leave(tmp_path, jobs)
+    members = [["A", "m", "r"], ["B", "n", "r"], ["C", "n", "s"]]  # B and C share a fit
+    models = {"Both": ["both", "r", *members]}
+    (cost,) = runtime.experiments(table, models).itertuples()
+    assert (cost.fit_seconds, cost.score_seconds) == (60.0, 4.0)
+    assert cost.with_backbone == pytest.approx(4 * 1 / 5 + 2 * 3 / 15)
+    assert cost.model_mb == 8.0
+    assert "sums over its members" in runtime.document(table, models, Layout(["Both"]))
+
+
 def test_copied_features_count_for_no_extraction(tmp_path):
     jobs = [job("extract", "r", seconds=3.0, cached=True), job("score", "B", 0, seconds=3.0)]
     table, models = leave(tmp_path, jobs), {"B": ("m", "r")}

@@ -83,9 +83,10 @@ def load_model(
             "nor features can be named; keep those of its members where the workflow read them"
         )
     ensemble, files = open_ensemble(model)
+    headers = [methods.read_header(each.path, verify=False) for each in files]
     members = [
-        Model(each.path, *load(each.path, methods.read_header(each.path), each.parameters))
-        for each in files
+        Model(each.path, *load(each.path, member, each.parameters))
+        for each, member in zip(files, headers, strict=True)
     ]
     return EnsembleModel(model, ensemble, members, known, again)
 

@@ -61,7 +61,8 @@ class Ensemble:
     value of a good image for each member. Images that a method was fitted on cannot be used: their
     scores are too low, and 0 if the memory bank holds all of their patches. The mean is used
     because it needs a single image and no assumption about the distribution, and exists for every
-    method. The cost is one more fit of each member.
+    method. The cost is one more fit of each member. Squared distances grow faster than distances,
+    so that members with squared scores have more weight on strong anomalies.
 
     With ``scaling="test"`` they are scaled as in PatchCore's code: the lowest value of all test
     images becomes 0, the highest 1. This is transductive. The scores of an image depend on the
@@ -78,6 +79,21 @@ class Ensemble:
     Attributes:
         scale_: float64 ``(K, 2)``, ``a_m`` and ``b_m``; None with ``scaling="test"``.
         geometries_: resize and crop of each member.
+
+    Examples:
+        >>> import numpy as np
+        >>> from indad.features.source import ArrayFeatures
+        >>> from indad.methods import SPADE, PaDiM
+        >>> rng = np.random.default_rng(0)
+        >>> good = rng.random((9, 3, 4, 4))
+        >>> train = ArrayFeatures({"layer1": good[:8]}, input_size=(16, 16))
+        >>> test = ArrayFeatures({"layer1": [good[8], good[8] + 1]}, input_size=(16, 16))
+        >>> members = [SPADE(k_image=3, k_pixel=4), PaDiM(dimensions=2)]
+        >>> ensemble = Ensemble(members=["SPADE", "PaDiM"])
+        >>> ensemble = ensemble.fit(members, [train] * 2, [Geometry(16, None)] * 2)
+        >>> scores = [each.fit(train).score(test) for each in members]
+        >>> ensemble.combine(scores, sizes=[(16, 16)] * 2).image.round(1)
+        array([  1.6, 201.9], dtype=float32)
     """
 
     method = "ensemble"
@@ -104,7 +120,7 @@ class Ensemble:
 
     def fit(
         self,
-        detectors: Sequence[Detector],
+        detectors: Iterable[Detector],
         train: Sequence[FeatureSource],
         geometries: Sequence[Geometry],
         *,
@@ -133,7 +149,7 @@ class Ensemble:
             rest, held_out = self._split(detector.draw(source))
             scores = detector.fit(rest, device=device, memory=memory).score(held_out)
             scale.append([np.mean(each, dtype=np.float64) for each in scores])
-            progress(len(scale), len(detectors))
+            progress(len(scale), len(train))
         self.scale_ = np.array(scale)
         for name, values in zip(self.members, self.scale_, strict=True):
             if not (values > 0).all():
@@ -281,6 +297,7 @@ class Ensemble:
         Raises:
             StoreError: the file is missing, damaged, or of another method or version.
         """
+        from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
         path = Path(path)
@@ -305,7 +322,7 @@ class Ensemble:
             ]
             if made.scaling == "training":
                 made.scale_ = load_file(path)["scale"].reshape(len(members), 2)
-        except (KeyError, ValueError, TypeError) as error:
+        except (KeyError, IndexError, ValueError, TypeError, ConfigError, SafetensorError) as error:
             raise StoreError(f"{path}: damaged model ({error}); delete it and run again") from None
         made.geometries_ = tuple(each.geometry for each in members)
         return made, members
