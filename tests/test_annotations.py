@@ -284,7 +284,7 @@ def test_annotations_that_are_not_used_are_named(unmasked):
     assert unread.files[0] == "test/cut/000.json"
     assert "no masks" not in " ".join(map(str, warnings))
     # Following the remedy works.
-    report = check.check(unmasked, Geometry(SIZE, None), Reading(masks="test"))
+    report = check.check(unmasked, [Geometry(SIZE, None)], Reading(masks="test"))
     assert (report.problems, report.masks) == ([], 3)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from rich.console import Console
 
@@ -27,7 +29,7 @@ WHOLE = Geometry(40, None)
 
 
 def test_a_good_folder_is_described(category):
-    report = check(category, Geometry((40, 48), None))
+    report = check(category, [Geometry((40, 48), None)])
     assert report.problems == []
     assert report.counts == {"train": 3, "test good": 2, "test cut": 2, "test dirt": 1}
     assert (report.masks, report.defective) == (3, 3)
@@ -39,14 +41,14 @@ def test_damage_after_the_header_is_found(category):
     path = category / "test/cut/000.png"
     path.write_bytes(path.read_bytes()[:-300])
     assert len(manifest.build(category)) == 8  # the index cannot see it
-    (problem,) = check(category, WHOLE).problems
+    (problem,) = check(category, [WHOLE]).problems
     assert "test/cut/000.png: cannot be decoded" in problem
 
 
 def test_duplicates_are_reported(category):
     shutil.copy(category / "train/good/001.png", category / "test/good/100.png")
     shutil.copy(category / "train/good/001.png", category / "train/good/100.png")
-    flattered, twice = map(str, check(category, WHOLE).warnings)
+    flattered, twice = map(str, check(category, [WHOLE]).warnings)
     assert "1 test images are also training images" in flattered
     assert "test/good/100.png = train/good/001.png" in flattered
     assert "1 training images appear twice: train/good/100.png" in twice
@@ -55,18 +57,18 @@ def test_duplicates_are_reported(category):
 @pytest.mark.parametrize("missing", ["all", "one kind"])
 def test_masks_that_are_missing_are_counted(category, missing):
     shutil.rmtree(category / ("ground_truth" if missing == "all" else "ground_truth/dirt"))
-    (warning,) = check(category, WHOLE).warnings
+    (warning,) = check(category, [WHOLE]).warnings
     assert warning.text.startswith("no masks: 3 of 3" if missing == "all" else "1 of 3")
     assert warning.note == (missing == "all")
 
 
 def test_mixed_sizes_need_a_crop_or_a_square(category, rng):
     save_image(category / "train/good/wide.png", rng.integers(0, 255, (40, 300, 3), dtype=np.uint8))
-    (problem,) = check(category, WHOLE).problems
+    (problem,) = check(category, [WHOLE]).problems
     assert "images differ in size after the preprocessing" in problem
-    assert check(category, Geometry(40, (32, 32))).problems == []
-    assert check(category, Geometry((40, 40), None)).problems == []
-    (problem,) = check(category, Geometry(40, (48, 48))).problems
+    assert check(category, [Geometry(40, (32, 32))]).problems == []
+    assert check(category, [Geometry((40, 40), None)]).problems == []
+    (problem,) = check(category, [Geometry(40, (48, 48))]).problems
     assert "smaller than the crop" in problem
 
 
@@ -97,7 +99,7 @@ def test_every_kind_of_file_and_name_is_read(category, name):
         image.save(category / folder / name, **options)
     stem = Path(name).stem
     save_image(category / f"ground_truth/cut/{stem}_mask.png", np.ones((40, 48), np.uint8))
-    report = check(category, WHOLE)
+    report = check(category, [WHOLE])
     assert report.problems == []
     assert report.counts["train"] == 4
     assert report.masks == 4
@@ -163,7 +165,7 @@ def test_suspicious_masks_and_images_are_reported(category):
     exif[0x0112] = 3
     photo = Image.open(category / "test/dirt/a.png")
     photo.save(category / "test/dirt/a.png", exif=exif)
-    report = check(category, WHOLE)
+    report = check(category, [WHOLE])
     assert report.problems == []
     lossy, large, turned, dark = map(str, report.warnings)
     assert "1 masks have values between black and white" in lossy
@@ -177,13 +179,15 @@ def test_a_mask_of_the_raw_photo_is_refused(category):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.open(category / "test/dirt/a.png").save(category / "test/dirt/a.png", exif=exif)
-    (problem,) = (each for each in check(category, WHOLE).problems if "a.png: the mask has" in each)
+    (problem,) = (
+        each for each in check(category, [WHOLE]).problems if "a.png: the mask has" in each
+    )
     assert "48 x 40 pixels, its image has 40 x 48; the image is rotated by its EXIF" in problem
 
 
 def test_values_out_of_range_are_problems(category):
     Image.fromarray(np.full((40, 48), 300, np.float32)).save(category / "train/good/f.tif")
-    (problem,) = check(category, WHOLE).problems
+    (problem,) = check(category, [WHOLE]).problems
     assert "train/good/f.tif: its floats range from 300 to 300, not from 0 to 1" in problem
 
 
@@ -214,3 +218,67 @@ def test_a_narrow_terminal_gets_lines_instead_of_a_table(category, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("  defects  2 cut, 1 dirt") for line in lines)
     assert not any("┃" in line for line in lines)
+
+
+def strips(folder: Path, *sizes: tuple[int, int]) -> Path:
+    """Make a category of long images, with defects at their ends."""
+    rng = np.random.default_rng(0)
+    for place, count in (("train/good", 4), ("test/good", 2), ("test/cut", 2)):
+        for i in range(count):
+            height, width = sizes[i % len(sizes)]
+            pixels = rng.integers(0, 255, (height, width, 3), dtype=np.uint8)
+            save_image(folder / place / f"{i}.png", pixels)
+            if place == "test/cut":
+                mask = np.zeros((height, width), np.uint8)
+                mask[:, : width // 40 if i else width // 3] = 255
+                save_image(folder / f"ground_truth/cut/{i}_mask.png", mask)
+    return folder
+
+
+def write_config(path: Path, folder: Path, **extractors: dict) -> Path:
+    """Write a configuration that runs PaDiM with each of the extractors."""
+    backbone = {"backbone": "resnet18", "weights": "random", "layers": ["layer1"]}
+    settings = {
+        "run": {"datasets": ["mine"], "experiments": [*extractors]},
+        "datasets": {"mine": {"path": str(folder.parent)}},
+        "extractors": {name: backbone | more for name, more in extractors.items()},
+        "experiments": {name: {"method": "padim", "extractor": name} for name in extractors},
+    }
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+def test_every_extractor_of_the_run_is_examined(tmp_path):
+    folder = strips(tmp_path / "data/strip", (64, 256))
+    file = write_config(tmp_path / "c.yaml", folder, near={"crop": 224}, whole={"crop": None})
+    done = run_check("--configfile", str(file))
+    assert done.returncode == 0, done.stdout
+    lines = " ".join(done.stdout.split())
+    assert "resize 256, crop 224 for near; resize 256, crop None for whole" in lines
+    assert "the centre crop (256-224) hides the rest" in lines
+    # As with the run: one of several extractors, and another folder for the data set.
+    assert "for near" not in run_check("--configfile", str(file), "--extractor", "whole").stdout
+    strips(tmp_path / "other/more", (64, 256), (64, 300))
+    done = run_check("--configfile", str(file), "--data-root", str(tmp_path / "other"))
+    assert done.returncode == 1
+    assert "with preprocessing 256: images differ in size" in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize("sizes", [[(64, 256)], [(64, 256), (96, 300)], [(460, 1130), (645, 1540)]])
+@pytest.mark.parametrize("crop", [(224, 224), None])
+def test_following_each_remedy_leads_to_a_run_that_works(tmp_path, sizes, crop):
+    folder = strips(tmp_path / "part", *sizes)
+    report = check(folder, [Geometry(256, crop)])
+    warned = [each for each in report.warnings if each.code.startswith("crop-")]
+    assert len(warned) >= 2 if crop else not warned
+    texts = [each.remedy for each in warned] + [each.split(". Set ")[1] for each in report.problems]
+    assert texts or len(sizes) == 1
+    for text in {each for remedy in texts for each in remedy.split(" or ")}:
+        settings = {"resize": 256, "crop": crop}
+        for option in re.findall("'([^']+)'", text):
+            settings |= yaml.safe_load(option)
+        geometry = Geometry.from_config(**settings)
+        again = check(folder, [geometry])
+        assert again.problems == []
+        assert not any(each.code.startswith("crop-") for each in again.warnings)
+        decoding.decode(manifest.build(folder), folder, tmp_path / "pixels.h5", geometry=geometry)

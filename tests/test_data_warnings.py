@@ -32,7 +32,7 @@ WHOLE = Geometry(40, None)
 
 def said(category: Path, geometry: Geometry = WHOLE, *, notes: bool = False, **reading) -> dict:
     """The warnings of a category without problems, by code."""
-    report = check(category, geometry, Reading.from_config(reading))
+    report = check(category, [geometry], Reading.from_config(reading))
     assert report.problems == []
     return {each.code: each for each in report.warnings if each.note == notes}
 
@@ -86,7 +86,7 @@ def test_images_that_cannot_be_read_are_named(category, rng, name, content, reas
         path.write_bytes(content)
     else:
         photo(rng).save(path, content)
-    (problem,) = check(category, WHOLE).problems
+    (problem,) = check(category, [WHOLE]).problems
     assert problem.startswith(f"{path}: ")
     assert reason in problem
 
@@ -142,7 +142,7 @@ def test_masks_beside_photos_are_refused_or_read(category):
     for path in category.glob("ground_truth/*/*.png"):
         name = path.name if "_mask" in path.name else f"{path.stem}_mask.png"
         path.rename(category / "test" / path.parent.name / name)
-    before, after = check(category, WHOLE).problems
+    before, after = check(category, [WHOLE]).problems
     assert "test/cut: 2 images seem to be masks of the photos" in before
     assert "set 'masks: test'" in before
     assert "test/dirt: 1 image" in after
@@ -211,7 +211,7 @@ def test_a_part_of_sixteen_bits_is_noticed(category, rng, bits, colour):
             path.write_bytes(deep_colour(pixels))
         else:
             Image.fromarray(pixels).save(path)
-    report = check(category, WHOLE)
+    report = check(category, [WHOLE])
     assert [each.code for each in report.warnings] == ["dark", "dark"]
     train, test = map(str, report.warnings)
     assert "3 training images of more than 8 bits are almost black" in train
@@ -340,7 +340,7 @@ def test_a_crop_that_hides_most_of_a_strip_is_said_without_masks(category, rng):
         photo(rng, 32, 400).save(path)
     warning = said(category, Geometry(256, (224, 224)))["crop-share"]
     assert warning.text.startswith("the methods see only 6 % of the area of 8 of 8 images")
-    assert warning.remedy.startswith("set 'crop: null', or 'resize: [64, 896]' and 'crop: null'")
+    assert warning.remedy.startswith("set 'crop: null' or 'resize: [64, 896]' and 'crop: null'")
     for geometry in (Geometry(32, None), Geometry((64, 896), None)):
         assert said(category, geometry) == {}
 

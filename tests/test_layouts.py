@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from conftest import save_image
 from indad.cli import check, main, override
@@ -24,7 +25,6 @@ from indad.data.examine import LEAST_SEEN
 from indad.data.images import Geometry
 from indad.data.public import archives, catalogue, sources
 from indad.data.public.layouts import LAYOUTS
-from indad.pipeline.config_files import load_config
 
 RNG = np.random.default_rng(0)
 
@@ -341,8 +341,8 @@ def test_a_folder_with_some_categories_of_a_public_data_set(tmp_path):
     assert len(lines) == 1
     with pytest.raises(ConfigError, match="--category fryum: not in .*, which has candle"):
         chosen(*place, "--category", "fryum")
-    with pytest.raises(ConfigError, match="has visa in its own layout, which a run converts"):
-        check.find_data(load_config(None), main.parse(["check", *place]))
+    with pytest.raises(ConfigError, match="a run downloads, converts or makes visa first"):
+        check.run(main.parse(["check", *place]), Console())
 
 
 def test_mvtec_ad_and_its_relatives_by_their_layout(tmp_path):

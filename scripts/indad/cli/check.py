@@ -14,16 +14,15 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from indad.cli.console import counted, plain, print_labelled, print_line
-from indad.cli.override import reading_of, whole_images
+from indad.cli.override import describe, override, reading_of
 from indad.cli.run import add_data_options
 from indad.core.errors import ConfigError
-from indad.data.categories import is_category
 from indad.data.check import Report, check
 from indad.data.folder_layout import GOOD, Reading
 from indad.data.images import Geometry
 from indad.data.public import catalogue
 from indad.data.public.suggest import find_categories
-from indad.pipeline.config_files import check_config, load_config, merged
+from indad.pipeline.config_files import check_config, expand_paths, load_config, merged
 
 COLUMNS = ("train", "good", "defects", "masks", "sizes", "files", "problems")
 
@@ -35,7 +34,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         description="Examine a data folder, compute nothing. The exit code is 1 if a category has "
         "a problem that must be fixed before it can be run.",
     )
-    parser.set_defaults(run=run)
+    # All experiments that `indad run all` would run with the same options.
+    parser.set_defaults(run=run, method="all", seeds=None, results=None, device=None)
     add_data_options(parser)
 
 
@@ -48,21 +48,18 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     if not console.is_terminal:
         console = Console(width=120)
     config = load_config(arguments.configfile)
-    if arguments.dataset and arguments.data_root:
-        over = {"datasets": {arguments.dataset: {"path": str(arguments.data_root)}}}
-        config = merged(config, over)
-        check_config(config)
-    root, categories, reading = find_data(config, arguments)
-    extractor = arguments.extractor or "wrn50"
-    whole = whole_images(arguments, config, arguments.dataset, {extractor})
-    resize, crop = preprocessing(merged(config, {"extractors": whole}), extractor)
-    geometry = Geometry.from_config(resize, crop)
+    settings = override(arguments)
+    for line in describe(arguments, settings):
+        print_labelled(console, "note", "cyan", line)
+    config = merged(config, expand_paths(settings))
+    check_config(config)
+    geometries = preprocessings(config)
     reports = []
     with Progress(console=console, transient=True) as bar:
-        for name in categories:
-            update = partial(_update, bar, bar.add_task(plain(name)))
+        for folder, reading in find_data(config, console):
+            update = partial(_update, bar, bar.add_task(plain(folder.name)))
             reports.append(
-                check(root / name, geometry, reading, threads=arguments.cores, progress=update)
+                check(folder, [*geometries], reading, threads=arguments.cores, progress=update)
             )
     print_reports(reports, console)
     for report in reports:
@@ -71,48 +68,49 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         for each in report.warnings:
             label, colour = ("note", "cyan") if each.note else ("warning", "yellow")
             print_labelled(console, label, colour, f"{report.category}: {each}")
-    return print_verdict(reports, f"resize {resize}, crop {crop}", console)
+    return print_verdict(reports, "; ".join(geometries.values()), console)
 
 
-def find_data(
-    config: dict[str, Any], arguments: argparse.Namespace
-) -> tuple[Path, list[str], Reading]:
-    """Return the folder of categories, their names and how they are read.
+def find_data(config: dict[str, Any], console: Console) -> list[tuple[Path, Reading]]:
+    """Return the category folders of the data sets to run, and how they are read.
 
-    Raises:
-        IndadError: no such folder, or nothing in it.
-    """
-    datasets = config.get("datasets", {})
-    settings = datasets.get(arguments.dataset) or {}
-    folder = arguments.data_root or settings.get("path")
-    if folder is None:
-        raise ConfigError("check needs --data-root DIR, or --dataset with a 'path'")
-    folder = Path(folder).expanduser().resolve()
-    source = settings.get("source")
-    if source in catalogue.load() and catalogue.load()[source].in_own_layout(folder):
-        raise ConfigError(
-            f"{folder} has {source} in its own layout, which a run converts; check the converted "
-            f"folder afterwards: --data-root RESULTS/data/{arguments.dataset}"
-        )
-    reading = reading_of(datasets, arguments.dataset)
-    single = is_category(folder, reading)
-    categories = arguments.category or ([folder.name] if single else settings.get("categories"))
-    root = folder.parent if single else folder
-    return root, categories or find_categories(folder, reading), reading
-
-
-def preprocessing(config: dict[str, Any], extractor: str) -> tuple[Any, Any]:
-    """Return the resize and the crop of an extractor.
+    A data set that a run downloads or makes first is only named.
 
     Raises:
-        ConfigError: there is no such extractor.
+        IndadError: no such folder, or nothing in it; or there is no folder to check.
     """
-    extractors = config.get("extractors", {})
-    settings = extractors.get(extractor)
-    if settings is None:
-        known = ", ".join(extractors)
-        raise ConfigError(f"--extractor {extractor}: unknown; the configuration has {known}")
-    return settings.get("resize", 256), settings.get("crop", 224)
+    found, later = [], []
+    for name in config["run"]["datasets"]:
+        settings = config["datasets"].get(name) or {}
+        entry = catalogue.load().get(settings.get("source"))
+        places = [settings["path"]] if "path" in settings else []
+        if entry is not None and entry.layout.native:
+            places += [each for each in settings.get("mirrors") or () if Path(each).is_dir()]
+        if not places:
+            later.append(name)
+            continue
+        folder, reading = Path(places[0]).resolve(), reading_of(config["datasets"], name)
+        categories = settings.get("categories") or find_categories(folder, reading)
+        found += [(folder / category, reading) for category in categories]
+    first = f"a run downloads, converts or makes {', '.join(later)} first: check it afterwards"
+    if not found:
+        raise ConfigError(f"check needs --data-root DIR, or a data set with a 'path'; {first}")
+    if later:
+        print_labelled(console, "note", "cyan", first)
+    return found
+
+
+def preprocessings(config: dict[str, Any]) -> dict[Geometry, str]:
+    """Return each resize and crop of the experiments to run, and a text that describes it."""
+    used = (config["experiments"][name]["extractor"] for name in config["run"]["experiments"])
+    found: dict[Geometry, str] = {}
+    for name in dict.fromkeys(used):
+        settings = config["extractors"][name]
+        resize, crop = settings.get("resize", 256), settings.get("crop", 224)
+        geometry = Geometry.from_config(resize, crop)
+        known = found.get(geometry, f"resize {resize}, crop {crop} for")
+        found[geometry] = f"{known} {name}"
+    return found
 
 
 def print_reports(reports: Sequence[Report], console: Console) -> None:

@@ -7,6 +7,7 @@ on the sizes and the masks. The warnings are those that a run shows.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,7 @@ class Report:
 
 def check(
     folder: Path,
-    geometry: Geometry,
+    geometries: Sequence[Geometry],
     reading: Reading | None = None,
     *,
     threads: int = 4,
@@ -60,7 +61,7 @@ def check(
 
     Args:
         folder: the category folder.
-        geometry: the preprocessing that is planned.
+        geometries: the preprocessings that are planned.
         reading: how the folder is read; as in MVTec AD if None.
         threads: number of images decoded at once.
         progress: called with the number of images done and in total.
@@ -71,22 +72,25 @@ def check(
     reading = reading or Reading()
     found = manifest.survey(folder, reading, threads=threads)
     rows = list(found.table.itertuples())
-    problems, usable = [*found.problems], geometry
-    if rows:
-        try:
-            common_size(found.table, geometry)
-        except DataError as error:  # one problem, not one for each image
-            problems.append(str(error))
-            usable = Geometry((32, 32), None)
-    examined: list[examine.Facts | str] = []
-    with ThreadPoolExecutor(threads) as pool:
-        for each in pool.map(lambda row: _examine(folder, row, usable), rows):
-            examined.append(each)
-            progress(len(examined), len(rows))
-    problems += [each for each in examined if isinstance(each, str)]
-    problems = list(dict.fromkeys(problems))
-    facts = [examine.Facts() if isinstance(each, str) else each for each in examined]
-    table = found.table.join(pd.DataFrame(facts, columns=examine.Facts._fields))
+    problems, warnings = [*found.problems], [*found.warnings]
+    done = 0
+    for geometry in geometries:
+        usable = geometry
+        if rows:
+            try:
+                common_size(found.table, geometry)
+            except DataError as error:  # one problem, not one for each image
+                problems.append(f"with preprocessing {geometry.name}: {error}")
+                usable = Geometry((32, 32), None)
+        facts = []
+        with ThreadPoolExecutor(threads) as pool:
+            for each in pool.map(lambda row, usable=usable: _examine(folder, row, usable), rows):
+                problems += [each] if isinstance(each, str) else []
+                facts.append(examine.Facts() if isinstance(each, str) else each)
+                done += 1
+                progress(done, len(rows) * len(geometries))
+        table = found.table.join(pd.DataFrame(facts, columns=examine.Facts._fields))
+        warnings += examine.pixel_warnings(table, folder.name, geometry)
     return Report(
         category=folder.name,
         counts=Counter("train" if r.split == "train" else f"test {r.defect}" for r in rows),
@@ -94,8 +98,8 @@ def check(
         defective=int(table["label"].sum()),
         sizes=Counter(f"{row.width}x{row.height}" for row in rows),
         modes=Counter(filter(None, table["mode"])),
-        problems=problems,
-        warnings=[*found.warnings, *examine.pixel_warnings(table, folder.name, geometry)],
+        problems=list(dict.fromkeys(problems)),
+        warnings=list(dict.fromkeys(warnings)),
     )
 
 

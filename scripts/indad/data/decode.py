@@ -50,9 +50,10 @@ def common_size(manifest: pd.DataFrame, geometry: Geometry) -> Size:
         sizes.setdefault(geometry.output(row.height, row.width), row.image)
     if len(sizes) > 1:
         (one, first), (other, second), *_ = sizes.items()
+        remedy = examine.whole_images(manifest, geometry)[0]
         raise DataError(
             f"images differ in size after the preprocessing: {first} is {one[1]} x {one[0]}, "
-            f"{second} is {other[1]} x {other[0]}. Set 'crop', or 'resize: [height, width]'"
+            f"{second} is {other[1]} x {other[0]}. Set {remedy}"
         )
     return next(iter(sizes))
 

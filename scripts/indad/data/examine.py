@@ -137,18 +137,17 @@ def _crop_warnings(table: pd.DataFrame, geometry: Geometry) -> Iterator[_Warning
     sizes = table[["height", "width"]]
     shares = pd.Series([geometry.share_seen(row.height, row.width) for row in sizes.itertuples()])
     little = shares[shares < LEAST_SEEN]
+    whole = whole_images(table, geometry)
     if len(little):
         percent = " to ".join(
             dict.fromkeys(f"{100 * each:.0f}" for each in (little.min(), little.max()))
         )
-        height, width = suggested_size(*sizes.drop_duplicates().median().round().astype(int))
         yield (
             "crop-share",
             f"the methods see only {percent} % of the area of {len(little)} of {len(table)} "
             f"images: the centre crop ({geometry.name}) hides the rest",
             (),
-            f"set 'crop: null', or 'resize: [{height}, {width}]' and 'crop: null', in the "
-            "extractor",
+            f"set {' or '.join(whole)} in the extractor",
         )
     masked = table[table["mask"] != ""]
     lost = masked["mask"][masked["kept"] == 0]
@@ -161,7 +160,7 @@ def _crop_warnings(table: pd.DataFrame, geometry: Geometry) -> Iterator[_Warning
             f"({geometry.name}): no method can find them, and their images still count as "
             "defective",
             lost,
-            "set 'crop: null'",
+            f"set {whole[0]}",
         )
     if partly:
         yield (
@@ -169,8 +168,24 @@ def _crop_warnings(table: pd.DataFrame, geometry: Geometry) -> Iterator[_Warning
             f"{partly} of {len(masked)} defects are partly outside the centre crop "
             f"({geometry.name}), {len(half) or 'none'} by more than half",
             half,
-            "'crop: null' keeps them complete",
+            f"{whole[0]} keeps them complete",
         )
+
+
+def whole_images(table: pd.DataFrame, geometry: Geometry) -> list[str]:
+    """Return settings of an extractor with which all images are seen whole and have one size.
+
+    Args:
+        table: has the columns ``height`` and ``width``.
+        geometry: the present preprocessing.
+    """
+    sizes = table[["height", "width"]].drop_duplicates()
+    height, width = suggested_size(*sizes.median().round().astype(int))
+    found = [f"'resize: [{height}, {width}]' and 'crop: null'"]
+    whole = Geometry(geometry.resize, None)
+    if len({whole.output(row.height, row.width) for row in sizes.itertuples()}) == 1:
+        found.insert(0, "'crop: null'")
+    return found
 
 
 def suggested_size(height: int, width: int) -> tuple[int, int]:
