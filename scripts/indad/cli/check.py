@@ -14,7 +14,7 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from indad.cli.console import counted, plain, print_labelled, print_line
-from indad.cli.override import describe, override, reading_of
+from indad.cli.override import describe, extractors_of, override, reading_of
 from indad.cli.run import add_data_options
 from indad.core.errors import ConfigError
 from indad.data.check import Report, check
@@ -23,6 +23,7 @@ from indad.data.images import Geometry
 from indad.data.public import catalogue
 from indad.data.public.suggest import find_categories
 from indad.pipeline.config_files import check_config, expand_paths, load_config, merged
+from indad.pipeline.dataset import require_known
 
 COLUMNS = ("train", "good", "defects", "masks", "sizes", "files", "problems")
 
@@ -81,11 +82,13 @@ def find_data(config: dict[str, Any], console: Console) -> list[tuple[Path, Read
     """
     found, later = [], []
     for name in config["run"]["datasets"]:
-        settings = config["datasets"].get(name) or {}
+        require_known("run.datasets", name, config["datasets"], "data sets")
+        settings = config["datasets"][name]
         entry = catalogue.load().get(settings.get("source"))
         places = [settings["path"]] if "path" in settings else []
         if entry is not None and entry.layout.native:
-            places += [each for each in settings.get("mirrors") or () if Path(each).is_dir()]
+            mirrors = [catalogue.Place.of(each).path for each in settings.get("mirrors") or ()]
+            places += [each for each in mirrors if each and each.is_dir()]
         if not places:
             later.append(name)
             continue
@@ -102,9 +105,13 @@ def find_data(config: dict[str, Any], console: Console) -> list[tuple[Path, Read
 
 def preprocessings(config: dict[str, Any]) -> dict[Geometry, str]:
     """Return each resize and crop of the experiments to run, and a text that describes it."""
-    used = (config["experiments"][name]["extractor"] for name in config["run"]["experiments"])
     found: dict[Geometry, str] = {}
+    chosen = config["run"]["experiments"]
+    for experiment in chosen:
+        require_known("run.experiments", experiment, config["experiments"], "experiments")
+    used = (name for experiment in chosen for name in extractors_of(config, experiment))
     for name in dict.fromkeys(used):
+        require_known("experiments: extractor", name, config["extractors"], "extractors")
         settings = config["extractors"][name]
         resize, crop = settings.get("resize", 256), settings.get("crop", 224)
         geometry = Geometry.from_config(resize, crop)
