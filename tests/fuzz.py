@@ -387,15 +387,15 @@ def config(folder: Path) -> list[Reader]:
     from indad.pipeline.config_files import check_schema, merged, read_yaml, schema_file
 
     base, schema = read_yaml(ROOT / "config/config.yaml"), read_yaml(schema_file())
-    file = folder / "bottle.yaml"
-    file.write_bytes((ROOT / "config/bottle_r18.yaml").read_bytes())
+    file = folder / "evidence.yaml"
+    file.write_bytes((ROOT / "config/evidence.yaml").read_bytes())
 
     def read() -> Any:
         found = merged(base, read_yaml(file))
         check_schema(found, schema)
         try:
             resolved = Config.parse(DEFAULTS | found)
-            return [found, resolved.models, resolved.seeds]
+            return [found, resolved.models]
         except KeyError as error:  # defaults that the workflow fills in
             return [found, str(error)]
 

@@ -19,8 +19,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def config(mvtec, r18_weights) -> Config:
-    """The settings of config/bottle_r18.yaml, with the places of this machine."""
-    written = load_config(ROOT / "config/bottle_r18.yaml")
+    """The settings of config/evidence.yaml, with the places of this machine."""
+    written = load_config(ROOT / "config/evidence.yaml")
     written["datasets"]["mvtec"]["path"] = str(mvtec)
     written["extractors"]["r18-trunk"]["weights"] = str(r18_weights)
     validate(written, schema=str(ROOT / "workflow/schemas/config.schema.yaml"))  # the defaults

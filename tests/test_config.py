@@ -23,6 +23,7 @@ from indad.pipeline.config_files import (
 )
 from indad.pipeline.dataset import Dataset
 from indad.pipeline.presentation import experiment_notes, layout
+from indad.pipeline.settings import category_jobs
 
 BASE = {
     "results": "results",
@@ -85,6 +86,23 @@ def test_the_shared_fit_holds_the_largest_coreset_that_is_run(names, ratio):
         {"coreset_ratio": 0.01}, model.parameters
     )
     assert share == pytest.approx(0.01 / ratio)
+
+
+def test_an_experiment_may_have_seeds_of_its_own():
+    made = config(experiments__P1={**BASE["experiments"]["P1"], "seeds": [3, 5]})
+    assert {name: each.seeds for name, each in made.experiments.items()} == {
+        "P10": (0,),
+        "P1": (3, 5),
+        "M": (0,),
+    }
+    model = made.experiments["P1"].model
+    assert made.models[model].seeds == (0, 3, 5)  # shared with P10
+    own = {**BASE["experiments"]["M"], "seeds": [7]}
+    jobs = category_jobs(config(run__datasets=["drawn"], experiments__M=own))
+    assert [job for job in jobs if "/M/" in job] == [
+        "score/drawn/wood/M/seed7",
+        "evaluate/drawn/wood/M/seed7",
+    ]
 
 
 def test_editing_one_experiment_leaves_the_others_alone():

@@ -232,7 +232,7 @@ def problems(monkeypatch) -> list[str]:
     return problems
 
 
-TITLE = "a_data_set_with_a_long_name / a_category_with_an_even_longer_name (seed 0 of 3 seeds)"
+TITLE = "a_data_set_with_a_long_name / a_category_with_an_even_longer_name (first seed)"
 EXPERIMENTS = ["SPADE", "PatchCore-WRN50-25-and-a-name-that-never-ends-at-all"]
 
 

@@ -110,7 +110,7 @@ def test_every_configuration_key_is_documented():
     assert all(f"`{name}`" in text for name in documented)
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "quickstart.yaml", "bottle_r18.yaml"])
+@pytest.mark.parametrize("name", ["config.yaml", "quickstart.yaml", "evidence.yaml"])
 def test_shipped_configurations_are_valid(name):
     from snakemake.utils import validate
 

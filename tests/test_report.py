@@ -170,7 +170,7 @@ def test_means_over_seeds_are_explained(tmp_path):
     sources = fabricate(tmp_path, ["a", "b"], ["One", "Two"], seeds=(0, 1, 2), bare=True)
     report.write(sources, tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "Values are means over 3 seeds" in text
+    assert "Values with ± are means over 3 seeds" in text
     assert re.search(r"\d\d\.\d</b> ± \d\.\d", text)
 
 

@@ -65,7 +65,7 @@ def test_mean_and_sample_deviation_over_seeds():
     assert rows[5] == ["average", "**70.0**"]  # no spread: only one seed has all categories
     layout = Layout(["X"])
     text = results_document.document(tables.summarise(frame, layout), layout)
-    assert "Means ± sample standard deviations over 3 seeds." in text
+    assert "With ±: means and sample standard deviations over 3 seeds." in text
 
 
 def test_confidence_intervals_in_full_documents_only():

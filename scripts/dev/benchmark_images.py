@@ -101,9 +101,15 @@ def end_to_end_ours(data: Data) -> None:
         "device": "cpu",
         "datasets": {"mvtec": {"path": str(folder.parent), "categories": [folder.name]}},
         "extractors": {"r18-trunk": {"weights": data["weights"]}},
+        "run": {
+            "experiments": [
+                *("SPADE-R18", "PaDiM-R18-100"),
+                *("PatchCore-R18-25", "PatchCore-R18-10", "PatchCore-R18-1"),
+            ]
+        },
     }
     (scratch / "places.yaml").write_text(yaml.safe_dump(places))
-    command = ["--configfile", str(ROOT / "config/bottle_r18.yaml"), str(scratch / "places.yaml")]
+    command = ["--configfile", str(ROOT / "config/evidence.yaml"), str(scratch / "places.yaml")]
     subprocess.run(
         [
             *(sys.executable, "-m", "snakemake", "--cores", str(threads), *command),

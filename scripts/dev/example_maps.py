@@ -1,6 +1,6 @@
 """Draw docs/example_anomaly_maps.png from finished runs: resources/example_anomaly_maps.yaml.
 
-The runs are those of config/quickstart.yaml and config/bottle_r18.yaml, in results/quickstart and
+The runs are those of config/quickstart.yaml and config/evidence.yaml, in results/quickstart and
 results/bottle. Name other folders with --run NAME=FOLDER.
 """
 

@@ -114,8 +114,21 @@ def per_category(*patterns):
 
 def per_run(pattern, experiments=CONFIG.experiments):
     """An input function: the pattern for every category, experiment and seed to run."""
-    names = {"experiment": experiments, "seed": CONFIG.seeds}
-    return per_category(*expand(pattern, **names, allow_missing=True))
+    runs = [(name, seed) for name, each in experiments.items() for seed in each.seeds]
+    return per_category(*of_runs(pattern, runs))
+
+
+def shown(pattern):
+    """The pattern for every experiment of the pictures, with its first seed."""
+    return of_runs(
+        pattern, [(name, each.seeds[0]) for name, each in CONFIG.shown.items()]
+    )
+
+
+def of_runs(pattern, runs):
+    """The pattern for these experiments and seeds."""
+    names, seeds = zip(*runs)
+    return expand(pattern, zip, experiment=names, seed=seeds, allow_missing=True)
 
 
 def category_folder(wildcards, input):
@@ -184,12 +197,6 @@ def pixels_of(extractor):
     """The decoded images that an extractor gets."""
     geometry = CONFIG.extractors[extractor].geometry.name
     return f"{RESULTS}/pixels/{CATEGORY}/{geometry}.h5"
-
-
-def shown(product):
-    """A product of scoring of every experiment: that of the first seed, which pictures show."""
-    run = f"{RESULTS}/scores/{CATEGORY}/{{experiment}}/seed{CONFIG.seeds[0]}/{product}"
-    return expand(run, experiment=CONFIG.shown, allow_missing=True)
 
 
 # The lists of data warnings of every category to run.

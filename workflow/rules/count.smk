@@ -2,9 +2,7 @@ rule count:
     input:
         manifests=per_category(f"{RESULTS}/manifests/{CATEGORY}.csv"),
         # Masks and regions are those visible after the first experiment's crop.
-        resamples=per_category(
-            f"{RESULTS}/metrics/{CATEGORY}/{next(iter(CONFIG.shown))}/seed{CONFIG.seeds[0]}.h5"
-        ),
+        resamples=per_category(shown(f"{RESULTS}/metrics/{RUN}.h5")[0]),
         settings=settings_file("count"),
     output:
         counts=report(

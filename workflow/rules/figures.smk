@@ -2,8 +2,8 @@ rule figures:
     input:
         manifest=f"{RESULTS}/manifests/{CATEGORY}.csv",
         pixels=[pixels_of(each.extractor) for each in CONFIG.shown.values()],
-        tables=shown("scores.csv"),
-        maps=shown("maps.h5"),
+        tables=shown(f"{RESULTS}/scores/{RUN}/scores.csv"),
+        maps=shown(f"{RESULTS}/scores/{RUN}/maps.h5"),
         settings=settings_file("figures"),
     output:
         curves=report(

@@ -110,6 +110,7 @@ class Experiment:
         published: the published result that the tables compare it with, if any.
         configured: its name in the configuration: one with several ``shots`` is run as several.
         members: the experiments that an ensemble averages.
+        seeds: the seeds to run.
     """
 
     name: str
@@ -120,6 +121,7 @@ class Experiment:
     published: str | None = None
     configured: str = ""
     members: tuple[Experiment, ...] = ()
+    seeds: tuple[int, ...] = (0,)
 
     @classmethod
     def from_config(
@@ -144,12 +146,13 @@ class Experiment:
         """
         given = dict(settings)
         method, result = given.pop("method"), given.pop("published", None)
+        seeds = tuple(dict.fromkeys(given.pop("seeds", cls.seeds)))
         configured = configured or name
         key = f"experiments.{configured}"
         if result is not None:
             require_known(f"{key}.published", result, published.results(), "published results")
         if method == methods.Ensemble.method:
-            return cls._ensemble(name, given, extractors, catalogue, result)
+            return replace(cls._ensemble(name, given, extractors, catalogue, result), seeds=seeds)
         extractor = given.pop("extractor")
         require_known(f"{key}.extractor", extractor, extractors, "extractors")
         try:
@@ -165,7 +168,9 @@ class Experiment:
         text = json.dumps([method, extractor, fitted], sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         model = f"{method}-{extractor}-{digest}"
-        return cls(name, method, extractor, parameters, model, result, configured)
+        return cls(
+            name, method, extractor, parameters, model, result, configured, seeds=seeds
+        )
 
     @classmethod
     def _ensemble(
@@ -267,6 +272,7 @@ def _shared_fit(experiments: Sequence[Experiment]) -> Experiment:
         name=first.model,
         published=None,
         parameters={**first.parameters, **defaults, **shared},
+        seeds=tuple(dict.fromkeys(seed for each in experiments for seed in each.seeds)),
     )
 
 
@@ -275,7 +281,10 @@ def _with_members(experiments: Mapping[str, Experiment], results: Path) -> dict[
     scored = dict(experiments)
     for experiment in experiments.values():
         for member in experiment.members:
-            if scored.setdefault(member.name, member).parameters != member.parameters:
+            known = scored.get(member.name, replace(member, seeds=()))
+            seeds = tuple(dict.fromkeys((*known.seeds, *experiment.seeds)))
+            scored[member.name] = replace(known, seeds=seeds)
+            if known.parameters != member.parameters:
                 raise ConfigError(
                     f"experiments.{experiment.name}.members: another experiment with several "
                     f"'shots' is run under the name {member.name}; rename one of them"
@@ -300,7 +309,6 @@ class Config:
         scored: the experiments to run and the members of ensembles, by name.
         extractors: all of the configuration, by name.
         models: what to fit, by name of the model: an experiment with the parameters of the fit.
-        seeds: the seeds to run.
         written: the configuration as it was given, defaults filled in by the schema.
     """
 
@@ -312,7 +320,6 @@ class Config:
     experiments: Mapping[str, Experiment]
     scored: Mapping[str, Experiment]
     models: Mapping[str, Experiment]
-    seeds: tuple[int, ...]
     written: Mapping[str, Any]
 
     @classmethod
@@ -340,7 +347,8 @@ class Config:
         }
         experiments = {}
         for configured in run["experiments"]:
-            each = one_for_each_number_of_shots(configured, config["experiments"][configured])
+            settings = {"seeds": run["seeds"], **config["experiments"][configured]}
+            each = one_for_each_number_of_shots(configured, settings)
             for name, settings in each.items():
                 if name in experiments:
                     raise ConfigError(
@@ -365,7 +373,6 @@ class Config:
             experiments=experiments,
             scored=scored,
             models={name: _shared_fit(users) for name, users in sharing.items()},
-            seeds=tuple(dict.fromkeys(run["seeds"])),
             written=config,
         )
 

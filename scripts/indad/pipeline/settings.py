@@ -142,18 +142,16 @@ def _evaluate(config: Config, wildcards: Wildcards) -> Settings:
 
 def _shown(config: Config, wildcards: Wildcards) -> Settings:
     """The settings of the pictures and figures of a category, which show the first seed."""
-    first, *others = config.seeds
+    several = any(len(each.seeds) > 1 for each in config.shown.values())
     return {
-        "models": {name: each.model for name, each in config.shown.items()},
-        "seed": first,
-        "remark": f"seed {first} of {1 + len(others)} seeds" if others else "",
+        "models": {name: [each.model, each.seeds[0]] for name, each in config.shown.items()},
+        "remark": "first seed" if several else "",
         "version": cases.VERSION,
     }
 
 
 def category_jobs(config: Config) -> list[str]:
     """Return the names of all jobs on categories, as `currency.job_name`."""
-    seeds = [f"seed{seed}" for seed in config.seeds]
     jobs = []
     for name, dataset in config.datasets.items():
         for at in (f"{name}/{category}" for category in dataset.categories):
@@ -161,10 +159,16 @@ def category_jobs(config: Config) -> list[str]:
             jobs += [f"index/{at}"]
             jobs += [f"decode/{at}/{geometry}" for geometry in config.geometries]
             jobs += [f"extract/{at}/{extractor}" for extractor in config.used_extractors]
-            jobs += [f"fit/{at}/{model}/{seed}" for model in config.models for seed in seeds]
-            for rule in ("score", "evaluate"):
-                runs = config.scored if rule == "score" else config.experiments
-                jobs += [f"{rule}/{at}/{run}/{seed}" for run in runs for seed in seeds]
+            for rule, runs in (
+                ("fit", config.models),
+                ("score", config.scored),
+                ("evaluate", config.experiments),
+            ):
+                jobs += [
+                    f"{rule}/{at}/{name}/seed{seed}"
+                    for name, each in runs.items()
+                    for seed in each.seeds
+                ]
             jobs += [f"pictures/{at}", f"figures/{at}"]
     return jobs
 
@@ -180,7 +184,7 @@ def _extent(config: Config, wildcards: Wildcards) -> Settings:
             name: [each.model, each.extractor, *presentation.member_jobs(each)]
             for name, each in config.shown.items()
         },
-        "seeds": list(config.seeds),
+        "seeds": {name: list(each.seeds) for name, each in config.experiments.items()},
     }
 
 
@@ -199,10 +203,11 @@ def _aggregate(config: Config, wildcards: Wildcards) -> Settings:
 
 def _count(config: Config, wildcards: Wildcards) -> Settings:
     # Masks and regions are counted after the first experiment's crop.
+    name, first = next(iter(config.shown.items()))
     return {
         "categories": _extent(config, wildcards)["categories"],
-        "experiment": next(iter(config.shown)),
-        "seed": config.seeds[0],
+        "experiment": name,
+        "seed": first.seeds[0],
     }
 
 

@@ -234,7 +234,7 @@ def _explanations(measured: pd.DataFrame, selected: Sequence[str], full: bool) -
     shown = measured[measured["metric"].isin(selected)]
     yield "Percent; the best value of each row is bold."
     if (seeds := shown["seeds"].max()) > 1:
-        yield f"Means ± sample standard deviations over {seeds} seeds."
+        yield f"With ±: means and sample standard deviations over {seeds} seeds."
     if full and shown["ci_low"].notna().any():
         yield (
             "In brackets: confidence intervals for the value that unlimited test images like these "
