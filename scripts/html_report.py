@@ -21,6 +21,7 @@ def main(job: Job) -> None:
             job.params.categories, pictures, job.input.defects, strict=True
         )
     ]
+    curves = Path(job.input.learning).glob("*.png") if job.input.learning else ()
     tables = ("images", "counts", "comparisons", "ranks", "runtime", "tradeoff", "provenance")
     sources = report.Sources(
         metrics=[Path(path) for path in job.input.metrics],
@@ -31,6 +32,8 @@ def main(job: Job) -> None:
         diagrams=sorted(Path(job.input.diagrams).glob("*.png")),
         level=settings["level"],
         data_warnings=read_all(map(Path, job.input.warnings)),
+        curve_points=Path(job.input.points) if job.input.points else None,
+        curve_figures={path.stem: path for path in curves},
         **{name: Path(job.input[name]) for name in tables},
     )
     report.write(sources, Path(job.output.page), threads=job.threads)

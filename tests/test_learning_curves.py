@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import re
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 from matplotlib.image import imread
 
+from fabricate import fabricate
+from indad.core.csv_files import write_csv
 from indad.core.errors import ConfigError
 from indad.pipeline.config import one_for_each_number_of_shots
-from indad.reporting import learning_curves
+from indad.reporting import learning_curves, report
 
 SWEEPS = {"PaDiM": {"PaDiM-1shot": 1, "PaDiM-10shot": 10, "PaDiM-50shot": 50, "PaDiM": None}}
 TRAINED = {("mvtec", "bottle"): 209, ("mvtec", "brush"): 40}
@@ -100,6 +104,28 @@ def test_figure_has_a_panel_for_the_average_and_each_category(table, tmp_path):
         learning_curves.draw(chosen, "mvtec", file, compared="mvtec_ad", methods=METHODS)
         sizes.append(imread(file).shape)
     assert sizes[0] == sizes[1]  # one row of up to three panels
+
+
+def test_report_page_shows_figure_sentence_and_values(table, tmp_path):
+    sources = fabricate(tmp_path, ["bottle", "brush"], ["PaDiM"], dataset="mvtec", bare=True)
+    figure = tmp_path / "curves.png"
+    learning_curves.draw(table, "mvtec", figure, methods=METHODS)
+    write_csv(table, tmp_path / "curves.csv")
+    shown = replace(sources, curve_points=tmp_path / "curves.csv", curve_figures={"mvtec": figure})
+    report.write(shown, tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert f"<li>{next(learning_curves.sentences(table))}</li>" in text
+    assert 'alt="Accuracy by number of training images, mvtec"' in text
+    row = re.search(r'<tr><th scope="row">brush</th>.*', text[text.index("lowest and highest") :])
+    assert re.findall(r"<td.*?>(.*?)</td>", row[0]) == [
+        "PaDiM",
+        "60.0 (60.0 to 60.0)",
+        "82.0 (80.0 to 84.0)",
+        "-",  # all of the 40 images
+        "90.0 (90.0 to 90.0)",
+    ]
+    report.write(sources, tmp_path / "without.html")
+    assert "number of training images" not in (tmp_path / "without.html").read_text("utf-8")
 
 
 def test_an_experiment_with_several_shots_is_run_as_several():

@@ -255,6 +255,10 @@ def test_only_what_a_change_touches_runs_again(finished):
     assert plan(finished, experiments=more, run=run) == (
         {"score": 4, "evaluate": 4, "count": 1} | always
     )
+    # Two draws of two images; with all images and the first seed, PaDiM is there.
+    several = changed("PaDiM", shots=[2, "all"], seeds=[0, 1])
+    drawn = {"fit": 6, "score": 6, "evaluate": 6, "learning_curves": 1}
+    assert plan(finished, experiments=several) == drawn | always
 
 
 def test_an_edited_result_never_reaches_the_tables(finished, tmp_path):

@@ -15,6 +15,8 @@ rule html_report:
         scores=per_category(f"{RESULTS}/figures/{CATEGORY}/scores.png"),
         defects=per_category(f"{RESULTS}/figures/{CATEGORY}/defects.csv"),
         warnings=data_warnings,
+        points=f"{RESULTS}/learning_curves.csv" if CONFIG.sweeps else [],
+        learning=f"{RESULTS}/figures/learning_curves" if CONFIG.sweeps else [],
         settings=settings_file("html_report"),
     output:
         page=report(

@@ -23,10 +23,12 @@ from indad.reporting.tables import AVERAGE, SHORT_TITLES
 
 #: Metrics with a curve of the averages; categories have one of the first.
 METRICS = ("image_auroc", "pixel_auroc", "aupro")
-COLUMNS = (
-    "dataset", "category", "experiment", "metric", "shots", "images", "draws", "percent", "low",
-    "high", "ci_low",
-)  # fmt: skip
+#: Columns of the points and their types.
+COLUMNS = {
+    "dataset": "str", "category": "str", "experiment": "str", "metric": "str", "shots": "int",
+    "images": "float", "draws": "int", "percent": "float", "low": "float", "high": "float",
+    "ci_low": "float",
+}  # fmt: skip
 #: Numbers of images that the summary states, or those of the curve that are nearest.
 STATED = (10, 50)
 
@@ -144,18 +146,7 @@ def document(table: pd.DataFrame, compared: Mapping[str, str], methods: Mapping[
     parts = ["# Accuracy against the number of training images"]
     parts += [f"- {each}" for each in sentences(table)]
     for (dataset, metric), rows in table.groupby(["dataset", "metric"], sort=False):
-        sizes = sorted(set(rows["shots"]) - {0}) + [0] * (0 in set(rows["shots"]))
-        lines = []
-        for (category, experiment), curve in rows.groupby(["category", "experiment"], sort=False):
-            cells = {each.shots: _value(each) for each in curve.itertuples()}
-            lines.append([category, experiment, *(cells.get(n, NOT_MEASURED) for n in sizes)])
-            if category == AVERAGE:
-                theirs = low_shot(compared.get(dataset, ""), methods[experiment], metric)
-                lines += [
-                    ["", f"{name}, {backbone}", *(percent(values.get(n, np.nan)) for n in sizes)]
-                    for (name, backbone), values in theirs.items()
-                ]
-        header = ["category", "experiment", *(str(n) if n else "all" for n in sizes)]
+        header, lines = grid(rows, compared.get(dataset, ""), methods)
         parts += [f"## {SHORT_TITLES[metric]}: {dataset}", markdown_table(header, lines, (0, 1))]
     parts.append(
         "Percent, mean over the draws of training images (seeds); in parentheses the lowest and "
@@ -164,6 +155,30 @@ def document(table: pd.DataFrame, compared: Mapping[str, str], methods: Mapping[
         "ResNet-50-2, average of all 15 categories."
     )
     return "\n\n".join(parts) + "\n"
+
+
+def grid(
+    rows: pd.DataFrame, compared: str, methods: Mapping[str, str]
+) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the rows of a table: curves by number of training images.
+
+    Args:
+        rows: points of one data set and metric.
+        compared: name of the data set in the published results; "" for none.
+        methods: experiment to its method.
+    """
+    sizes = sorted(set(rows["shots"]) - {0}) + [0] * (0 in set(rows["shots"]))
+    lines = []
+    for (category, experiment), curve in rows.groupby(["category", "experiment"], sort=False):
+        cells = {each.shots: _value(each) for each in curve.itertuples()}
+        lines.append([category, experiment, *(cells.get(n, NOT_MEASURED) for n in sizes)])
+        if category == AVERAGE:
+            theirs = low_shot(compared, methods.get(experiment, ""), rows["metric"].iloc[0])
+            lines += [
+                ["", f"{name}, {backbone}", *(percent(values.get(n, np.nan)) for n in sizes)]
+                for (name, backbone), values in theirs.items()
+            ]
+    return ["category", "experiment", *(str(n) if n else "all" for n in sizes)], lines
 
 
 def low_shot(dataset: str, method: str, metric: str) -> dict[tuple[str, str], dict[int, float]]:

@@ -24,7 +24,7 @@ from indad.reporting.page.sources import Category, Sources
 __all__ = ["VERSION", "Category", "Sources", "write"]
 
 #: Increased when the same products would give another page.
-VERSION = 4
+VERSION = 5
 #: Maximum number of characters of the page; pictures are reduced to stay below.
 BUDGET = 25_000_000
 #: Replacements for colours that are hard to see on a dark page.
@@ -51,6 +51,7 @@ def write(sources: Sources, output: Path, *, budget: int = BUDGET, threads: int 
     content = gather(sources)
     pictures = [path for each in sources.categories for path in each.pictures.values()]
     pictures += [each["diagram"] for of in content["datasets"] for each in of["comparisons"]]
+    pictures += [of["curves"]["figure"] for of in content["datasets"]]
     pictures = [path for path in (*pictures, sources.tradeoff) if path]
     # The pictures share what the page without them leaves of the budget.
     embedded = embed.embed(pictures, budget - len(_render(content, None)), threads)

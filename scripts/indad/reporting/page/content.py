@@ -11,7 +11,7 @@ import pandas as pd
 from indad.core import provenance
 from indad.core.csv_files import read_csv
 from indad.evaluation import cases, comparison, counts
-from indad.reporting import runtime, tables
+from indad.reporting import learning_curves, runtime, tables
 from indad.reporting.page.comparisons import Finding, findings, matrices, rank_tables
 from indad.reporting.page.metric_tables import chart, metric_tables
 from indad.reporting.page.sources import Category, Sources
@@ -40,6 +40,7 @@ def gather(sources: Sources) -> dict[str, Any]:
         "ranks": _read(sources.ranks, comparison.RANK_COLUMNS, "ranks"),
         "runtime": pd.DataFrame(columns=runtime.COLUMNS) if jobs is None else jobs,
         "measured": pd.concat(measured, ignore_index=True),
+        "curves": _read(sources.curve_points, learning_curves.COLUMNS, "learning curves"),
     }
     datasets = {
         name: _dataset(name, sources, frames)
@@ -99,6 +100,14 @@ def _dataset(name: str, sources: Sources, frames: Mapping[str, pd.DataFrame]) ->
         ),
         "ranks": rank_tables(mine["ranks"], sources.level),
         "costs": _costs(mine["runtime"], sources.experiments),
+        "curves": {
+            "figure": sources.curve_figures.get(name),
+            "sentences": list(learning_curves.sentences(mine["curves"])),
+            "tables": [
+                (tables.SHORT_TITLES[metric], *learning_curves.grid(rows, "", {}))
+                for metric, rows in mine["curves"].groupby("metric", sort=False)
+            ],
+        },
     }
 
 

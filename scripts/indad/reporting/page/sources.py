@@ -46,6 +46,8 @@ class Sources:
         provenance: record of how everything was made.
         level: confidence level of intervals and tests.
         data_warnings: data set and warning about its data.
+        curve_points: accuracy by number of training images, as ``learning_curves.gather``.
+        curve_figures: data set to the figure of these.
     """
 
     metrics: Sequence[Path]
@@ -63,3 +65,5 @@ class Sources:
     provenance: Path | None = None
     level: float = 0.95
     data_warnings: Sequence[tuple[str, DataWarning]] = ()
+    curve_points: Path | None = None
+    curve_figures: Mapping[str, Path] = field(default_factory=dict)
