@@ -237,12 +237,40 @@ def test_batch_size_and_order_do_not_change_the_features(small, save, images):
         ("test_vit", ["blocks.3", "blocks.1"], (64, 96), [(64, 4, 6), (64, 4, 6)]),
         ("test_vit3", ["blocks.0"], (64, 96), [(96, 4, 6)]),
         ("pit_ti_224", ["transformers.0"], (224, 224), [(64, 27, 27)]),  # of this size only
+        # Register tokens, a distillation token, and the image tower of CLIP.
+        ("vit_small_patch16_dinov3", ["blocks.1", "cls"], (64, 96), [(384, 4, 6), (384, 1, 1)]),
+        ("deit_tiny_distilled_patch16_224", ["blocks.1"], (64, 96), [(192, 4, 6)]),
+        ("vit_xsmall_patch16_clip_224", ["blocks.0"], (64, 96), [(256, 4, 6)]),
     ],
 )
 def test_other_families(name, layers, size, shapes):
     backbone = load_backbone(name, layers=layers, weights="random")
     assert backbone.feature_shapes(*size) == dict(zip(layers, shapes, strict=True))
     assert all(value.isfinite().all() for value in backbone(torch.ones(1, 3, *size)).values())
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("test_convnext", ["stages.1"]),
+        ("swin_s3_tiny_224", ["layers.1"]),
+        ("vit_small_patch16_dinov3", ["blocks.2", "cls"]),
+        ("deit_tiny_distilled_patch16_224", ["blocks.2"]),
+        ("vit_xsmall_patch16_clip_224", ["blocks.2"]),
+    ],
+)
+def test_batches_and_threads_do_not_change_the_features_of_other_families(name, layers):
+    backbone = load_backbone(name, layers=layers, weights="random")
+    images = torch.randn(3, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    together, again = backbone(images), backbone(images)
+    torch.set_num_threads(2)
+    threaded = backbone(images)
+    torch.set_num_threads(1)
+    for layer in layers:
+        alone = torch.cat([backbone(image[None])[layer] for image in images])
+        assert torch.equal(together[layer], again[layer])
+        assert close(alone, together[layer])
+        assert close(threaded[layer], together[layer])
 
 
 def test_a_vision_transformer_gives_its_patch_tokens(save):
@@ -312,8 +340,11 @@ def test_a_real_vision_transformer():
     for size, grid in ((448, 32), (518, 37)):
         assert backbone.feature_shapes(size, size) == dict.fromkeys(layers, (384, grid, grid))
     assert "missing: blocks.8.norm1.weight" in backbone.report[0]
-    with pytest.raises(WeightsError, match=r"missing: blocks\.8\.norm1\.weight"):
-        load_backbone("vit_small_patch14_dinov2", layers=["blocks.8"], weights=str(file))
+    for layer in ("blocks.8", "norm"):
+        with pytest.raises(WeightsError, match=r"missing: blocks\.8\.norm1\.weight"):
+            load_backbone("vit_small_patch14_dinov2", layers=[layer], weights=str(file))
+    with pytest.raises(ConfigError, match="224 x 256 .* are 224 x 252 and 224 x 266"):
+        backbone.feature_shapes(224, 256)
 
 
 # --- weights that are right -----------------------------------------------------------------------

@@ -255,10 +255,14 @@ def test_only_what_a_change_touches_runs_again(finished):
     assert plan(finished, experiments=more, run=run) == (
         {"score": 4, "evaluate": 4, "count": 1} | always
     )
-    # Two draws of two images; with all images and the first seed, PaDiM is there.
-    several = changed("PaDiM", shots=[2, "all"], seeds=[0, 1])
-    drawn = {"fit": 6, "score": 6, "evaluate": 6, "learning_curves": 1}
-    assert plan(finished, experiments=several) == drawn | always
+
+
+def test_a_sweep_is_one_run_for_each_number_of_images_and_draw(tmp_path):
+    experiments = changed("PaDiM", shots=[2, 5, "all"], seeds=[0, 1])
+    run = {"datasets": ["drawn"], "experiments": ["PaDiM", "SPADE"]}
+    planned = plan(tmp_path, run=run, experiments=experiments)
+    assert planned["fit"] == planned["score"] == planned["evaluate"] == 3 * 2 + 1
+    assert planned["extract"] == planned["learning_curves"] == planned["html_report"] == 1
 
 
 def test_an_edited_result_never_reaches_the_tables(finished, tmp_path):
