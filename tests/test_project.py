@@ -184,7 +184,7 @@ def table_rows(text: str) -> dict[str, list[str]]:
 def test_the_first_table_of_the_readme_repeats_the_generated_ones():
     text = (ROOT / "README.md").read_text()
     first = table_rows(text[: text.index("## Results")])
-    generated = re.search(r"<!-- begin bottle -->(.*?)<!-- end bottle -->", text, re.DOTALL)[1]
+    generated = re.search(r"<!-- begin evidence -->(.*?)<!-- end evidence -->", text, re.DOTALL)[1]
     for title in ("Image AUROC", "Pixel AUROC", "AUPRO"):
         (part,) = (p for p in generated.split("####") if p.strip().startswith(title))
         spade, padim, _, patchcore_10, _ = table_rows(part)["bottle"]

@@ -168,9 +168,7 @@ class Experiment:
         text = json.dumps([method, extractor, fitted], sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         model = f"{method}-{extractor}-{digest}"
-        return cls(
-            name, method, extractor, parameters, model, result, configured, seeds=seeds
-        )
+        return cls(name, method, extractor, parameters, model, result, configured, seeds=seeds)
 
     @classmethod
     def _ensemble(
