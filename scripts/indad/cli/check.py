@@ -13,11 +13,12 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
-from indad.cli.console import counted, plain, print_labelled, print_line
+from indad.cli.console import plain, print_labelled, print_line
 from indad.cli.override import describe, extractors_of, override, reading_of
 from indad.cli.run import add_data_options
 from indad.core.errors import ConfigError
 from indad.data.check import Report, check
+from indad.data.data_warnings import counted
 from indad.data.folder_layout import GOOD, Reading
 from indad.data.images import Geometry
 from indad.data.public import catalogue
@@ -141,13 +142,13 @@ def print_verdict(reports: Sequence[Report], preprocessing: str, console: Consol
         problems = sum(len(report.problems) for report in reports)
         print_line(
             console,
-            f"{counted(problems, 'problem', 'problems')} in {', '.join(bad)}: fix them first, such "
+            f"{counted(problems, 'problem')} in {', '.join(bad)}: fix them first, such "
             "a category cannot be run.",
         )
         return 1
     warned = sum(not each.note for report in reports for each in report.warnings)
-    warnings = f" {counted(warned, 'warning', 'warnings')}." if warned else ""
-    checked = counted(len(reports), "category", "categories")
+    warnings = f" {counted(warned, 'warning')}." if warned else ""
+    checked = "1 category" if len(reports) == 1 else f"{len(reports)} categories"
     print_line(console, f"No problem in {checked}, for {preprocessing}.{warnings}")
     return 0
 

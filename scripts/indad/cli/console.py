@@ -32,8 +32,3 @@ def print_line(console: Console, text: str) -> None:
 def print_labelled(console: Console, label: str, style: str, text: str) -> None:
     """Print a text after a coloured word."""
     console.print(f"[{style}]{label}[/] {plain(text)}", highlight=False, soft_wrap=True)
-
-
-def counted(count: int, one: str, many: str) -> str:
-    """Return a number with its noun: ``1 problem``, ``2 problems``."""
-    return f"{count} {one if count == 1 else many}"

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from indad.core.errors import DataError
+from indad.data.data_warnings import counted
 from indad.data.folder_layout import Parts, is_annotation, nfc
 
 #: Kinds of annotation files.
@@ -273,8 +274,7 @@ def _corners(shape: _Shape) -> np.ndarray:
 def _polygon(shape: _Shape, size: Size) -> np.ndarray:
     points = _corners(shape) if shape.kind == "rectangle" else _points(shape)
     if len(points) < 3:
-        counted = "1 point" if len(points) == 1 else f"{len(points)} points"
-        raise ValueError(f"has {counted}, a polygon needs three")
+        raise ValueError(f"has {counted(len(points), 'point')}, a polygon needs three")
     return fill(points, size)
 
 

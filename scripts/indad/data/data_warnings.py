@@ -40,6 +40,11 @@ class DataWarning(NamedTuple):
         return f"{self.text}{named}" + (f"; {self.remedy}" if self.remedy else "")
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun: ``1 image``, ``5 images``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def first_names(names: Iterable[str]) -> str:
     """Return the first five names, and how many more there are."""
     listed = list(names)

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from indad.data import annotations
 from indad.data.categories import Line, read_list
-from indad.data.data_warnings import first_names
+from indad.data.data_warnings import counted, first_names
 from indad.data.files import File, Folder, scan
 from indad.data.findings import Findings, FoundImage
 from indad.data.folder_layout import (
@@ -50,11 +50,6 @@ def find_images(folder: Path, reading: Reading) -> Findings:
     _hold_out(found)
     found.images.sort(key=lambda each: (each.split != TRAIN, each.path))
     return found
-
-
-def count_images(count: int) -> str:
-    """Return ``1 image`` or ``5 images``."""
-    return "1 image" if count == 1 else f"{count} images"
 
 
 def _readable_files(files: Sequence[File], found: Findings) -> list[Parts]:
@@ -155,11 +150,13 @@ def _by_folders(files: Sequence[Parts], documents: Sequence[Parts], found: Findi
         if "/" in place:
             found.warn(
                 "nested-training",
-                f"{count_images(count)} in {place}, a sub-folder of the good training images: used "
-                "as good images",
+                f"{counted(count, 'image')} in {place}, a sub-folder of the good training images: "
+                "used as good images",
             )
     for place, count in elsewhere.items():
-        found.warn("outside", f"{count_images(count)} in {place}: not part of the layout, not read")
+        found.warn(
+            "outside", f"{counted(count, 'image')} in {place}: not part of the layout, not read"
+        )
 
 
 def _without_siblings(
@@ -180,7 +177,7 @@ def _without_siblings(
         what = "masks" if sibling.is_mask else "another channel or previews"
         found.add_problem(
             folder,
-            f"{count_images(len(names))} seem to be {what} of the photos, not photos: "
+            f"{counted(len(names), 'image')} seem to be {what} of the photos, not photos: "
             f"{first_names(names)}; {_how_to_move(folder, sibling, found.reading)}",
         )
     return [path for path in paths if path not in siblings]
@@ -190,13 +187,9 @@ def _how_to_move(folder: Parts, sibling: Sibling, reading: Reading) -> str:
     if not sibling.is_mask:
         return "move them out of the category"
     move = f"move them to {reading.masks}/<defect>"
-    if reading.place(folder)[0] != TEST:
+    if reading.place(folder)[0] != TEST or len(sibling.folder) > 1:
         return move
-    if not sibling.folder:
-        return f"{move}, or set 'masks: {reading.test}', for masks beside their photos"
-    if len(sibling.folder) == 1:
-        return f"{move}, or set 'masks: {'/'.join((reading.test, *sibling.folder))}'"
-    return move
+    return f"{move}, or set 'masks: {'/'.join((reading.test, *sibling.folder))}'"
 
 
 def _check_good_folder(test: Sequence[Parts], found: Findings) -> None:
@@ -252,12 +245,12 @@ def _by_list(files: Sequence[Parts], documents: Sequence[Parts], found: Findings
             drawn = [mask for mask in masks if mask is not None]
             found.add_image(image, line.split, line.defect, drawn)
     unlisted = ["/".join(parts) for parts in files if parts not in used]
-    counted = f"{count_images(len(unlisted))} not in the list {path}"
+    number = f"{counted(len(unlisted), 'image')} not in the list {path}"
     if unlisted and reading.unlisted == "allow":
-        found.warn("unlisted", f"{counted}: not read", unlisted)
+        found.warn("unlisted", f"{number}: not read", unlisted)
     elif unlisted:
         found.add_problem(
-            (), f"{counted}: {first_names(unlisted)}; list them, or set 'unlisted: allow'"
+            (), f"{number}: {first_names(unlisted)}; list them, or set 'unlisted: allow'"
         )
 
 

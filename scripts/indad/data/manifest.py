@@ -27,7 +27,7 @@ from indad.core.errors import DataError
 from indad.core.progress import Progress, ignore
 from indad.data.annotations import Photo
 from indad.data.categories import missing_folder
-from indad.data.data_warnings import DataWarning
+from indad.data.data_warnings import DataWarning, counted
 from indad.data.files import is_text, walk
 from indad.data.find_images import find_images
 from indad.data.findings import Findings
@@ -98,8 +98,8 @@ def index(
     """
     found = survey(folder, reading, threads=threads, progress=progress)
     if found.problems:
-        counted = "1 problem" if len(found.problems) == 1 else f"{len(found.problems)} problems"
-        raise DataError("\n  - ".join([f"{folder}: {counted} found", *found.problems]))
+        number = counted(len(found.problems), "problem")
+        raise DataError("\n  - ".join([f"{folder}: {number} found", *found.problems]))
     for warning in found.warnings:
         logger.log(
             logging.INFO if warning.note else logging.WARNING, "%s: %s", folder.name, warning
@@ -175,10 +175,10 @@ def _warn_of_masks(found: Findings, table: pd.DataFrame) -> None:
     _warn_of_shapes(found, masked)
     unread = any(each.code == "annotations-unread" for each in found.warnings)
     if missing and (masked or not unread):
-        counted = "" if masked else "no masks: "
+        prefix = "" if masked else "no masks: "
         found.warn(
             "masks-missing",
-            f"{counted}{len(missing)} of {len(defective)} defective images have no mask, so "
+            f"{prefix}{len(missing)} of {len(defective)} defective images have no mask, so "
             "pixel-level figures leave them out",
             missing if masked else (),
             note=not masked,
@@ -235,13 +235,13 @@ def _warn_of_shapes(found: Findings, masked: Sequence[Any]) -> None:
     for _, shapes in drawn:
         used += shapes.used
         unused += shapes.unused
-    counted = ", ".join(f"{label!r} ({count} shapes)" for label, count in sorted(used.items()))
+    listed = ", ".join(f"{label!r} ({count} shapes)" for label, count in sorted(used.items()))
     how = "" if found.reading.mask_labels else "'mask_labels' can list those that should"
-    found.warn("labels", f"labels that count as defect: {counted}", (), how, note=True)
+    found.warn("labels", f"labels that count as defect: {listed}", (), how, note=True)
     if unused:
-        counted = ", ".join(f"{name!r} ({count} shapes)" for name, count in sorted(unused.items()))
+        listed = ", ".join(f"{name!r} ({count} shapes)" for name, count in sorted(unused.items()))
         names = [row.image for row, shapes in drawn if shapes.unused]
-        text = f"labels that 'mask_labels' does not list: {counted}"
+        text = f"labels that 'mask_labels' does not list: {listed}"
         found.warn("labels-unlisted", text, names, note=True)
     remarks = [f"{_first_mask(row)}: {text}" for row, shapes in drawn for text in shapes.remarks]
     if remarks:
