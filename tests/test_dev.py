@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 import interval_coverage
+import numpy as np
 import pandas as pd
 import pytest
 import simulated_comparisons
@@ -15,7 +16,7 @@ import simulated_intervals
 from PIL import Image
 from simulated_sets import Cell
 
-from conftest import ROOT
+from conftest import ROOT, make_features
 from dev import job_resources, rule_graph
 
 
@@ -79,14 +80,28 @@ def test_scaling_measures_all_stages_and_draws_them(tool, tmp_path):
 
 
 @pytest.mark.slow
-def test_scale_counts_the_jobs(tool, tmp_path):
-    tool("scale", "--small", "--output", tmp_path / "scale.md")
+def test_scale_counts_the_jobs_and_measures_the_methods(tool, tmp_path):
+    def run_child(script: str, features: str, name: str, count: str):
+        return import_module("scale").measure_method(Path(features), name, int(count))
+
+    options = ("--small", "--images", 9, "--output", tmp_path / "scale.md")
+    tool("scale", *options, run_child=run_child)
     text = (tmp_path / "scale.md").read_text()
     (jobs,) = re.findall(r"15 x 1 x 2 x 1 +\| (\d+) ", text)
     # Of each category: download, index, decode, extract, one fit (both coresets are prefixes of
     # one), two scores and evaluations, pictures, figures.
     assert int(jobs) >= 15 * 11
-    assert "fit PatchCore, 1 %" in text
+    assert re.search(r"PatchCore, 1 % +\| \d+\.\d+ ", text)
+
+
+def test_repeated_features_are_the_same_however_they_are_read(monkeypatch, rng):
+    monkeypatch.syspath_prepend(ROOT / "scripts/dev")
+    repeated = import_module("scale").Repeated(make_features(rng, 3, shapes={"a": (4, 6, 5)}), 8)
+    whole = repeated.maps("a")
+    assert len(repeated) == len(whole) == len(repeated.embedding()) == 8
+    np.testing.assert_array_equal(repeated.maps("a", slice(5, 7), slice(2, 4)), whole[5:7, :, 2:4])
+    assert not np.array_equal(whole[1], whole[4])
+    assert np.corrcoef(whole[1].ravel(), whole[4].ravel())[0, 1] > 0.9
 
 
 @pytest.mark.slow

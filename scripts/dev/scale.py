@@ -1,15 +1,19 @@
-"""What large runs cost: the time to plan them, and extrapolated time, disk and memory.
+"""What large runs cost: the time to plan them, and time and memory of the methods.
 
-    python scripts/dev/scale.py            writes docs/scale.md
+    python scripts/dev/scale.py                   writes docs/scale.md
+    python scripts/dev/scale.py --images 5000     fewer training images than 20,000
 
-Planning is measured on this machine, by dry runs of configurations made here. The time of the
-stages is extrapolated from docs/scaling.csv (``scripts/dev/scaling.py``).
+Planning is measured by dry runs of configurations made here. The methods are measured on the
+features of a few images, repeated with noise; no file holds the repetitions.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -17,19 +21,26 @@ from pathlib import Path
 from subprocess import PIPE, STDOUT
 from typing import Any
 
-import pandas as pd
+import numpy as np
 import yaml
-from measure import ROOT, machine
+from measure import ROOT, machine, measured, run_child
+from scaling import DRAWN, EXTRACTOR, METHODS, TEST, make_manifest
 from tabulate import tabulate
 
+from indad import methods
 from indad.core import atomic
+from indad.data import decode
+from indad.data.images import Geometry
+from indad.data.synthetic import draw_category
+from indad.features.extract import extract
+from indad.features.source import FeatureSource
+from indad.features.store import FeatureStore
 
 #: The text of the page, with places for its tables.
 PAGE = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
 CATEGORIES = 15
-IMAGES, TEST = 100_000, 10_000
-#: Assumed, not measured: how many times faster than these CPU cores a GPU is.
-GPU_SPEED = 50
+#: Standard deviation of the noise, in those of a layer.
+NOISE = 0.2
 
 
 # -- planning ------------------------------------------------------------------------------------
@@ -95,38 +106,85 @@ def planning_table(sizes: list[tuple[int, int, int]]) -> str:
     return tabulate(cells, headers, tablefmt="github", disable_numparse=True)
 
 
-# -- 100,000 images ------------------------------------------------------------------------------
+# -- methods -------------------------------------------------------------------------------------
 
 
-def extrapolate(stage: str, points: list[tuple[int, float]]) -> tuple[float, str]:
-    """Return seconds for ``IMAGES`` training and ``TEST`` test images, and the assumed growth.
+class Repeated:
+    """The images of a feature source, repeated to a number of images, each with its own noise.
 
     Args:
-        stage: as in docs/scaling.csv.
-        points: number of images and seconds, growing; scoring was measured on 16 test images.
+        source: the features to repeat.
+        count: number of images.
     """
-    (count0, seconds0), (count1, seconds1) = points[-2:]
-    if stage.startswith("score PatchCore"):
-        return seconds1 / 16 * TEST * IMAGES / count1, "per test image, times the bank"
-    if stage.startswith("score"):
-        return seconds1 / 16 * TEST, "per test image"
-    if "PatchCore" in stage:
-        return seconds1 * (IMAGES / count1) ** 2, "quadratic"
-    slope = max(0.0, (seconds1 - seconds0) / (count1 - count0))
-    return seconds1 + slope * (IMAGES - count1), "linear"
+
+    path, identity = None, "memory"
+
+    def __init__(self, source: FeatureSource, count: int) -> None:
+        self.layers, self.input_size = source.layers, source.input_size
+        self._count = count
+        self._base = {layer: source.maps(layer) for layer in self.layers}
+        z = source.embedding()
+        noise = np.random.default_rng(0).standard_normal((count, z.shape[1]), np.float32)
+        self._z = z[np.arange(count) % len(z)] + np.float32(NOISE * z.std()) * noise
+        largest = max(each[0].size for each in self._base.values())
+        # Each image takes another part of the same numbers.
+        self._noise = np.random.default_rng(1).standard_normal(largest + 7 * count, np.float32)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def shape(self, layer: str) -> tuple[int, int, int]:
+        """Return ``(C, h, w)`` of a layer."""
+        _, channels, height, width = self._base[layer].shape
+        return channels, height, width
+
+    def maps(
+        self, layer: str, images: slice = slice(None), rows: slice = slice(None)
+    ) -> np.ndarray:
+        """Return float32 ``(n, C, rows, w)``."""
+        base, shape = self._base[layer], self.shape(layer)
+        size, scale = math.prod(shape), np.float32(NOISE * base.std())
+        found = []
+        for i in range(self._count)[images]:
+            noise = self._noise[7 * i : 7 * i + size].reshape(shape)
+            found.append(base[i % len(base), :, rows] + scale * noise[:, rows])
+        return np.stack(found)
+
+    def embedding(self, images: slice = slice(None)) -> np.ndarray:
+        """Return float32 ``(n, D)``."""
+        return self._z[images]
 
 
-def stage_table(table: pd.DataFrame) -> str:
-    """Return the extrapolated time of each stage at 224 x 224 pixels as Markdown."""
+def measure_method(features: Path, name: str, count: int) -> dict[str, float]:
+    """Fit a method to ``count`` images and score the test images."""
+    method, parameters = METHODS[name]
+    if method == "patchcore":
+        parameters = parameters | {"coreset": "merge"}
+    with FeatureStore(features) as store:
+        train, test = Repeated(store.split("train"), count), store.split("test")
+        detector = methods.create(method, parameters)
+        _, fit, fit_mb = measured(lambda: detector.fit(train))
+        _, score, score_mb = measured(lambda: detector.score(test))
+    whole = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    seconds = {"fit": fit, "score": score / len(test)}
+    return seconds | {"peak": max(fit_mb, score_mb) / 1024, "whole": whole / 1024}
+
+
+def methods_table(count: int, drawn: int, side: int) -> str:
+    """Measure all methods, each in a new process, as Markdown."""
     cells = []
-    for stage, rows in table[table["side"] == 224].groupby("stage", sort=False):
-        points = list(zip(rows["images"], rows["seconds"], strict=True))
-        seconds, growth = extrapolate(stage, points)
-        gpu = f"{seconds / 3600 / GPU_SPEED:,.2f}" if stage != "decode" else "-"
-        count, measured = points[-1]
-        cells.append([stage, growth, f"{measured:g} at {count:,}", f"{seconds / 3600:,.1f}", gpu])
-    gpu_header = f"GPU hours, if {GPU_SPEED} times as fast"
-    headers = ["stage", "growth", "measured seconds", "CPU hours", gpu_header]
+    with tempfile.TemporaryDirectory() as scratch:
+        folder, pixels = Path(scratch) / "wood", Path(scratch) / "pixels.h5"
+        features = Path(scratch) / "features.h5"
+        draw_category(folder, "wood", train=drawn, good=TEST // 2, per_defect=TEST // 2, size=512)
+        rows = make_manifest(folder, drawn)
+        decode.decode(rows, folder, pixels, geometry=Geometry.from_config(side, side), threads=1)
+        extract(rows, pixels, features, extractor=EXTRACTOR | {"resize": side, "crop": side})
+        for name in METHODS:
+            found = run_child(__file__, str(features), name, str(count))
+            print(name, found, flush=True)
+            cells.append([name, *(f"{value:,.1f}" for value in found.values())])
+    headers = ["method", "fit, s", "score, s an image", "peak, GB", "whole process, GB"]
     return tabulate(cells, headers, tablefmt="github", disable_numparse=True)
 
 
@@ -134,21 +192,29 @@ def main() -> None:
     parse = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parse.add_argument("--small", action="store_true", help="plan few jobs only")
+    parse.add_argument("--small", action="store_true", help="plan few jobs, measure small images")
+    parse.add_argument("--images", type=int, default=20_000, help="number of training images")
     parse.add_argument("--output", type=Path, default=Path("docs/scale.md"), metavar="FILE")
+    parse.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     given = parse.parse_args()
+    if given.child:
+        features, name, count = given.child
+        print(json.dumps(measure_method(Path(features), name, int(count))))
+        return
     sizes = [(1, 2, 1)] if given.small else [(8, 10, 5), (20, 10, 5)]
-    # Before torch is imported: the peak memory of a child includes that of its parent at the start.
-    planning = planning_table(sizes)
-    table = pd.read_csv(ROOT / "docs/scaling.csv")
+    drawn, side = (4, 64) if given.small else (DRAWN, 224)
     page = PAGE.format(
         machine=machine(),
         categories=CATEGORIES,
-        planning=planning,
-        images=IMAGES,
-        test=TEST,
-        machine_scaling=table["machine"][0],
-        stages=stage_table(table),
+        planning=planning_table(sizes),
+        images=given.images,
+        side=side,
+        drawn=drawn,
+        noise=NOISE,
+        methods=methods_table(given.images, drawn, side),
+        # Layers 1 to 3 have 64, 128 and 256 channels at a quarter, an eighth and a sixteenth.
+        gigabytes=given.images * side**2 * 4 * (64 / 4**2 + 128 / 8**2 + 256 / 16**2) / 1e9,
+        projected=given.images * (side / 8) ** 2 * 128 * 4 / 1e9,
     )
     atomic.write_text(given.output, page)
 
