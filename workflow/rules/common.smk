@@ -26,6 +26,7 @@ from indad.pipeline import lock
 from indad.pipeline.config import Config
 from indad.pipeline.config_files import check_schema, expand_paths, read_yaml
 from indad.pipeline.currency import Planner, job_name
+from indad.pipeline.products import CATEGORY, RUN, Products
 from indad.pipeline.settings import category_jobs, job_settings
 from indad.reporting import tables
 
@@ -48,12 +49,11 @@ with workflow_errors("configuration: "):
     validate(config, schema="../schemas/config.schema.yaml")
     CONFIG = Config.parse(config)
 
+PRODUCTS = Products(CONFIG)
 RESULTS = str(CONFIG.results)
 LOGS = f"{RESULTS}/logs"
 BENCHMARKS = f"{RESULTS}/benchmarks"
 RECORDS = f"{RESULTS}/records"
-CATEGORY = "{dataset}/{category}"
-RUN = f"{CATEGORY}/{{experiment}}/seed{{seed}}"
 # A job that may use a GPU claims one unless the configuration rules it out, so that
 # `--resources gpu=1` bounds how many of them run at once.
 GPU = int(CONFIG.device != "cpu")
@@ -136,12 +136,6 @@ def category_folder(wildcards, input):
     return str(CONFIG.datasets[wildcards.dataset].category_folder(wildcards.category))
 
 
-def category_receipt(wildcards):
-    """The receipt of a category that the workflow makes; nothing for a folder of the user."""
-    made = CONFIG.datasets[wildcards.dataset].used_in_place is None
-    return f"{RESULTS}/data/{CATEGORY}.json" if made else []
-
-
 def archive_record(wildcards):
     """Where a public data set was found; nothing for one that is made here.
 
@@ -149,54 +143,6 @@ def archive_record(wildcards):
     """
     public = CONFIG.datasets[wildcards.dataset].entry is not None
     return ancient(f"{RESULTS}/data/{{dataset}}.json") if public else []
-
-
-def weights_file(wildcards):
-    """The weights if they are a file of the user or downloaded: other weights, other features."""
-    path = CONFIG.extractors[wildcards.extractor].weights_file(CONFIG.results)
-    return [] if path is None else str(path)
-
-
-def features_of(extractor):
-    """The feature store of an extractor."""
-    return f"{RESULTS}/features/{CATEGORY}/{extractor}.h5"
-
-
-def model_of(experiment):
-    """The model that an experiment scores with."""
-    return f"{RESULTS}/models/{CATEGORY}/{experiment.model}/seed{{seed}}.safetensors"
-
-
-def fitted_to(wildcards):
-    """What a model is fitted to: features; for an ensemble also the models of its members."""
-    model = CONFIG.models[wildcards.model]
-    if not model.members:
-        return {"features": features_of(model.extractor)}
-    return {
-        "features": [features_of(each.extractor) for each in model.members],
-        "members": [model_of(each) for each in model.members],
-    }
-
-
-def scored_from(wildcards):
-    """What scores are computed from: features, or the scores of an ensemble's members."""
-    experiment = CONFIG.scored[wildcards.experiment]
-    if not experiment.members:
-        return {"features": features_of(experiment.extractor)}
-    member = f"{RESULTS}/scores/{CATEGORY}/{{experiment}}/seed{{seed}}"
-    names = [each.name for each in experiment.members]
-    return {
-        "tables": expand(f"{member}/scores.csv", experiment=names, allow_missing=True),
-        "maps": expand(f"{member}/maps.h5", experiment=names, allow_missing=True),
-        "manifest": f"{RESULTS}/manifests/{CATEGORY}.csv",
-        "pixels": pixels_of(experiment.extractor),
-    }
-
-
-def pixels_of(extractor):
-    """The decoded images that an extractor gets."""
-    geometry = CONFIG.extractors[extractor].geometry.name
-    return f"{RESULTS}/pixels/{CATEGORY}/{geometry}.h5"
 
 
 # The lists of data warnings of every category to run.

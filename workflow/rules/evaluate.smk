@@ -4,7 +4,7 @@ rule evaluate:
         maps=f"{RESULTS}/scores/{RUN}/maps.h5",
         manifest=f"{RESULTS}/manifests/{CATEGORY}.csv",
         # For labels and masks: the features have them too, but are a hundred times as large.
-        pixels=lambda wildcards: pixels_of(
+        pixels=lambda wildcards: PRODUCTS.pixels(
             CONFIG.experiments[wildcards.experiment].extractor
         ),
         settings=settings_file("evaluate"),

@@ -1,8 +1,8 @@
 rule extract:
     input:
         manifest=f"{RESULTS}/manifests/{CATEGORY}.csv",
-        pixels=lambda wildcards: pixels_of(wildcards.extractor),
-        weights=weights_file,
+        pixels=lambda wildcards: PRODUCTS.pixels(wildcards.extractor),
+        weights=PRODUCTS.weights,
         settings=settings_file("extract"),
     output:
         features=f"{RESULTS}/features/{CATEGORY}/{{extractor}}.h5",

@@ -1,6 +1,6 @@
 rule fit:
     input:
-        unpack(fitted_to),
+        unpack(PRODUCTS.fitted_to),
         manifest=f"{RESULTS}/manifests/{CATEGORY}.csv",
         settings=settings_file("fit"),
     output:

@@ -1,6 +1,6 @@
 rule index:
     input:
-        receipt=category_receipt,
+        receipt=PRODUCTS.receipt,
         settings=settings_file("index"),
     output:
         manifest=f"{RESULTS}/manifests/{CATEGORY}.csv",

@@ -1,7 +1,7 @@
 rule pictures:
     input:
         manifest=f"{RESULTS}/manifests/{CATEGORY}.csv",
-        pixels=[pixels_of(each.extractor) for each in CONFIG.shown.values()],
+        pixels=[PRODUCTS.pixels(each.extractor) for each in CONFIG.shown.values()],
         tables=shown(f"{RESULTS}/scores/{RUN}/scores.csv"),
         maps=shown(f"{RESULTS}/scores/{RUN}/maps.h5"),
         settings=settings_file("pictures"),

@@ -1,7 +1,7 @@
 rule score:
     input:
-        unpack(scored_from),
-        model=lambda wildcards: model_of(CONFIG.scored[wildcards.experiment]),
+        unpack(PRODUCTS.scored_from),
+        model=lambda wildcards: PRODUCTS.model(CONFIG.scored[wildcards.experiment]),
         settings=settings_file("score"),
     output:
         table=f"{RESULTS}/scores/{RUN}/scores.csv",

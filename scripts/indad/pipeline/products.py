@@ -1,0 +1,74 @@
+"""Where the products of a run lie, as patterns with Snakemake's wildcards.
+
+The methods that take ``wildcards`` are input functions of rules.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from indad.pipeline.config import Config, Experiment
+
+CATEGORY = "{dataset}/{category}"
+#: A category, an experiment and a seed.
+RUN = f"{CATEGORY}/{{experiment}}/seed{{seed}}"
+
+
+class Products:
+    """The products that the rules exchange.
+
+    Args:
+        config: the configuration of the run.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config, self.results = config, str(config.results)
+
+    def pixels(self, extractor: str) -> str:
+        """Return the decoded images that an extractor gets."""
+        geometry = self.config.extractors[extractor].geometry.name
+        return f"{self.results}/pixels/{CATEGORY}/{geometry}.h5"
+
+    def features(self, extractor: str) -> str:
+        """Return the feature store of an extractor."""
+        return f"{self.results}/features/{CATEGORY}/{extractor}.h5"
+
+    def model(self, experiment: Experiment) -> str:
+        """Return the model that an experiment scores with."""
+        return f"{self.results}/models/{CATEGORY}/{experiment.model}/seed{{seed}}.safetensors"
+
+    def receipt(self, wildcards: Any) -> str | list[str]:
+        """Return the receipt of a category that the workflow makes; [] for a folder of the user."""
+        made = self.config.datasets[wildcards.dataset].used_in_place is None
+        return f"{self.results}/data/{CATEGORY}.json" if made else []
+
+    def weights(self, wildcards: Any) -> str | list[str]:
+        """Return the weights if they are a file: other weights, other features."""
+        path = self.config.extractors[wildcards.extractor].weights_file(self.config.results)
+        return [] if path is None else str(path)
+
+    def fitted_to(self, wildcards: Any) -> dict[str, Any]:
+        """Return what a model is fitted to; for an ensemble also the models of its members."""
+        model = self.config.models[wildcards.model]
+        if not model.members:
+            return {"features": self.features(model.extractor)}
+        return {
+            "features": [self.features(each.extractor) for each in model.members],
+            "members": [self.model(each) for each in model.members],
+        }
+
+    def scored_from(self, wildcards: Any) -> dict[str, Any]:
+        """Return what scores are computed from: features, or the scores of members."""
+        experiment = self.config.scored[wildcards.experiment]
+        if not experiment.members:
+            return {"features": self.features(experiment.extractor)}
+        folders = [
+            f"{self.results}/scores/{CATEGORY}/{each.name}/seed{{seed}}"
+            for each in experiment.members
+        ]
+        return {
+            "tables": [f"{folder}/scores.csv" for folder in folders],
+            "maps": [f"{folder}/maps.h5" for folder in folders],
+            "manifest": f"{self.results}/manifests/{CATEGORY}.csv",
+            "pixels": self.pixels(experiment.extractor),
+        }
