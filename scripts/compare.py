@@ -8,6 +8,7 @@ import pandas as pd
 from indad.core import atomic
 from indad.core.csv_files import write_csv
 from indad.evaluation import comparison, evaluate, resamples
+from indad.evaluation.metrics import EXTRA_METRICS
 from indad.pipeline.job import Job, run
 from indad.reporting import comparisons_document, diagrams, tables
 
@@ -15,6 +16,7 @@ from indad.reporting import comparisons_document, diagrams, tables
 def main(job: Job) -> None:
     # What is not defined, where all test images are of one kind, cannot be compared.
     metrics = evaluate.read([Path(job.input.metrics)]).dropna(subset="value")
+    metrics = metrics[~metrics["metric"].isin(EXTRA_METRICS)]
     experiments, level = (job.params.settings[key] for key in ("experiments", "level"))
     runs = defaultdict(list)
     for path in job.input.resamples:

@@ -15,6 +15,7 @@ def main(job: Job) -> Facts:
         images,
         Path(job.params.folder),
         Path(job.output.pixels),
+        one_size=job.params.one_size,
         geometry=Geometry.from_config(settings["resize"], settings["crop"]),
         threads=job.threads,
         progress=LoggedProgress(f"decode {job.wildcards.category}"),

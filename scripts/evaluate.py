@@ -4,7 +4,7 @@ from pathlib import Path
 
 from indad.core.csv_files import write_csv
 from indad.data import manifest
-from indad.evaluation import evaluate, metrics, resamples, scores
+from indad.evaluation import evaluate, resamples, scores
 from indad.pipeline.job import Facts, Job, run
 
 
@@ -14,18 +14,18 @@ def main(job: Job) -> Facts:
     images = manifest.read(Path(job.input.manifest))
     files = scores.ScoreFiles(*map(Path, (job.input.table, job.input.maps, job.input.pixels)))
     scored, truth = scores.read_with_truth(files, images)
-    table, maps = scored.table, scored.maps
-    values = evaluate.evaluate(table, maps, truth)
+    table = scored.table
+    pixels = evaluate.PixelScores(scored.maps, truth, Path(job.output.metrics).parent)
+    values = evaluate.evaluate(table, pixels, truth)
     drawn, left_out, bounds = {}, {}, None
     image_scores = table["score"].to_numpy()
     if settings["resamples"]:
         drawn, left_out = evaluate.resample(
-            table, maps, truth, resamples=settings["resamples"], seed=settings["seed"]
+            table, pixels, truth, resamples=settings["resamples"], seed=settings["seed"]
         )
         bounds = evaluate.intervals(
             values, drawn, left_out, image_scores, truth, level=settings["level"]
         )
-    regions = metrics.regions(truth.mask)
     resamples.write(
         resamples.Resamples(
             **run,
@@ -36,7 +36,7 @@ def main(job: Job) -> Facts:
             values=drawn,
             left_out=left_out,
             draw_seed=settings["seed"],
-            n_regions=int(regions.max(initial=0)),
+            n_regions=pixels.n_regions,
         ),
         Path(job.output.resamples),
     )

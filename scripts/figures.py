@@ -8,15 +8,17 @@ import pandas as pd
 from indad.core.csv_files import write_csv
 from indad.data import manifest
 from indad.evaluation import scores
-from indad.evaluation.metrics import ScoreCurve
 from indad.pipeline.job import Job, run
 from indad.reporting import curve_figures, defect_figures, style
+from indad.reporting.curve_figures import DrawnCurve
 
 
-def read(paths: Sequence[str], rows: pd.DataFrame) -> tuple[pd.DataFrame, ScoreCurve | None]:
-    """Return an experiment's image scores and the curve of its pixels; the maps are freed."""
+def read(
+    paths: Sequence[str], rows: pd.DataFrame, folder: Path
+) -> tuple[pd.DataFrame, DrawnCurve | None]:
+    """Return an experiment's image scores and the curve of its pixels."""
     scored, truth = scores.read_with_truth(scores.ScoreFiles(*map(Path, paths)), rows)
-    return scored.table, curve_figures.pixel_curve(scored.maps, truth)
+    return scored.table, curve_figures.pixel_curve(scored.maps, truth, folder)
 
 
 def main(job: Job) -> None:
@@ -24,7 +26,8 @@ def main(job: Job) -> None:
     settings = job.params.settings
     names = list(settings["models"])
     files = zip(job.input.tables, job.input.maps, job.input.pixels, strict=True)
-    tables, by_pixel = zip(*(read(paths, rows) for paths in files), strict=True)
+    folder = Path(job.output.curves).parent
+    tables, by_pixel = zip(*(read(paths, rows, folder) for paths in files), strict=True)
     at = job.wildcards
     title = style.category_title(at.dataset, at.category, settings["remark"])
     curve_figures.draw_curves(names, tables, by_pixel, Path(job.output.curves), title=title)

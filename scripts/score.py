@@ -1,7 +1,8 @@
 """Score the test images of one category with one fitted model."""
 
+import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,14 @@ def main(job: Job) -> Facts:
             parameters=parameters,
         )
         detector.check_features(store.made_with)
-        result = detector.score(
-            store.split("test"),
-            progress=LoggedProgress(f"score {job.wildcards.category} {job.wildcards.experiment}"),
+        test, truth = store.split("test"), store.ground_truth()
+        numbers = np.concatenate([part.numbers for part in store.parts("test")])
+        label = f"score {job.wildcards.category} {job.wildcards.experiment}"
+        batches = (
+            (numbers[part], batch)
+            for part, batch in detector.score_batches(test, progress=LoggedProgress(label))
         )
+        room = 4 * sum(math.prod(test.size_of(image)) for image in range(len(test)))
         made_with = {
             "method": detector.method,
             "method_version": detector.version,
@@ -50,63 +55,75 @@ def main(job: Job) -> Facts:
             "features_made_with": store.made_with,
             **provenance.here(device),
         }
-        made_with = write(job, result, store.ground_truth(), parameters, made_with)
+        made_with = write(job, batches, room, truth, parameters, made_with)
         size = model_mb(Path(job.input.model), detector, store)
-        return facts | {"images": len(result.image), "model_mb": size, "made_with": made_with}
+        return facts | {"images": len(truth.image), "model_mb": size, "made_with": made_with}
 
 
 def combine(job: Job) -> Facts:
     """Average the scores of an ensemble's members."""
     images = manifest.read(Path(job.input.manifest))
     ensemble, _ = Ensemble.load(job.input.model)
-    members = {}
-
-    def read() -> Iterator[Scores]:
-        for name, *paths in zip(ensemble.members, job.input.tables, job.input.maps, strict=True):
-            scored = scores.read(*map(Path, paths))
-            scores.check_images(scored.made_with, images, Path(paths[1]))
-            members[name] = scored.made_with
-            yield Scores(scored.table["score"].to_numpy(np.float32), scored.maps)
-
-    test = images[images["split"] == "test"]
-    result = ensemble.combine(read(), list(zip(test["height"], test["width"], strict=True)))
+    members, made_of = [], {}
+    for name, *paths in zip(ensemble.members, job.input.tables, job.input.maps, strict=True):
+        scored = scores.read(*map(Path, paths))
+        scores.check_images(scored.made_with, images, Path(paths[1]))
+        members.append(Scores(scored.table["score"].to_numpy(np.float32), scored.maps))
+        made_of[name] = scored.made_with
     with Pixels(Path(job.input.pixels), images) as pixels:
         truth = pixels.ground_truth(images)
-    first = next(iter(members.values()))
+    test = images[images["split"] == "test"]
+    sizes = list(zip(test["height"], test["width"], strict=True))
+    ranges = ensemble.ranges(members)
+    batches = (
+        ([i], ensemble.combine([each.of([i]) for each in members], [sizes[i]], ranges))
+        for i in range(len(sizes))
+    )
+    first = next(iter(made_of.values()))
     made_with = first | {
         "method": ensemble.method,
         "method_version": ensemble.version,
         "parameters": ensemble.parameters,
-        "members": members,
+        "members": made_of,
     }
-    made_with = write(job, result, truth, {}, made_with)
+    room = 4 * sum(values.size for values in members[0].maps)
+    made_with = write(job, batches, room, truth, {}, made_with)
     # What scoring reads of the members is in their own records.
     size = Path(job.input.model).stat().st_size / 1e6
-    return {"images": len(result.image), "model_mb": size, "made_with": made_with}
+    return {"images": len(sizes), "model_mb": size, "made_with": made_with}
 
 
 def write(
-    job: Job, result: Scores, truth: GroundTruth, parameters: dict, made_with: Mapping[str, Any]
+    job: Job,
+    batches: Iterable[tuple[Sequence[int], Scores]],
+    room: int,
+    truth: GroundTruth,
+    parameters: dict,
+    made_with: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Write the scores and their calibration; return what they were made with."""
-    normal, good, defective = calibration.collect(result.image, result.maps, truth.label)
-    target = Path(job.output.calibration)
-    calibration.Calibration(
-        experiment=job.wildcards.experiment,
-        dataset=job.wildcards.dataset,
-        category=job.wildcards.category,
-        seed=int(job.wildcards.seed),
-        model=os.path.relpath(job.input.model, target.parent),
-        model_identity=calibration.identity(read_header(job.input.model, verify=False)),
-        parameters=parameters,
-        normal=normal,
-        good=good,
-        defective=defective,
-    ).write(target)
-    files = {"model": Path(job.input.model), "calibration": target}
-    digests = {name: checksum.recorded_digest(file) for name, file in files.items()}
-    complete = {**made_with, **digests}
-    scores.write(result, truth, Path(job.output.table), Path(job.output.maps), complete)
+    target, table = Path(job.output.calibration), Path(job.output.table)
+    with scores.create(truth, table, Path(job.output.maps), room) as writer:
+        for images, batch in batches:
+            writer.write(images, batch)
+        normal = writer.normal(table.parent)
+        good, defective = calibration.collect(writer.scores, writer.peaks, truth.label)
+        calibration.Calibration(
+            experiment=job.wildcards.experiment,
+            dataset=job.wildcards.dataset,
+            category=job.wildcards.category,
+            seed=int(job.wildcards.seed),
+            model=os.path.relpath(job.input.model, target.parent),
+            model_identity=calibration.identity(read_header(job.input.model, verify=False)),
+            parameters=parameters,
+            normal=normal,
+            good=good,
+            defective=defective,
+        ).write(target)
+        files = {"model": Path(job.input.model), "calibration": target}
+        digests = {name: checksum.recorded_digest(file) for name, file in files.items()}
+        complete = {**made_with, **digests}
+        writer.finish(normal, complete)
     return complete
 
 
@@ -115,7 +132,7 @@ def model_mb(model: Path, detector: Detector, store: FeatureStore) -> float:
     fitted = read_header(model, verify=False)["parameters"]
     size = detector.scored_share(detector.parameters, fitted) * model.stat().st_size
     if detector.needs_gallery:
-        size += store.split("train").stored_bytes(detector.layers)
+        size += sum(part.stored_bytes(detector.layers) for part in store.parts("train"))
     return size / 1e6
 
 

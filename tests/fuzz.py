@@ -178,9 +178,10 @@ def _store(path: Path, seed: int) -> None:
     made_with = {"layers": ["a"], "input_size": [16, 16], "weights_sha256": "ab" * 32}
     with store.create(path, made_with, dtype="float32") as writer:
         for split, count in (("train", 4), ("test", 3)):
-            writer.add_split(split, [f"{i}.png" for i in range(count)], {"a": (3, 4, 4)}, 5)
+            names = {i: f"{i}.png" for i in range(count)}
+            part = writer.add_part(split, names, {"a": (3, 4, 4)}, 5, (16, 16))
             maps = rng.random((count, 3, 4, 4), dtype=np.float32)
-            writer.write(split, 0, {"a": maps}, rng.random((count, 5), dtype=np.float32))
+            writer.write(part, 0, {"a": maps}, rng.random((count, 5), dtype=np.float32))
         truth = store.GroundTruth(
             np.arange(3), np.array([0, 1, 1]), np.array(["good", "cut", "cut"], object),
             np.array([True] * 3), rng.random((3, 16, 16)) < 0.2,
@@ -195,7 +196,7 @@ def _read_store(path: Path) -> Any:
         return [
             opened.made_with,
             [(part.images, part.maps("a"), part.embedding()) for part in parts],
-            [truth.label, list(truth.defect), truth.has_mask, truth.mask],
+            [truth.label, list(truth.defect), truth.has_mask],
         ]
 
 
@@ -206,8 +207,15 @@ def _scores(folder: Path, seed: int) -> tuple[Path, Path]:
         np.array([True, True]), np.zeros((2, 9, 9), bool),
     )  # fmt: skip
     found = Scores(rng.random(2, dtype=np.float32), rng.random((2, 9, 9), dtype=np.float32))
-    scores.write(found, truth, folder / "scores.csv", folder / "maps.h5", {"seed": seed})
+    with scores.create(truth, folder / "scores.csv", folder / "maps.h5") as writer:
+        writer.write(range(2), found)
+        writer.finish(0.5, {"seed": seed})
     return folder / "scores.csv", folder / "maps.h5"
+
+
+def _read_scores(table: Path, maps: Path) -> Any:
+    found = scores.read(table, maps)
+    return [found.table, list(found.maps)]
 
 
 def checksums(folder: Path) -> list[Reader]:
@@ -224,7 +232,10 @@ def checksums(folder: Path) -> list[Reader]:
 
     def read_pixels() -> Any:
         with decode.Pixels(folder / "p.h5", rows) as opened:
-            return [(opened.images(s), opened.read(s, slice(None))) for s in decode.SPLITS]
+            return [
+                (opened.images(s), opened.read(s, range(len(opened.images(s)))))
+                for s in decode.SPLITS
+            ]
 
     drawn = rng.random(20)
     found = resamples.Resamples(
@@ -246,12 +257,12 @@ def checksums(folder: Path) -> list[Reader]:
         Reader("feature store", folder / "f.h5", lambda: _read_store(folder / "f.h5"), 1200,
                foreign=other_store),
         Reader("decoded images", folder / "p.h5", read_pixels, 1200),
-        Reader("anomaly maps", maps, lambda: scores.read(table, maps)[:2], 1000,
+        Reader("anomaly maps", maps, lambda: _read_scores(table, maps), 1000,
                foreign=other_maps.read_bytes()),
         Reader("resamples", folder / "r.h5", read_resamples, 500),
         Reader("calibration", folder / "calibration.json",
                lambda: calibration.read(folder / "calibration.json"), 400),
-        Reader("scores", table, lambda: scores.read(table, maps)[:2], 1000),
+        Reader("scores", table, lambda: _read_scores(table, maps), 1000),
     ]  # fmt: skip
 
 

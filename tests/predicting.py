@@ -66,7 +66,7 @@ def make_results(root: Path, extractor: dict, experiments: list[str]) -> Path:
             save_image(folder / kind / f"{i:03d}.png", photo(rng, "dent" in kind))
     manifest = results / "manifests/mine/widget.csv"
     pixels, features = results / "pixels.h5", results / "features/mine/widget/lite0.h5"
-    data = {"folder": str(folder)}
+    data = {"folder": str(folder), "one_size": []}
     warnings = manifest.with_suffix(".warnings.json")
     output = {"manifest": manifest, "warnings": warnings}
     job(index.main, settings={"reading": {}}, params=data, output=output)

@@ -104,7 +104,8 @@ def without_torch(folder: Path) -> dict[str, str]:
     package = folder / "blocked/torch"
     package.mkdir(parents=True, exist_ok=True)
     (package / "__init__.py").write_text("raise ImportError('torch is blocked')")
-    return {"PYTHONPATH": str(package.parent)}
+    path = [str(package.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {"PYTHONPATH": os.pathsep.join(path)}
 
 
 def run_all(folder: Path) -> None:

@@ -37,8 +37,11 @@ def features(config, tmp_path_factory):
     decode.decode(images, bottle, folder / "pixels.h5", geometry=geometry, threads=2)
     settings = config.extractors[extractor].settings
     extract(images, folder / "pixels.h5", folder / "features.h5", extractor=settings)
-    with FeatureStore(folder / "features.h5") as store:
-        yield store
+    with (
+        FeatureStore(folder / "features.h5") as store,
+        decode.Pixels(folder / "pixels.h5", images) as pixels,
+    ):
+        yield store, pixels.ground_truth(images)
 
 
 @pytest.fixture
@@ -48,8 +51,9 @@ def measure(config, features):
     def run(name: str, **changes: object) -> dict[str, float]:
         experiment = config.experiments[name]
         parameters = experiment.parameters | changes
-        detector = methods.create(experiment.method, parameters).fit(features.split("train"))
-        result, truth = detector.score(features.split("test")), features.ground_truth()
+        store, truth = features
+        detector = methods.create(experiment.method, parameters).fit(store.split("train"))
+        result = detector.score(store.split("test"))
         found = metrics.image_metrics(truth.label, result.image)
         found |= metrics.pixel_metrics(result.maps, truth.mask)
         return {metric: 100 * value for metric, value in found.items()}

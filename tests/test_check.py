@@ -64,8 +64,10 @@ def test_masks_that_are_missing_are_counted(category, missing):
 
 def test_mixed_sizes_need_a_crop_or_a_square(category, rng):
     save_image(category / "train/good/wide.png", rng.integers(0, 255, (40, 300, 3), dtype=np.uint8))
-    (problem,) = check(category, [WHOLE]).problems
+    (problem,) = check(category, [WHOLE], one_size={WHOLE: ["PaDiM-R18"]}).problems
     assert "images differ in size after the preprocessing" in problem
+    assert "PaDiM-R18 cannot use them" in problem
+    assert check(category, [WHOLE]).problems == []
     assert check(category, [Geometry(40, (32, 32))]).problems == []
     assert check(category, [Geometry((40, 40), None)]).problems == []
     (problem,) = check(category, [Geometry(40, (48, 48))]).problems
@@ -107,7 +109,7 @@ def test_every_kind_of_file_and_name_is_read(category, name):
     decoding.decode(table, category, category.parent / "p.h5", geometry=WHOLE)
     with decoding.Pixels(category.parent / "p.h5", table) as decoded:
         at = decoded.images("train").index(f"train/good/{name}")
-        seen = decoded.read("train", at)
+        seen = decoded.read("train", [at])[0]
     if mode in ("L", "I;16", "F"):
         expected = np.asarray(base.convert("L"))[..., None].repeat(3, axis=2).astype(int)
     elif mode in ("RGB", "RGBA"):
@@ -268,17 +270,19 @@ def test_every_extractor_of_the_run_is_examined(tmp_path):
 @pytest.mark.parametrize("crop", [(224, 224), None])
 def test_following_each_remedy_leads_to_a_run_that_works(tmp_path, sizes, crop):
     folder = strips(tmp_path / "part", *sizes)
-    report = check(folder, [Geometry(256, crop)])
+    first = Geometry(256, crop)
+    report = check(folder, [first], one_size={first: ["PaDiM"]})
     warned = [each for each in report.warnings if each.code.startswith("crop-")]
     assert len(warned) >= 2 if crop else not warned
     texts = [each.remedy for each in warned] + [each.split(". Set ")[1] for each in report.problems]
     assert texts or len(sizes) == 1
     for text in {each for remedy in texts for each in remedy.split(" or ")}:
         settings = {"resize": 256, "crop": crop}
-        for option in re.findall("'([^']+)'", text):
+        for option in (options := re.findall("'([^']+)'", text)):
             settings |= yaml.safe_load(option)
         geometry = Geometry.from_config(**settings)
-        again = check(folder, [geometry])
+        # The other remedy is another method, which takes any size.
+        again = check(folder, [geometry], one_size={geometry: ["PaDiM"]} if options else None)
         assert again.problems == []
         assert not any(each.code.startswith("crop-") for each in again.warnings)
         decoding.decode(manifest.build(folder), folder, tmp_path / "pixels.h5", geometry=geometry)

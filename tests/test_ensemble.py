@@ -310,7 +310,8 @@ def made(tmp_path_factory) -> Path:
             size = (80, 90 + i)
             save_image(folder / kind / f"{i:03d}.png", photo(rng, "dent" in kind, size))
     manifest = results / "manifests/mine/widget.csv"
-    warnings, data = manifest.with_suffix(".warnings.json"), {"folder": str(folder)}
+    warnings = manifest.with_suffix(".warnings.json")
+    data = {"folder": str(folder), "one_size": []}
     output = {"manifest": manifest, "warnings": warnings}
     job(index.main, settings={"reading": {}}, params=data, output=output)
     members = []
@@ -396,7 +397,8 @@ def scored(root: Path, name: str) -> dict[str, Path]:
 
 def test_new_images_get_the_scores_of_the_workflow(made):
     files = scored(made, "Both")
-    table, maps, made_with = scores.read(files["table"], files["maps"])
+    table, maps, made_with, *_ = scores.read(files["table"], files["maps"])
+    maps = np.stack(list(maps))
     images = [str(made / "data/widget" / name) for name in table["image"]]
     loaded = load_model(files["table"].parent, device="cpu")
     results = loaded.predict(images)

@@ -244,7 +244,7 @@ def run_job(rule: str, results: Path, folder: Path) -> None:
     job = make_job(
         input=inputs,
         settings=recorded["settings"],
-        params={"folder": str(results / "data/drawn/wood")},
+        params={"folder": str(results / "data/drawn/wood"), "one_size": []},
         wildcards=recorded["wildcards"],
     )
     outputs = ("pixels", "features", "model", "table", "metrics")

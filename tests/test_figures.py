@@ -68,9 +68,8 @@ def test_the_threshold_is_the_default_one_of_predict(rows):
     if labels.all():
         assert np.isnan(at)
         return
-    maps = np.zeros((len(values), 1, 1))
-    known = calibration.collect(values.astype(float), maps, labels.astype(int))
-    expected = calibration.Calibration("", "", "", 0, "", "", {}, *known).at_false_alarms()
+    known = calibration.collect(values.astype(float), np.zeros(len(values)), labels.astype(int))
+    expected = calibration.Calibration("", "", "", 0, "", "", {}, 0, *known).at_false_alarms()
     assert at == expected.score
     assert expected.source.startswith(calibration.default_source((~labels).sum()))
     judged = cases.verdicts(made, at)
@@ -243,7 +242,7 @@ def products(category, tmp_path, rng):
     decoded = tmp_path / "pixels.h5"
     decode.decode(rows, category, decoded, geometry=Geometry.from_config(32, None))
     with decode.Pixels(decoded) as opened:
-        masks = opened.mask()
+        masks = np.stack(list(decode.Masks(opened)))
     test = rows[rows["split"] == "test"]
     labels = test["label"].to_numpy().astype(int)
     truth = GroundTruth(
@@ -264,7 +263,9 @@ def products(category, tmp_path, rng):
 
 def write(files: ScoreFiles, values: Scores, truth: GroundTruth, rows: pd.DataFrame) -> None:
     made_with = {"features_made_with": {"manifest_sha256": manifest.content_hash(rows)}}
-    scores.write(values, truth, files.table, files.maps, made_with)
+    with scores.create(truth, files.table, files.maps) as writer:
+        writer.write(range(len(values.image)), values)
+        writer.finish(writer.normal(files.maps.parent), made_with)
 
 
 def count_colour(path: Path, colour: str) -> int:
@@ -400,7 +401,8 @@ def test_figures_of_a_category(products, tmp_path, problems):
     files = list(experiments.values())
     read = [scores.read_with_truth(each, rows) for each in files]
     curves_ = [curve_figures.pixel_curve(scored.maps, truth) for scored, truth in read]
-    assert curves_[0].positives == read[0][1].mask.sum() > 0
+    masks = np.stack(list(read[0][1].mask))
+    assert curves_[0].share == masks.mean() > 0
     made = draw_all(tmp_path, [scored.table for scored, _ in read], curves_)
     assert list(made) == list(cases.DEFECT_COLUMNS)
     # The highest good score of the second experiment is above all scores of defects.
@@ -433,7 +435,7 @@ def test_images_of_one_kind_are_shown(products, tmp_path, problems, kind):
             assert np.isnan(cases.threshold(tables[-1]))
         assert set(cases.verdicts(tables[-1], np.nan)) == {""}
         fewer[name] = files._replace(pixels=decoded)
-        values = Scores(tables[-1]["score"].to_numpy(np.float32), scored.maps[chosen])
+        values = Scores(tables[-1]["score"].to_numpy(np.float32), np.stack([*scored.maps])[chosen])
         write(fewer[name], values, truth, rows)
     made = draw_all(tmp_path, tables, [None, None])
     assert made["image_auroc"].isna().all()

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from indad.evaluation import metrics
+from indad.evaluation import bootstrap, metrics
 from indad.evaluation.metrics import ScoreCurve
+from indad.evaluation.sorted_scores import SortedScores, median
 
 
 def plain_regions(mask: np.ndarray) -> list[list[tuple[int, int]]]:
@@ -61,6 +62,7 @@ def reference(maps: np.ndarray, masks: np.ndarray) -> dict[str, float]:
         "pixel_ap": average_precision_score(labels, scores),
         "pixel_f1max": f1.max(),
         "aupro": plain_aupro(maps, masks),
+        "aupro_05": plain_aupro(maps, masks, 0.05),
     }
 
 
@@ -86,6 +88,43 @@ def test_pixel_metrics_of_distinct_scores(rng, kind, share):
     got = metrics.pixel_metrics(maps, masks)
     assert list(got) == list(metrics.PIXEL_METRICS)
     assert got == pytest.approx(reference(maps, masks), abs=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    maps=arrays(np.float32, (3, 6, 5), elements=st.integers(-9, 9).map(lambda x: x / 8)),
+    masks=arrays(bool, (3, 6, 5)),
+    block=st.sampled_from([1, 100, 400, 2000]),
+)
+def test_scores_sorted_on_disk_give_the_same_metrics(maps, masks, block):
+    """However many blocks; a tie larger than a block is counted, not read."""
+    if masks.all() or not masks.any():
+        return
+    ordered = SortedScores(metrics.LabelledMaps(maps, masks), block=block)
+    assert metrics.pixel_values(ordered) == pytest.approx(
+        metrics.pixel_metrics(maps, masks), abs=1e-12
+    )
+    assert median(maps) == float(np.median(maps))
+    whole = SortedScores.from_arrays(maps, metrics.regions(masks))
+    for most in (12, 4096):
+        for one, other in zip(
+            bootstrap._thresholds(ordered, most), bootstrap._thresholds(whole, most), strict=True
+        ):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("spread", [0, 1e-6, 1.0])
+def test_many_pieces_are_read_in_order(rng, spread):
+    """Scores with few, many or all different upper halves of their bits."""
+    maps = (1 + spread * rng.normal(size=(40, 50, 50))).astype(np.float32)
+    masks = rng.random(maps.shape) < 0.05
+    ordered = SortedScores(metrics.LabelledMaps(maps, masks), block=30_000)
+    sizes = [len(piece.negative) + len(piece.positive) for piece in ordered.pieces()]
+    assert max(sizes) <= 7500
+    assert len(sizes) > 10 or not spread
+    assert metrics.pixel_values(ordered) == pytest.approx(
+        metrics.pixel_metrics(maps, masks), abs=1e-12
+    )
 
 
 @settings(max_examples=80, deadline=None)

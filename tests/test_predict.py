@@ -47,7 +47,8 @@ from predicting import (
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_scores_and_maps_are_the_workflows(made, experiment):
     folder = scores_folder(made, experiment)
-    table, expected, _ = scores.read(folder / "scores.csv", folder / "maps.h5")
+    table, expected, *_ = scores.read(folder / "scores.csv", folder / "maps.h5")
+    expected = np.stack(list(expected))
     model = load_model(
         model_file(made, EXPERIMENTS[experiment][0]), experiment=experiment, device="cpu"
     )

@@ -11,8 +11,10 @@ import pytest
 from indad.core import checksum
 from indad.core.errors import StoreError
 from indad.data.ground_truth import GroundTruth
+from indad.evaluation import scores
 from indad.features import store
 from indad.features.store import FeatureStore
+from indad.methods.base import Scores
 
 MADE_WITH = {"backbone": "net", "weights_sha256": "ab", "layers": ["a"], "input_size": [8, 8]}
 
@@ -22,15 +24,12 @@ def write(path, rng, dtype="float32", **made_with):
     z = rng.random((3, 5)).astype(np.float32)
     with store.create(path, MADE_WITH | made_with, dtype=dtype) as writer:
         for split in store.SPLITS:
-            writer.add_split(split, ["x", "y", "ü z"], {"a": (2, 4, 4)}, 5)
-            writer.write(split, 0, {"a": maps[:2]}, z[:2])
-            writer.write(split, 2, {"a": maps[2:]}, z[2:])
-        masks = np.zeros((3, 8, 8), bool)
-        masks[1] = np.eye(8, dtype=bool)
+            names = dict(enumerate(["x", "y", "ü z"]))
+            part = writer.add_part(split, names, {"a": (2, 4, 4)}, 5, (8, 8))
+            writer.write(part, 0, {"a": maps[:2]}, z[:2])
+            writer.write(part, 2, {"a": maps[2:]}, z[2:])
         defect = np.array(["good", "cut", "cut"], object)
-        truth = GroundTruth(
-            defect, np.array([0, 1, 1]), defect, np.array([True, True, False]), masks
-        )
+        truth = GroundTruth(defect, np.array([0, 1, 1]), defect, np.array([True, True, False]), [])
         writer.add_ground_truth(truth)
     return maps, z
 
@@ -45,7 +44,6 @@ def test_round_trip(tmp_path, rng):
         assert train.images == ["x", "y", "ü z"]
         assert (len(train), train.shape("a"), train.input_size) == (3, (2, 4, 4), (8, 8))
     assert truth.label.tolist() == [0, 1, 1]
-    assert truth.mask.sum(axis=(1, 2)).tolist() == [0, 8, 0]
     assert truth.has_mask.tolist() == [True, True, False]
 
 
@@ -107,8 +105,8 @@ def test_bad_values_are_refused(tmp_path, values, dtype, message):
         pytest.raises(StoreError, match=message),
         store.create(tmp_path / "s.h5", MADE_WITH, dtype=dtype) as writer,
     ):
-        writer.add_split("train", ["x", "y"], {"a": (1, 2, 2)}, 1)
-        writer.write("train", 0, {"a": maps}, np.zeros((2, 1)))
+        part = writer.add_part("train", {0: "x", 1: "y"}, {"a": (1, 2, 2)}, 1, (2, 2))
+        writer.write(part, 0, {"a": maps}, np.zeros((2, 1)))
 
 
 def test_damaged_stores_are_refused(tmp_path, rng):
@@ -130,3 +128,25 @@ def test_damaged_stores_are_refused(tmp_path, rng):
         pass
     with pytest.raises(StoreError, match="schema version 99; this library reads features, vers"):
         FeatureStore(path)
+
+
+def test_scores_are_written_batch_by_batch_and_are_finite(tmp_path, rng):
+    names = np.array(["a.png", "b.png", "c.png"], object)
+    truth = GroundTruth(names, np.array([0, 0, 1]), names, np.ones(3, bool), [])
+    table, maps = tmp_path / "scores.csv", tmp_path / "maps.h5"
+    values = [rng.random(size, np.float32) for size in ((4, 5), (4, 5), (2, 9))]
+    with scores.create(truth, table, maps) as writer:
+        for number, each in enumerate(values):
+            writer.write([number], Scores(np.float32([number]), each[None]))
+        writer.finish(writer.normal(tmp_path), {"k": 1})
+    found = scores.read(table, maps)
+    assert [*found.table["score"]] == [0, 1, 2]
+    assert found.normal == np.median(values[:2])
+    assert found.peaks.tolist() == [each.max() for each in values]
+    assert all((one == other).all() for one, other in zip(found.maps, values, strict=True))
+    with (
+        pytest.raises(StoreError, match=r"the scores of c\.png are not finite"),
+        scores.create(truth, tmp_path / "x.csv", tmp_path / "x.h5") as writer,
+    ):
+        writer.write([2], Scores(np.float32([np.nan]), np.zeros((1, 2, 2), np.float32)))
+    assert not list(tmp_path.glob("x.*"))

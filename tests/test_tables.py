@@ -242,9 +242,11 @@ def test_defects_without_a_mask_do_not_count_for_pixels(rng):
     masks[2, 1:3, 1:4] = True
     maps = rng.random((4, 6, 6)).astype(np.float32)
     known = truth([0, 0, 1, 1], [True, True, True, False], masks)
-    values = evaluate.evaluate(scored([0.1, 0.2, 0.9, 0.15]), maps, known)
+    pixels = evaluate.PixelScores(maps, known)
+    values = evaluate.evaluate(scored([0.1, 0.2, 0.9, 0.15]), pixels, known)
     without = truth([0, 0, 1], [True] * 3, masks[:3])
-    three = evaluate.evaluate(scored([0.1, 0.2, 0.9]), maps[:3], without)
+    pixels = evaluate.PixelScores(maps[:3], without)
+    three = evaluate.evaluate(scored([0.1, 0.2, 0.9]), pixels, without)
     assert values["image_auroc"] == 0.75
     assert three["image_auroc"] == 1.0
     assert values["pixel_auroc"] == three["pixel_auroc"]
@@ -254,7 +256,10 @@ def test_defects_without_a_mask_do_not_count_for_pixels(rng):
 def test_scores_of_other_images_are_refused(rng):
     known = truth([0, 1], [True, True], np.zeros((2, 4, 4), bool))
     with pytest.raises(StoreError, match="the scores belong to other images"):
-        evaluate.evaluate(scored([0.1, 0.2, 0.3]), rng.random((3, 4, 4)), known)
+        evaluate.PixelScores(rng.random((3, 4, 4)), known)
+    pixels = evaluate.PixelScores(rng.random((2, 4, 4)), known)
+    with pytest.raises(StoreError, match="the scores belong to other images"):
+        evaluate.evaluate(scored([0.1, 0.2, 0.3]), pixels, known)
 
 
 def test_metrics_files_round_trip(tmp_path):
@@ -272,7 +277,7 @@ def test_metrics_files_round_trip(tmp_path):
 
 
 def test_metrics_of_images_of_one_class_are_empty(rng, tmp_path):
-    maps = rng.random((2, 4, 4))
+    maps = rng.random((2, 4, 4), np.float32)
     names = np.array(["a", "b"])
     masks = np.zeros((2, 4, 4), bool)
     scored = pd.DataFrame({"image": names, "label": 0, "defect": "good", "score": [0.1, 0.2]})
@@ -281,10 +286,11 @@ def test_metrics_of_images_of_one_class_are_empty(rng, tmp_path):
     drawn[:, :2] = True
     bad = GroundTruth(names, np.ones(2, int), np.array(["cut"] * 2), np.ones(2, bool), drawn)
     frames = []
-    for category, truth, count in (("all good", good, 3), ("all bad", bad, 7)):
-        values = evaluate.evaluate(scored, maps, truth)
+    for category, truth, count in (("all good", good, 3), ("all bad", bad, 8)):
+        pixels = evaluate.PixelScores(maps, truth)
+        values = evaluate.evaluate(scored, pixels, truth)
         assert len(values) == count
-        drawn, left_out = evaluate.resample(scored, maps, truth, resamples=20, seed=0)
+        drawn, left_out = evaluate.resample(scored, pixels, truth, resamples=20, seed=0)
         scores = scored["score"].to_numpy()
         bounds = evaluate.intervals(values, drawn, left_out, scores, truth, level=0.95)
         assert set(drawn) == {name for name, value in values.items() if np.isfinite(value)}

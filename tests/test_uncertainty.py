@@ -241,8 +241,9 @@ def run_of(rng, good: int, defective: int, contrast: float = 2.0, has_mask=None)
 
 
 def bounds_of(table, maps, truth, count=200):
-    values = evaluate.evaluate(table, maps, truth)
-    drawn, left_out = evaluate.resample(table, maps, truth, resamples=count, seed=0)
+    pixels = evaluate.PixelScores(maps, truth)
+    values = evaluate.evaluate(table, pixels, truth)
+    drawn, left_out = evaluate.resample(table, pixels, truth, resamples=count, seed=0)
     scores = table["score"].to_numpy()
     found = evaluate.intervals(values, drawn, left_out, scores, truth, level=0.95)
     return values, drawn, found
@@ -268,13 +269,15 @@ def test_perfect_scores_are_not_certain(rng):
 
 def test_images_without_a_mask_count_for_image_metrics_alone(rng):
     table, maps, truth = run_of(rng, 6, 8, has_mask=[True] * 11 + [False] * 3)
-    drawn, left_out = evaluate.resample(table, maps, truth, resamples=50, seed=0)
+    pixels = evaluate.PixelScores(maps, truth)
+    drawn, left_out = evaluate.resample(table, pixels, truth, resamples=50, seed=0)
     kept = slice(0, 11)
     without = GroundTruth(
         truth.image[kept], truth.label[kept], truth.defect[kept], truth.has_mask[kept],
         truth.mask[kept],
     )  # fmt: skip
-    alone, _ = evaluate.resample(table[kept], maps[kept], without, resamples=50, seed=0)
+    pixels = evaluate.PixelScores(maps[kept], without)
+    alone, _ = evaluate.resample(table[kept], pixels, without, resamples=50, seed=0)
     np.testing.assert_array_equal(drawn["aupro"], alone["aupro"])
     assert np.isnan(left_out["pixel_ap"]).tolist() == [False] * 11 + [True] * 3
     assert (drawn["image_auroc"] != alone["image_auroc"]).any()

@@ -41,6 +41,7 @@ TITLES = {
     "image_auroc": "image AUROC", "image_ap": "image AP", "image_f1max": "image F1-max",
     "pixel_auroc": "pixel AUROC", "pixel_ap": "pixel AP", "pixel_f1max": "pixel F1-max",
     "aupro": "AUPRO",
+    "aupro_05": "AUPRO-05",
 }  # fmt: skip
 #: Good and defective test images; the last three are MVTec AD's toothbrush, bottle and screw.
 SIZES = ((2, 20), (3, 8), (12, 30), (20, 63), (41, 119))

@@ -136,6 +136,16 @@ def category_folder(wildcards, input):
     return str(CONFIG.datasets[wildcards.dataset].category_folder(wildcards.category))
 
 
+def experiments_of_one_size(wildcards, input):
+    """The experiments on a geometry that need images of one size."""
+    return [
+        name
+        for name, each in CONFIG.scored.items()
+        if CONFIG.extractors[each.extractor].geometry.name == wildcards.geometry
+        and each.needs_one_size
+    ]
+
+
 def archive_record(wildcards):
     """Where a public data set was found; nothing for one that is made here.
 

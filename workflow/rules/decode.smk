@@ -24,5 +24,6 @@ rule decode:
     params:
         settings=settings("decode"),
         folder=category_folder,
+        one_size=experiments_of_one_size,
     script:
         "../../scripts/decode.py"

@@ -21,9 +21,9 @@ rule evaluate:
     conda:
         "../../environment.yaml"
     resources:
-        # All pixels are sorted by their score.
+        # The pixels are sorted in blocks of a fixed size; counts of each image.
         mem_mb=lambda wildcards, input, attempt: grow(
-            1000 + 25 * os.path.getsize(input.maps) / 1e6, attempt
+            1000 + min(20 * os.path.getsize(input.maps) / 1e6, 2500), attempt
         ),
         runtime=lambda wildcards, input, attempt: grow(
             10 + os.path.getsize(input.maps) / 1e7, attempt

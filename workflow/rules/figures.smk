@@ -38,9 +38,9 @@ rule figures:
     conda:
         "../../environment.yaml"
     resources:
-        # The pixels of one experiment after the other are sorted by their score.
+        # The pixels of one experiment after the other are sorted, in blocks of a fixed size.
         mem_mb=lambda wildcards, input, attempt: grow(
-            1000 + 25 * max(map(os.path.getsize, input.maps)) / 1e6, attempt
+            1000 + min(20 * max(map(os.path.getsize, input.maps)) / 1e6, 2500), attempt
         ),
         runtime=lambda wildcards, attempt: grow(10 + 5 * len(CONFIG.shown), attempt),
     params:

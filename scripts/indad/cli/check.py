@@ -6,6 +6,7 @@ import argparse
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from indad.data.folder_layout import GOOD, Reading
 from indad.data.images import Geometry
 from indad.data.public import catalogue
 from indad.data.public.suggest import find_categories
+from indad.methods import method_class
 from indad.pipeline.config_files import check_config, expand_paths, load_config, merged
 from indad.pipeline.dataset import require_known
 
@@ -61,7 +63,14 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         for folder, reading in find_data(config, console):
             update = partial(_update, bar, bar.add_task(plain(folder.name)))
             reports.append(
-                check(folder, [*geometries], reading, threads=arguments.cores, progress=update)
+                check(
+                    folder,
+                    [*geometries],
+                    reading,
+                    one_size=of_one_size(config),
+                    threads=arguments.cores,
+                    progress=update,
+                )
             )
     print_reports(reports, console)
     for report in reports:
@@ -118,6 +127,18 @@ def preprocessings(config: dict[str, Any]) -> dict[Geometry, str]:
         geometry = Geometry.from_config(resize, crop)
         known = found.get(geometry, f"resize {resize}, crop {crop} for")
         found[geometry] = f"{known} {name}"
+    return found
+
+
+def of_one_size(config: dict[str, Any]) -> dict[Geometry, list[str]]:
+    """Return the experiments to run that need images of one size, by resize and crop."""
+    experiments, found = config["experiments"], {}
+    chosen = [experiments[name].get("members") or [name] for name in config["run"]["experiments"]]
+    for name in dict.fromkeys(chain.from_iterable(chosen)):
+        settings = config["extractors"][experiments[name]["extractor"]]
+        geometry = Geometry.from_config(settings.get("resize", 256), settings.get("crop", 224))
+        if method_class(experiments[name]["method"]).needs_one_size:
+            found.setdefault(geometry, []).append(name)
     return found
 
 

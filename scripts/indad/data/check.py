@@ -7,7 +7,7 @@ on the sizes and the masks. The warnings are those that a run shows.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from indad.core.errors import DataError
 from indad.core.progress import Progress, ignore
 from indad.data import examine, manifest
 from indad.data.data_warnings import DataWarning
-from indad.data.decode import common_size
+from indad.data.decode import check_sizes
 from indad.data.folder_layout import Reading
 from indad.data.images import Geometry
 
@@ -54,6 +54,7 @@ def check(
     geometries: Sequence[Geometry],
     reading: Reading | None = None,
     *,
+    one_size: Mapping[Geometry, Sequence[str]] | None = None,
     threads: int = 4,
     progress: Progress = ignore,
 ) -> Report:
@@ -63,6 +64,7 @@ def check(
         folder: the category folder.
         geometries: the preprocessings that are planned.
         reading: how the folder is read; as in MVTec AD if None.
+        one_size: experiments that need images of one size, by preprocessing.
         threads: number of images decoded at once.
         progress: called with the number of images done and in total.
 
@@ -78,7 +80,7 @@ def check(
         usable = geometry
         if rows:
             try:
-                common_size(found.table, geometry)
+                check_sizes(found.table, geometry, (one_size or {}).get(geometry, ()))
             except DataError as error:  # one problem, not one for each image
                 problems.append(f"with preprocessing {geometry.name}: {error}")
                 usable = Geometry((32, 32), None)

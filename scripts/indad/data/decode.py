@@ -1,7 +1,8 @@
 """Decoded images of a category: one HDF5 file per preprocessing, shared by all backbones.
 
-Groups ``train`` and ``test``, each with ``pixels (N, H, W, 3)`` uint8 and ``image`` (names);
-``test`` also has ``mask (N, H, W)``. All extractors and pictures read this file, so that each image
+Groups ``train`` and ``test``, each with ``image`` (names) and ``pixels``, a dataset
+``(H, W, 3)`` uint8 for each image; ``test`` also has ``mask``, a dataset ``(H, W)`` for each image.
+All extractors and pictures read this file, so that each image
 file is decoded once. The file has a checksum (``indad.core.checksum``), so that damage is found
 before anything is read. Nothing here needs torch.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -30,32 +31,43 @@ from indad.data.images import Geometry, Size
 from indad.data.manifest import content_hash, mask_files
 
 #: Increased when the same image files would give other pixels.
-VERSION = 3
+VERSION = 4
 KIND = "pixels"
 SPLITS = ("train", "test")
 #: Images that are decoded ahead: enough to keep all threads busy.
 STEP = 64
 
 
-def common_size(manifest: pd.DataFrame, geometry: Geometry) -> Size:
-    """Return the ``(H, W)`` that all images have after the preprocessing.
+def check_sizes(
+    manifest: pd.DataFrame, geometry: Geometry, one_size: Sequence[str] = ()
+) -> list[Size]:
+    """Return the ``(H, W)`` of each image after the preprocessing.
+
+    Args:
+        manifest: the images.
+        geometry: resize and crop.
+        one_size: experiments that need images of one size.
 
     Raises:
-        DataError: two images differ in size, or one is smaller than the crop.
+        DataError: an image is smaller than the crop, or two images differ in size and an experiment
+            needs one size.
     """
     sizes: dict[Size, str] = {}
+    every = []
     for row in manifest.itertuples():
         if refusal := geometry.refusal(row.height, row.width):
             raise DataError(f"{row.image}: {refusal}")
-        sizes.setdefault(geometry.output(row.height, row.width), row.image)
-    if len(sizes) > 1:
+        every.append(geometry.output(row.height, row.width))
+        sizes.setdefault(every[-1], row.image)
+    if len(sizes) > 1 and one_size:
         (one, first), (other, second), *_ = sizes.items()
         remedy = examine.whole_images(manifest, geometry)[0]
         raise DataError(
             f"images differ in size after the preprocessing: {first} is {one[1]} x {one[0]}, "
-            f"{second} is {other[1]} x {other[0]}. Set {remedy}"
+            f"{second} is {other[1]} x {other[0]}. {', '.join(one_size)} cannot use them: a model "
+            f"of each position needs images of one size. Set {remedy}, or run PatchCore or SPADE"
         )
-    return next(iter(sizes))
+    return every
 
 
 def decode(
@@ -64,6 +76,7 @@ def decode(
     output: Path,
     *,
     geometry: Geometry,
+    one_size: Sequence[str] = (),
     threads: int = 2,
     progress: Progress = ignore,
 ) -> list[DataWarning]:
@@ -74,6 +87,7 @@ def decode(
         folder: the category folder that its paths are relative to.
         output: the HDF5 file; it appears only when it is complete.
         geometry: resize and crop.
+        one_size: experiments that need images of one size.
         threads: number of images decoded at once.
         progress: called with the number of images done and in total.
 
@@ -81,13 +95,13 @@ def decode(
         The warnings about what only the pixels show.
 
     Raises:
-        DataError: images differ in size; or names all images and masks that cannot be decoded or
+        DataError: as `check_sizes`; or names all images and masks that cannot be decoded or
             have changed since they were indexed.
     """
-    size = common_size(manifest, geometry)
+    sizes = check_sizes(manifest, geometry, one_size)
     problems: list[str] = []
     facts: list[examine.Facts] = []
-    room = 3 * len(manifest) * math.prod(size)
+    room = 3 * sum(map(math.prod, sizes))
     with (
         checksum.create_hdf5(output, KIND, VERSION, room=room) as file,
         ThreadPoolExecutor(threads) as pool,
@@ -96,19 +110,20 @@ def decode(
             rows = manifest[manifest["split"] == split]
             group = file.create_group(split)
             group.create_dataset("image", data=rows["image"].tolist(), dtype=h5py.string_dtype())
-            group.create_dataset("pixels", (len(rows), *size, 3), np.uint8)
+            pixels = group.create_group("pixels")
             if split == "test":
-                shape = (len(rows), *size)
-                group.create_dataset("mask", shape, bool, chunks=(1, *size), compression="gzip")
+                masks = group.create_group("mask")
             for number, result in enumerate(_read_all(rows, folder, geometry, pool)):
                 if isinstance(result, str):
                     problems.append(result)
                     facts.append(examine.Facts())
                 else:
-                    group["pixels"][number], mask, shown = result
+                    image, mask, shown = result
                     facts.append(shown)
-                    if mask is not None:
-                        group["mask"][number] = mask
+                    pixels[str(number)] = image
+                    if split == "test":
+                        mask = np.zeros(image.shape[:2], bool) if mask is None else mask
+                        masks.create_dataset(str(number), data=mask, compression="gzip")
                 progress(len(facts), len(manifest))
         if problems:
             counted = f"{folder}: {len(problems)} files cannot be used"
@@ -117,6 +132,21 @@ def decode(
     ordered = pd.concat([manifest[manifest["split"] == split] for split in SPLITS])
     table = ordered.reset_index(drop=True).join(pd.DataFrame(facts))
     return examine.pixel_warnings(table, folder.name, geometry)
+
+
+class Masks(Sequence[np.ndarray]):
+    """Masks of the test images, each read when it is used: bool ``(H, W)``."""
+
+    def __init__(self, pixels: Pixels) -> None:
+        self._pixels, self._count = pixels, len(pixels.images("test"))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, image: int) -> np.ndarray:  # type: ignore[override]
+        if not 0 <= image < self._count:
+            raise IndexError(image)
+        return self._pixels.mask(int(image))
 
 
 #: An image, its mask if it has one, and what they show; or what is wrong with them.
@@ -155,9 +185,6 @@ class Pixels(contextlib.AbstractContextManager):
         path: the HDF5 file.
         manifest: the manifest that it must have been made from; not compared if None.
 
-    Attributes:
-        size: ``(H, W)`` of every image.
-
     Raises:
         StoreError: the file is missing, damaged, of another version, or made from other images.
     """
@@ -169,31 +196,39 @@ class Pixels(contextlib.AbstractContextManager):
         if manifest is not None and recorded != content_hash(manifest):
             self.close()
             raise StoreError(f"{path}: decoded from other images; delete it and run again")
-        height, width = self._file["train"]["pixels"].shape[1:3]
-        self.size: Size = (height, width)
 
     def images(self, split: str) -> list[str]:
         """Return the names of a split's images, in the manifest's order."""
         return list(self._file[split]["image"].asstr()[()])
 
-    def read(self, split: str, images: slice | int) -> np.ndarray:
-        """Return uint8 ``(n, H, W, 3)``, or ``(H, W, 3)`` of one image.
+    def by_size(self, split: str) -> dict[Size, list[int]]:
+        """Return ``(H, W)`` of a split's images, and the numbers of the images of that size."""
+        found: dict[Size, list[int]] = {}
+        for number in range(len(self._file[split]["image"])):
+            height, width, _ = self._file[split]["pixels"][str(number)].shape
+            found.setdefault((height, width), []).append(number)
+        return found
+
+    def read(self, split: str, images: Iterable[int]) -> np.ndarray:
+        """Return images of one size, uint8 ``(n, H, W, 3)``.
 
         Raises:
             StoreError: the file is damaged.
         """
-        return self._read(self._file[split]["pixels"], images)
+        return np.stack([self._read(f"{split}/pixels/{number}") for number in images])
 
-    def mask(self, images: slice | int = slice(None)) -> np.ndarray:
-        """Return the masks of test images, bool ``(n, H, W)``, or ``(H, W)`` of one image.
+    def mask(self, image: int) -> np.ndarray:
+        """Return the mask of a test image, bool ``(H, W)``.
 
         Raises:
             StoreError: the file is damaged.
         """
-        return self._read(self._file["test"]["mask"], images)
+        return self._read(f"test/mask/{image}")
 
     def ground_truth(self, manifest: pd.DataFrame) -> GroundTruth:
         """Return the manifest's labels and this file's masks of the test images.
+
+        The masks are read when they are used, so that the file has to be open.
 
         Args:
             manifest: the one the file was opened with.
@@ -208,12 +243,12 @@ class Pixels(contextlib.AbstractContextManager):
             label=label,
             defect=rows["defect"].to_numpy(object),
             has_mask=(mask != "") | (label == 0),
-            mask=self.mask(),
+            mask=Masks(self),
         )
 
-    def _read(self, dataset: h5py.Dataset, index: slice | int) -> np.ndarray:
+    def _read(self, name: str) -> np.ndarray:
         try:
-            return dataset[index]
+            return self._file[name][()]
         except OSError as error:
             raise StoreError(f"{self.path}: damaged ({error}); delete it and run again") from None
 

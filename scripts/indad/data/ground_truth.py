@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,11 +18,11 @@ class GroundTruth:
         defect: names, ``(N,)``.
         has_mask: whether the mask is known, ``(N,)``: False for a defective image without a mask
             file; True for good images, whose mask is empty.
-        mask: bool ``(N, H, W)``, True on defects.
+        mask: bool ``(H, W)`` of each image, True on defects.
     """
 
     image: np.ndarray
     label: np.ndarray
     defect: np.ndarray
     has_mask: np.ndarray
-    mask: np.ndarray
+    mask: Sequence[np.ndarray]

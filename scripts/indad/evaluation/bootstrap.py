@@ -9,18 +9,25 @@ product.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from indad.evaluation.metrics import FPR_LIMIT
+from indad.evaluation.metrics import FPR_LIMIT, LOW_FPR_LIMIT
+from indad.evaluation.sorted_scores import Piece, SortedScores
 
 #: Increased when the same scores would get other resamples or other intervals.
-VERSION = 2
+VERSION = 3
 #: Maximum number of thresholds; with fewer distinct scores, every score is a threshold.
 MOST_THRESHOLDS = 4096
 #: Number of resamples whose curves are in memory at a time.
 _ROWS = 64
+
+
+class Images(Sized, Iterable[tuple[np.ndarray, np.ndarray]], Protocol):
+    """Scores and regions of images, which can be read several times."""
 
 
 def draws(labels: np.ndarray, resamples: int, seed: int) -> np.ndarray:
@@ -67,7 +74,7 @@ class ImageCounts:
     def from_scores(
         cls, scores: np.ndarray, regions: np.ndarray, most: int = MOST_THRESHOLDS
     ) -> ImageCounts:
-        """Count every image's scores.
+        """Count every image's scores, in memory.
 
         Args:
             scores: ``(N, ...)``, higher is more anomalous.
@@ -77,39 +84,65 @@ class ImageCounts:
         """
         count = len(scores)
         scores, regions = scores.reshape(count, -1), regions.reshape(count, -1)
-        area = np.bincount(regions.reshape(-1))
-        thresholds, single = _thresholds(scores, regions, area, most)
-        if scores.shape[1] == 1:  # image scores need no loop over images
-            flagged = scores >= thresholds
-            tp = (flagged & (regions > 0)).astype(float)
-            return cls(flagged - tp, tp, tp / np.maximum(area[regions], 1), single)
-        shape = (count, len(thresholds))
+        ordered = SortedScores.from_arrays(scores, regions)
+        if scores.shape[1] > 1:
+            return cls.from_images(list(zip(scores, regions, strict=True)), ordered, most)
+        # Image scores need no loop over images.
+        thresholds, single = _thresholds(ordered, most)
+        flagged = scores >= thresholds
+        tp = (flagged & (regions > 0)).astype(float)
+        return cls(flagged - tp, tp, tp / np.maximum(ordered.area[regions], 1), single)
+
+    @classmethod
+    def from_images(
+        cls, images: Images, ordered: SortedScores, most: int = MOST_THRESHOLDS
+    ) -> ImageCounts:
+        """Count the scores of images that are read one after the other.
+
+        Args:
+            images: per image its scores and regions, as for `SortedScores`.
+            ordered: the same scores, sorted.
+            most: maximum number of thresholds.
+        """
+        thresholds, single = _thresholds(ordered, most)
+        shape = (len(images), len(thresholds))
         fp, tp, overlap = np.zeros(shape), np.zeros(shape), np.zeros(shape)
         ascending = thresholds[::-1]
-        for i, (values, region) in enumerate(zip(scores, regions, strict=True)):
+        for i, (values, region) in enumerate(images):
             positive = region > 0
             fp[i] = _at_least(np.sort(values[~positive]), ascending)
             if positive.any():
                 found, region = values[positive], region[positive]
                 order = np.argsort(found)
                 flagged = _at_least(found[order], ascending)
-                shares = np.cumsum(1 / area[region[order[::-1]]])
+                shares = np.cumsum(1 / ordered.area[region[order[::-1]]])
                 tp[i] = flagged
                 overlap[i] = np.concatenate([[0], shares])[flagged]
         return cls(fp, tp, overlap, single)
 
     def metrics(self, weights: np.ndarray) -> np.ndarray:
-        """Compute AUROC, average precision, F1-max and AUPRO of weighted images.
+        """Compute the pixel metrics of weighted images, in the order of ``PIXEL_METRICS``.
 
         Args:
             weights: ``(B, N)``.
 
         Returns:
-            ``(4, B)``; NaN where a resample has no positive or no negative.
+            ``(5, B)``; NaN where a resample has no positive or no negative.
         """
+        return self._in_blocks(len(weights), lambda rows: weights[rows])
+
+    def left_out(self) -> np.ndarray:
+        """Compute the metrics without each image in turn, ``(5, N)``."""
+        count = len(self.fp)
+        return self._in_blocks(
+            count, lambda rows: 1 - np.eye(rows.stop - rows.start, count, rows.start)
+        )
+
+    def _in_blocks(self, count: int, weights: Callable[[slice], np.ndarray]) -> np.ndarray:
+        rows = [slice(i, min(i + _ROWS, count)) for i in range(0, count, _ROWS)]
         with np.errstate(divide="ignore", invalid="ignore"):
-            parts = [self._metrics(weights[i : i + _ROWS]) for i in range(0, len(weights), _ROWS)]
-        return np.concatenate(parts, axis=1) if parts else np.empty((4, 0))
+            parts = [self._metrics(weights(each)) for each in rows]
+        return np.concatenate(parts, axis=1) if parts else np.empty((5, 0))
 
     def _metrics(self, weights: np.ndarray) -> np.ndarray:
         fp, tp, overlap = (weights @ each for each in (self.fp, self.tp, self.overlap))
@@ -123,8 +156,10 @@ class ImageCounts:
         precision = np.where(gained > 0, flagged / (flagged + wrong), 0)
         ap = (gained * precision).sum(axis=1) / positives[:, 0]
         f1 = (2 * tp / (tp + fp + positives)).max(axis=1)
-        auroc = _area(fp / negatives, tp / positives, 1.0)
-        return np.stack([auroc, ap, f1, _area(fp / negatives, overlap / regions, FPR_LIMIT)])
+        rate, share = fp / negatives, overlap / regions
+        auroc = _area(rate, tp / positives, 1.0)
+        overlaps = [_area(rate, share, limit) for limit in (FPR_LIMIT, LOW_FPR_LIMIT)]
+        return np.stack([auroc, ap, f1, *overlaps])
 
 
 def _at_least(ascending: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
@@ -146,9 +181,7 @@ def _area(x: np.ndarray, y: np.ndarray, limit: float) -> np.ndarray:
     return ((stop - start) * (y_before + y)).sum(axis=1) / (2 * limit)
 
 
-def _thresholds(
-    scores: np.ndarray, regions: np.ndarray, area: np.ndarray, most: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _thresholds(ordered: SortedScores, most: int) -> tuple[np.ndarray, np.ndarray]:
     """Choose thresholds from the highest score to the lowest; return also which hold one score.
 
     One third are quantiles of the positives, one third quantiles of the regions, one sixth
@@ -157,41 +190,68 @@ def _thresholds(
     that score highest. If there are few positives, each of them is a threshold and the result is
     exact.
     """
-    everything = np.sort(scores, axis=None)
-    new = np.concatenate([[True], everything[1:] != everything[:-1]])
-    if np.count_nonzero(new) <= most:
-        distinct = everything[new][::-1]
-        return distinct, np.ones(len(distinct), bool)
-    positive = regions > 0
-    found, region = scores[positive], regions[positive]
-    order = np.argsort(found)[::-1]
-    found = found[order]
-    shares = np.cumsum(1 / area[region[order]])
-    negative = np.sort(scores[~positive])[::-1]
+    everything = _distinct(ordered, most, lambda piece: (piece.negative, piece.positive_keys))
+    if len(everything) <= most:
+        return ordered.values(everything), np.ones(len(everything), bool)
     part = most // 6
     steps = np.linspace(0, 1, part)
-    last = len(negative) - 1
-    own = np.unique(found)
+    last = ordered.negatives - 1
+    own = _distinct(ordered, 2 * part, lambda piece: (piece.positive_keys,))
     if len(own) > 2 * part:
-        at_positives = found[(steps * (len(found) - 1)).astype(int)]
-        at_regions = found[np.searchsorted(shares, steps * shares[-1]).clip(max=len(found) - 1)]
-        own = np.union1d(at_positives, at_regions)
-    others = np.concatenate(
+        own = _positive_quantiles(ordered, steps)
+    ranks = np.concatenate(
         [
-            negative[(steps * FPR_LIMIT * last).astype(int)],
-            negative[(np.geomspace(1, last + 1, part) - 1).astype(int).clip(max=last)],
-            everything[[0, -1]],
+            (steps * FPR_LIMIT * last).astype(int),
+            (np.geomspace(1, last + 1, part) - 1).astype(int).clip(max=last),
+            [last],
         ]
     )
+    others = ordered.negatives_at(ranks)
+    others = np.r_[others[:-1], everything[0], max(others[-1], own[-1])]
+    own, others = ordered.values(own), ordered.values(others)
     distinct, times = np.unique(others, return_counts=True)
     # A second threshold just above the score of a positive isolates that score: ties of many images
     # are exact, and the remaining intervals have no bias. The same applies to a score of negatives
     # that was chosen several times, which is a tie of many.
-    top = np.array(np.inf, everything.dtype)
+    top = np.array(np.inf, others.dtype)
     above = np.nextafter(np.union1d(own, distinct[times > 2]), top)
-    thresholds = np.unique(np.concatenate([own, distinct, above[above <= everything[-1]]]))
+    thresholds = np.unique(np.concatenate([own, distinct, above[above <= distinct[-1]]]))
     single = np.zeros(len(thresholds), bool)
     single[:-1] = thresholds[1:] == np.nextafter(thresholds[:-1], top)
     # Only the highest score is above the last threshold.
     single[-1] = True
     return thresholds[::-1], single[::-1]
+
+
+def _distinct(
+    ordered: SortedScores, most: int, keys: Callable[[Piece], tuple[np.ndarray, ...]]
+) -> np.ndarray:
+    """Return the distinct keys, ascending; only the first ones if there are more than ``most``."""
+    found = np.empty(0, np.uint32)
+    for piece in ordered.pieces():
+        for each in keys(piece):
+            new = each[np.r_[True, each[1:] != each[:-1]]] if len(each) else each
+            found = np.union1d(found, new[: most + 1]).astype(np.uint32)
+        if len(found) > most:
+            break
+    return found
+
+
+def _positive_quantiles(ordered: SortedScores, steps: np.ndarray) -> np.ndarray:
+    """Return keys of positives: quantiles of all positives and of the regions, one after other."""
+    keys, chosen, before, share = [], [], 0, 0.0
+    ranks = (steps * (ordered.positives - 1)).astype(int)
+    regions = np.count_nonzero(ordered.area)
+    for piece in ordered.pieces():
+        if not len(piece.positive):
+            continue
+        key = piece.positive_keys
+        times = np.ones(1, int) if piece.positive_times is None else piece.positive_times
+        last = before + piece.positives_upto(np.arange(1, len(key) + 1))
+        inside = ranks[(ranks >= before) & (ranks < last[-1])]
+        keys.append(key[np.searchsorted(last, inside, "right")])
+        shares = share + np.cumsum(times / ordered.area[piece.positive.astype(np.uint32)])
+        inside = steps[(steps * regions > share) & (steps * regions <= shares[-1])]
+        chosen.append(key[np.searchsorted(shares, inside * regions)])
+        before, share, end = int(last[-1]), float(shares[-1]), key[-1:]
+    return np.unique(np.concatenate([*keys, *chosen, end, keys[0][:1]]))

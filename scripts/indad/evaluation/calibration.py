@@ -161,20 +161,18 @@ def identity(header: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def collect(
-    scores: np.ndarray, maps: np.ndarray, labels: np.ndarray
-) -> tuple[float | None, Known, Known]:
-    """Return ``normal``, ``good`` and ``defective`` of a calibration.
+def collect(scores: np.ndarray, peaks: np.ndarray, labels: np.ndarray) -> tuple[Known, Known]:
+    """Return ``good`` and ``defective`` of a calibration.
 
     Args:
         scores: image scores ``(N,)``.
-        maps: ``(N, H, W)``.
+        peaks: the highest value of each map, ``(N,)``.
         labels: ``(N,)``, 0 good or 1 defective.
     """
-    peaks = maps.max(axis=(1, 2), initial=-np.inf)
-    good = labels == 0
-    parts = [Known(scores[at].tolist(), peaks[at].tolist()) for at in (good, ~good)]
-    return float(np.median(maps[good])) if good.any() else None, parts[0], parts[1]
+    good, defective = (
+        Known(scores[at].tolist(), peaks[at].tolist()) for at in (labels == 0, labels != 0)
+    )
+    return good, defective
 
 
 def default_rate(count: int) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,11 @@ from indad.evaluation.intervals import (
 from indad.evaluation.metrics import (
     IMAGE_METRICS,
     PIXEL_METRICS,
+    LabelledMaps,
     image_metrics,
-    pixel_metrics,
-    regions,
+    pixel_values,
 )
+from indad.evaluation.sorted_scores import SortedScores
 
 #: Columns of every metrics file and their types. The bounds of the confidence interval are empty
 #: where they cannot be estimated.
@@ -48,7 +49,44 @@ AVERAGE = "(average)"
 JACKKNIFED = ("pixel_auroc", "pixel_ap")
 
 
-def evaluate(scores: pd.DataFrame, maps: np.ndarray, truth: GroundTruth) -> dict[str, float]:
+class PixelScores:
+    """The pixels of all images with a known mask, labelled and sorted by score.
+
+    Attributes:
+        images: indices of these images; they are read one after the other.
+        ordered: their scores; None if no image has a defective pixel.
+        n_regions: ground truth regions of all of them.
+    """
+
+    def __init__(
+        self, maps: Sequence[np.ndarray], truth: GroundTruth, folder: Path | None = None
+    ) -> None:
+        """Sort the pixels.
+
+        Args:
+            maps: anomaly map ``(H, W)`` of each image.
+            truth: ground truth of the same images, in the same order.
+            folder: where a temporary file may be created, see `SortedScores`.
+
+        Raises:
+            StoreError: maps and ground truth belong to different images.
+        """
+        if len(maps) != len(truth.image):
+            raise StoreError("the scores belong to other images; delete them and run again")
+        self.images = np.flatnonzero(truth.has_mask)
+        self.labelled = LabelledMaps(maps, truth.mask, self.images)
+        self.ordered: SortedScores | None = None
+        if defective_area(truth).any():
+            self.ordered = SortedScores(self.labelled, folder)
+        self.n_regions = len(self.ordered.area) - 1 if self.ordered else 0
+
+    @property
+    def measurable(self) -> SortedScores | None:
+        """The scores if there are both defective and normal pixels, else None."""
+        return self.ordered if self.ordered and self.ordered.negatives else None
+
+
+def evaluate(scores: pd.DataFrame, pixels: PixelScores, truth: GroundTruth) -> dict[str, float]:
     """Compute all metrics that the ground truth allows.
 
     Image metrics are NaN if all images are good or all are defective. Pixel metrics are left out
@@ -57,20 +95,19 @@ def evaluate(scores: pd.DataFrame, maps: np.ndarray, truth: GroundTruth) -> dict
 
     Args:
         scores: as ``scores.read_table``.
-        maps: anomaly maps ``(N, H, W)``.
+        pixels: of the same images.
         truth: ground truth of the same images, in the same order.
 
     Raises:
         StoreError: scores and ground truth belong to different images.
     """
-    if list(scores["image"]) != list(truth.image) or len(maps) != len(truth.image):
+    if list(scores["image"]) != list(truth.image):
         raise StoreError("the scores belong to other images; delete them and run again")
     values = dict.fromkeys(IMAGE_METRICS, np.nan)
     if _both_kinds(truth):
         values = image_metrics(truth.label, scores["score"].to_numpy())
-    if _has_masks(truth):
-        known = truth.has_mask
-        values |= pixel_metrics(maps[known], truth.mask[known])
+    if pixels.measurable:
+        values |= pixel_values(pixels.measurable)
     return values
 
 
@@ -78,13 +115,8 @@ def _both_kinds(truth: GroundTruth) -> bool:
     return len(set(truth.label)) > 1
 
 
-def _has_masks(truth: GroundTruth) -> bool:
-    """Return whether there are both defective and normal pixels."""
-    return bool(truth.mask.any() and not truth.mask[truth.has_mask].all())
-
-
 def resample(
-    scores: pd.DataFrame, maps: np.ndarray, truth: GroundTruth, *, resamples: int, seed: int
+    scores: pd.DataFrame, pixels: PixelScores, truth: GroundTruth, *, resamples: int, seed: int
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Compute all metrics that the ground truth allows on resamples of the images.
 
@@ -93,7 +125,7 @@ def resample(
     images get the same draws.
 
     Args:
-        scores, maps, truth: as for ``evaluate``, which checks them.
+        scores, pixels, truth: as for ``evaluate``, which checks them.
         resamples: number B of resamples.
         seed: seed of the draws.
 
@@ -111,13 +143,12 @@ def resample(
         )
         values = counts.metrics(bootstrap.draws(labels, resamples, seed))
         found = dict(zip(IMAGE_METRICS, values[:3], strict=True))  # AUPRO exists for pixels only
-    if _has_masks(truth):
-        known = truth.has_mask
-        counts = bootstrap.ImageCounts.from_scores(maps[known], regions(truth.mask[known]))
-        values = counts.metrics(bootstrap.draws(labels[known], resamples, seed))
+    if pixels.measurable:
+        counts = bootstrap.ImageCounts.from_images(pixels.labelled, pixels.measurable)
+        values = counts.metrics(bootstrap.draws(labels[pixels.images], resamples, seed))
         found |= dict(zip(PIXEL_METRICS, values, strict=True))
         without = np.full((len(PIXEL_METRICS), len(labels)), np.nan)
-        without[:, known] = counts.metrics(1 - np.eye(np.count_nonzero(known)))
+        without[:, pixels.images] = counts.left_out()
         by_metric = dict(zip(PIXEL_METRICS, without, strict=True))
         left_out = {metric: by_metric[metric] for metric in JACKKNIFED}
     return found, left_out
@@ -171,7 +202,8 @@ def intervals(
 
 def defective_area(truth: GroundTruth) -> np.ndarray:
     """Return the number of defective pixels of each image, ``(N,)``; 0 without a mask."""
-    return np.where(truth.has_mask, np.count_nonzero(truth.mask, axis=(1, 2)), 0)
+    pairs = zip(truth.has_mask, truth.mask, strict=True)
+    return np.array([np.count_nonzero(mask) if known else 0 for known, mask in pairs], int)
 
 
 def tidy(

@@ -1,23 +1,33 @@
 """Image and pixel metrics, exact: no threshold grid, tied scores merged, one sort for all.
 
-Scores are sorted once. All curves (ROC, precision-recall, per-region overlap) need only the scores
-of anomalous pixels: between two of them only false positives are added, along a straight line.
+Scores are sorted once (`indad.evaluation.sorted_scores`). All curves (ROC, precision-recall,
+per-region overlap) need only the scores of anomalous pixels: between two of them only false
+positives are added, along a straight line. A curve of many pixels consists of several parts, one
+after the other, and an area is the sum of the areas of the parts.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import scipy  # loads its parts when they are used, not when a workflow is planned
 
+from indad.evaluation.sorted_scores import SortedScores
+
 #: The metrics in the order tables show them.
 IMAGE_METRICS = ("image_auroc", "image_ap", "image_f1max")
-PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1max", "aupro")
+PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1max", "aupro", "aupro_05")
 METRICS = IMAGE_METRICS + PIXEL_METRICS
+#: Metrics that tables show only for data sets that ask for them.
+EXTRA_METRICS = ("aupro_05",)
 
-#: Largest false positive rate of AUPRO (Bergmann et al., arXiv:1911.02357).
+#: Largest false positive rate of AUPRO (Bergmann et al., arXiv:1911.02357), and the stricter one of
+#: ``aupro_05`` (MVTec AD 2, arXiv:2503.21622).
 FPR_LIMIT = 0.3
+LOW_FPR_LIMIT = 0.05
 _EIGHT_CONNECTED = np.ones((3, 3), int)
 
 
@@ -33,6 +43,7 @@ class ScoreCurve:
         overlap: mean per-region overlap at the threshold, ``(S,)``.
         positives: number of positives.
         negatives: number of negatives.
+        start: false positives, true positives and overlap where this part of a curve begins.
     """
 
     threshold: np.ndarray
@@ -42,10 +53,11 @@ class ScoreCurve:
     overlap: np.ndarray
     positives: int
     negatives: int
+    start: tuple[int, int, float] = (0, 0, 0.0)
 
     @classmethod
     def from_scores(cls, scores: np.ndarray, regions: np.ndarray) -> ScoreCurve:
-        """Sort scores and count.
+        """Sort scores in memory and count.
 
         Args:
             scores: any shape; higher is more anomalous.
@@ -57,53 +69,15 @@ class ScoreCurve:
                 negatives.
         """
         scores, regions = np.asarray(scores), np.asarray(regions)
-        if scores.shape != regions.shape:
-            raise ValueError(f"scores {scores.shape} and labels {regions.shape} differ in shape")
-        scores, regions = scores.reshape(-1), regions.reshape(-1)
-        if not np.isfinite(scores).all():
-            raise ValueError("scores must be finite")
-        keys, values = _descending_keys(scores)
-        packed = keys.astype(np.uint64)
-        packed <<= np.uint64(32)
-        packed |= regions.astype(np.uint64)
-        packed.sort()
-
-        region = packed.astype(np.uint32)  # the lower half
-        at = np.flatnonzero(region)
-        negatives = len(packed) - len(at)
-        if not len(at) or not negatives:
-            missing = "negatives" if len(at) else "positives"
-            raise ValueError(f"undefined: there are no {missing}")
-        region = region[at]
-        key = (packed[at] >> np.uint64(32)).astype(np.uint32)
-        first = np.flatnonzero(np.r_[True, key[1:] != key[:-1]])
-        step = key[first].astype(np.uint64)
-        tp = np.r_[first[1:], len(at)]
-        tp_before = np.r_[0, tp[:-1]]
-        # A tie may hold negatives beside the positives: count all scores above it and up to it.
-        above = np.searchsorted(packed, step << np.uint64(32))
-        upto = np.searchsorted(packed, (step + np.uint64(1)) << np.uint64(32))
-        upto[step == np.iinfo(np.uint32).max] = len(packed)
-        area = np.bincount(region)
-        with np.errstate(divide="ignore"):
-            weight = 1 / (np.count_nonzero(area) * area.astype(float))
-        return cls(
-            threshold=values(step.astype(np.uint32)),
-            fp_before=above - tp_before,
-            fp=upto - tp,
-            tp=tp,
-            overlap=np.cumsum(np.add.reduceat(weight[region], first)),
-            positives=len(at),
-            negatives=negatives,
-        )
+        return next(curve_parts(SortedScores.from_arrays(scores, regions)))
 
     def auroc(self) -> float:
         """Area under the ROC curve; ties count half."""
-        return self._area(self.tp / self.positives, 1.0)
+        return self._area(self.tp / self.positives, self.start[1] / self.positives, 1.0)
 
     def average_precision(self) -> float:
         """Mean precision over recall, in steps (as scikit-learn's average_precision_score)."""
-        gained = np.diff(self.tp, prepend=0)
+        gained = np.diff(self.tp, prepend=self.start[1])
         return float(np.sum(gained * (self.tp / (self.tp + self.fp))) / self.positives)
 
     def f1_max(self) -> tuple[float, float]:
@@ -114,15 +88,16 @@ class ScoreCurve:
 
     def aupro(self, fpr_limit: float = FPR_LIMIT) -> float:
         """Area under the per-region overlap curve up to ``fpr_limit``, divided by it."""
-        return self._area(self.overlap, fpr_limit)
+        return self._area(self.overlap, self.start[2], fpr_limit)
 
     def roc(self) -> tuple[np.ndarray, np.ndarray]:
         """Return false and true positive rates from (0, 0) to (1, 1), each ``(P,)``."""
-        return self._against_false_positives(self.tp / self.positives)
+        start = self.start[1] / self.positives
+        return self._against_false_positives(self.tp / self.positives, start)
 
     def region_overlap(self) -> tuple[np.ndarray, np.ndarray]:
         """Return false positive rates and mean per-region overlaps, each ``(P,)``."""
-        return self._against_false_positives(self.overlap)
+        return self._against_false_positives(self.overlap, self.start[2])
 
     def precision_recall(self) -> tuple[np.ndarray, np.ndarray]:
         """Return recalls, ascending, and the precision at each, ``(S + 1,)``.
@@ -131,20 +106,27 @@ class ScoreCurve:
         ``average_precision``. The first point repeats the first precision at recall 0.
         """
         precision = self.tp / (self.tp + self.fp)
-        return np.r_[0.0, self.tp / self.positives], np.r_[precision[0], precision]
+        recall = np.r_[self.start[1], self.tp] / self.positives
+        return recall, np.r_[precision[0], precision]
 
-    def _against_false_positives(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _against_false_positives(
+        self, y: np.ndarray, start: float
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return the points of a curve: straight lines join them."""
-        before = np.r_[0.0, y[:-1]]
+        before = np.r_[start, y[:-1]]
         # Before a step the curve is flat; the step is a slope if negatives tie with it.
-        x = np.r_[0, np.stack([self.fp_before, self.fp], axis=1).ravel(), self.negatives]
-        heights = np.r_[0.0, np.stack([before, y], axis=1).ravel(), y[-1]]
+        x = np.r_[self.start[0], np.stack([self.fp_before, self.fp], axis=1).ravel()]
+        heights = np.r_[start, np.stack([before, y], axis=1).ravel()]
+        if self.tp[-1] == self.positives:  # the last part
+            x, heights = np.r_[x, self.negatives], np.r_[heights, y[-1]]
         return x / self.negatives, heights
 
-    def _area(self, y: np.ndarray, limit: float) -> float:
-        """Integrate ``y`` over the false positive rate from 0 to ``limit``, over ``limit``."""
-        rate, heights = self._against_false_positives(y)
+    def _area(self, y: np.ndarray, start: float, limit: float) -> float:
+        """Integrate ``y`` over the false positive rate up to ``limit``, divided by ``limit``."""
+        rate, heights = self._against_false_positives(y, start)
         inside = int(np.searchsorted(rate, limit, side="right"))
+        if not inside:  # this part begins beyond the limit
+            return 0.0
         if inside < len(rate):
             left, right = inside - 1, inside
             share = (limit - rate[left]) / (rate[right] - rate[left])
@@ -154,38 +136,79 @@ class ScoreCurve:
         return float(np.trapezoid(heights, rate) / limit)
 
 
-def _descending_keys(scores: np.ndarray):
-    """Map scores to uint32 that ascend as the scores descend; return also the inverse function.
+def curve_parts(scores: SortedScores) -> Iterator[ScoreCurve]:
+    """Yield the curve of sorted scores: one part for each piece with positives.
 
-    The bits of a float32, read as an integer, have the same order once the sign is handled. Other
-    types are mapped by rank.
+    Raises:
+        ValueError: there are no positives or no negatives.
     """
-    if scores.dtype == np.float32:
-        bits = (scores + np.float32(0)).view(np.uint32)  # -0.0 + 0 is 0.0: the two tie
-        negative = bits >> np.uint32(31) != 0
-        keys = ~np.where(negative, ~bits, bits | np.uint32(1 << 31))
+    if not scores.positives or not scores.negatives:
+        missing = "negatives" if scores.positives else "positives"
+        raise ValueError(f"undefined: there are no {missing}")
+    with np.errstate(divide="ignore"):
+        weight = 1 / (np.count_nonzero(scores.area) * scores.area.astype(float))
+    passed, start = 0, (0, 0, 0.0)
+    for piece in scores.pieces():
+        if len(piece.positive):
+            key, region = piece.positive_keys, piece.positive.astype(np.uint32)  # the lower half
+            first = np.flatnonzero(np.r_[True, key[1:] != key[:-1]])
+            gained = weight[region]
+            if piece.positive_times is not None:
+                gained *= piece.positive_times
+            # A tie may hold negatives beside the positives.
+            before, upto = (piece.negatives_before(key[first], side) for side in ("left", "right"))
+            part = ScoreCurve(
+                threshold=scores.values(key[first]).astype(float),
+                fp_before=passed + before,
+                fp=passed + upto,
+                tp=start[1] + piece.positives_upto(np.r_[first[1:], len(key)]),
+                overlap=start[2] + np.cumsum(np.add.reduceat(gained, first)),
+                positives=scores.positives,
+                negatives=scores.negatives,
+                start=start,
+            )
+            yield part
+            start = (int(part.fp[-1]), int(part.tp[-1]), float(part.overlap[-1]))
+        passed += piece.negatives
 
-        def values(key: np.ndarray) -> np.ndarray:
-            key = ~key
-            positive = key >> np.uint32(31) != 0
-            back = np.where(positive, key & np.uint32((1 << 31) - 1), ~key)
-            return back.view(np.float32).astype(float)
 
-        return keys, values
-    distinct, rank = np.unique(-scores.astype(float), return_inverse=True)
-    return rank.astype(np.uint32), lambda key: -distinct[key]
+class LabelledMaps:
+    """Anomaly maps with the numbers of the ground truth regions of their pixels.
+
+    Args:
+        maps: float32 ``(H, W)`` of each image; images may differ in size.
+        masks: of the same images, 0 or 1.
+        chosen: indices of the images to use; all of them by default.
+    """
+
+    def __init__(
+        self,
+        maps: Sequence[np.ndarray],
+        masks: Sequence[np.ndarray],
+        chosen: Iterable[int] | None = None,
+    ) -> None:
+        self._maps, self._masks = maps, masks
+        self._chosen = range(len(maps)) if chosen is None else [int(each) for each in chosen]
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the map and the regions of each image, numbered across all images from 1 on."""
+        count = 0
+        for i in self._chosen:
+            mask = self._masks[i]
+            numbered = np.zeros(mask.shape, np.int32)
+            if mask.any():
+                found = scipy.ndimage.label(mask, _EIGHT_CONNECTED, output=numbered)
+                numbered[numbered > 0] += count
+                count += found
+            yield self._maps[i], numbered
 
 
 def regions(masks: np.ndarray) -> np.ndarray:
     """Number the 8-connected regions of masks ``(N, H, W)`` across all images, 0 is background."""
-    numbered = np.zeros(masks.shape, np.int32)
-    count = 0
-    for image, mask in zip(numbered, masks, strict=True):
-        if mask.any():
-            found = scipy.ndimage.label(mask, _EIGHT_CONNECTED, output=image)
-            image[image > 0] += count
-            count += found
-    return numbered
+    return np.stack([numbered for _, numbered in LabelledMaps(masks, masks)])
 
 
 def _check_labels(labels: np.ndarray) -> np.ndarray:
@@ -210,21 +233,39 @@ def image_metrics(labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
     return dict(zip(IMAGE_METRICS, values, strict=True))
 
 
-def pixel_metrics(maps: np.ndarray, masks: np.ndarray) -> dict[str, float]:
+def pixel_metrics(
+    maps: Sequence[np.ndarray], masks: Sequence[np.ndarray], *, folder: Path | None = None
+) -> dict[str, float]:
     """Compute AUROC, average precision, F1-max and AUPRO of anomaly maps.
 
     AUPRO: mean flagged share of all 8-connected ground truth regions, as a function of the false
     positive rate over the normal pixels of all images, integrated up to ``FPR_LIMIT`` and divided
-    by it (Bergmann et al., arXiv:1911.02357, section 5.1).
+    by it (Bergmann et al., arXiv:1911.02357, section 5.1). ``aupro_05``: up to ``LOW_FPR_LIMIT``.
 
     Args:
-        maps: ``(N, H, W)``, higher is more anomalous.
-        masks: ``(N, H, W)``, 0 or 1.
+        maps: ``(H, W)`` of each image, higher is more anomalous.
+        masks: ``(H, W)`` of each image, 0 or 1.
+        folder: as for ``SortedScores``.
 
     Raises:
         ValueError: as ``ScoreCurve.from_scores``, or a mask value is neither 0 nor 1.
     """
-    numbered = regions(_check_labels(masks))
-    curve = ScoreCurve.from_scores(np.asarray(maps), numbered)
-    values = (curve.auroc(), curve.average_precision(), curve.f1_max()[0], curve.aupro())
+    for mask in masks:
+        _check_labels(mask)
+    if any(each.dtype != np.float32 for each in maps):
+        return pixel_values(SortedScores.from_arrays(np.asarray(maps), regions(np.asarray(masks))))
+    return pixel_values(SortedScores(LabelledMaps(maps, masks), folder))
+
+
+def pixel_values(scores: SortedScores) -> dict[str, float]:
+    """Compute the metrics of sorted pixels, as ``pixel_metrics``."""
+    parts = [
+        (
+            part.auroc(), part.average_precision(), part.f1_max()[0],
+            part.aupro(), part.aupro(LOW_FPR_LIMIT),
+        )
+        for part in curve_parts(scores)
+    ]  # fmt: skip
+    auroc, ap, f1, *overlaps = zip(*parts, strict=True)
+    values = (sum(auroc), sum(ap), max(f1), *map(sum, overlaps))
     return dict(zip(PIXEL_METRICS, values, strict=True))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,12 +22,29 @@ from indad.core.errors import StoreError
 from indad.data.decode import Pixels
 from indad.data.ground_truth import GroundTruth
 from indad.data.manifest import content_hash
+from indad.evaluation.sorted_scores import median
 from indad.methods.base import Scores
 
 COLUMNS = ("image", "label", "defect", "score")
 #: Layout version of the file of maps. A reader refuses any other.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 KIND = "maps"
+
+
+class Maps(Sequence[np.ndarray]):
+    """Anomaly maps in an open file, each read when it is used: float32 ``(H, W)``."""
+
+    def __init__(self, file: h5py.File) -> None:
+        self._file = file
+        self._count = len(file["image"])
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, image: int) -> np.ndarray:  # type: ignore[override]
+        if not 0 <= image < self._count:
+            raise IndexError(image)
+        return self._file["map"][str(image)][()]
 
 
 class Scored(NamedTuple):
@@ -34,13 +52,17 @@ class Scored(NamedTuple):
 
     Attributes:
         table: columns ``image, label, defect, score``.
-        maps: float32 ``(N, H, W)``, in the table's order.
+        maps: anomaly maps, in the table's order.
         made_with: settings and inputs that the scores were computed from.
+        peaks: the highest value of each map, ``(N,)``.
+        normal: median of the map values of all good images; None without good images.
     """
 
     table: pd.DataFrame
-    maps: np.ndarray
+    maps: Sequence[np.ndarray]
     made_with: dict[str, Any]
+    peaks: np.ndarray
+    normal: float | None
 
 
 class ScoreFiles(NamedTuple):
@@ -57,37 +79,79 @@ class ScoreFiles(NamedTuple):
     pixels: Path
 
 
-def write(
-    scores: Scores,
-    truth: GroundTruth,
-    table: Path,
-    maps: Path,
-    made_with: Mapping[str, Any] | None = None,
-) -> None:
-    """Write image scores to ``table`` (CSV) and float32 maps ``(N, H, W)`` to ``maps`` (HDF5).
+class Writer:
+    """Writes the scores of test images batch by batch; made by `create`.
 
-    Raises:
-        StoreError: a score is not finite; nothing is written in this case.
+    Attributes:
+        truth: of the images.
+        scores: image scores, ``(N,)``.
+        peaks: the highest value of each map, ``(N,)``.
     """
-    if not (np.isfinite(scores.image).all() and np.isfinite(scores.maps).all()):
-        finite = np.isfinite(scores.image) & np.isfinite(scores.maps).all(axis=(1, 2))
-        bad = truth.image[~finite]
-        raise StoreError(f"the scores of {len(bad)} images are not finite, the first is {bad[0]}")
-    values = (truth.image, truth.label, truth.defect, scores.image)
-    # Nine digits restore a float32 exactly.
-    text = pd.DataFrame(dict(zip(COLUMNS, values, strict=True))).to_csv(
-        index=False, float_format="%.9g", lineterminator="\n"
-    )
-    with checksum.create_hdf5(maps, KIND, SCHEMA_VERSION, room=scores.maps.nbytes) as file:
+
+    def __init__(self, file: h5py.File, truth: GroundTruth) -> None:
+        self._file, self.truth = file, truth
+        self.scores = np.full(len(truth.image), np.nan, np.float32)
+        self.peaks = self.scores.copy()
         file.create_dataset("image", data=list(truth.image), dtype=h5py.string_dtype("utf-8"))
-        file.create_dataset("map", data=scores.maps, chunks=(1, *scores.maps.shape[1:]))
-        file.attrs["table_sha256"] = hashlib.sha256(text.encode()).hexdigest()
-        file.attrs["made_with"] = json.dumps(made_with or {}, sort_keys=True)
-    atomic.write_text(table, text)
+        file.create_group("map")
+
+    def write(self, images: Sequence[int], scores: Scores) -> None:
+        """Write the scores of some images.
+
+        Raises:
+            StoreError: a score is not finite.
+        """
+        for image, score, values in zip(images, scores.image, scores.maps, strict=True):
+            if not (np.isfinite(score) and np.isfinite(values).all()):
+                raise StoreError(f"the scores of {self.truth.image[image]} are not finite")
+            self.scores[image], self.peaks[image] = score, values.max(initial=-np.inf)
+            self._file["map"][str(image)] = values
+
+    def normal(self, folder: Path) -> float | None:
+        """Return the median of the map values of all good images; None without good images.
+
+        Args:
+            folder: where a temporary file may be created.
+        """
+        maps, good = Maps(self._file), np.flatnonzero(self.truth.label == 0)
+        return median((maps[i] for i in good), folder) if len(good) else None
+
+    def table(self) -> str:
+        """Return the table of image scores as CSV."""
+        values = (self.truth.image, self.truth.label, self.truth.defect, self.scores)
+        # Nine digits restore a float32 exactly.
+        return pd.DataFrame(dict(zip(COLUMNS, values, strict=True))).to_csv(
+            index=False, float_format="%.9g", lineterminator="\n"
+        )
+
+    def finish(self, normal: float | None, made_with: Mapping[str, Any] | None = None) -> None:
+        """Write what describes the maps: settings and inputs, peaks and ``normal``."""
+        self._file["peak"] = self.peaks
+        self._file.attrs["table_sha256"] = hashlib.sha256(self.table().encode()).hexdigest()
+        described = {"made_with": dict(made_with or {}), "normal": normal}
+        self._file.attrs["description"] = json.dumps(described, sort_keys=True)
+
+
+@contextmanager
+def create(truth: GroundTruth, table: Path, maps: Path, room: int = 0) -> Iterator[Writer]:
+    """Write image scores to ``table`` (CSV) and anomaly maps to ``maps`` (HDF5).
+
+    Both appear when the block ends without an error; `Writer.finish` has to be called in it.
+
+    Args:
+        truth: of the images.
+        table: the CSV file.
+        maps: the HDF5 file.
+        room: bytes of the maps, to check the free space of the disk.
+    """
+    with checksum.create_hdf5(maps, KIND, SCHEMA_VERSION, room=room) as file:
+        writer = Writer(file, truth)
+        yield writer
+    atomic.write_text(table, writer.table())
 
 
 def read(table: Path, maps: Path) -> Scored:
-    """Read a table of image scores and the anomaly maps that were written with it.
+    """Read a table of image scores and open the anomaly maps that were written with it.
 
     Raises:
         StoreError: a file is missing or damaged, or they are from different runs.
@@ -96,17 +160,19 @@ def read(table: Path, maps: Path) -> Scored:
         found = hashlib.sha256(table.read_bytes()).hexdigest()
     except OSError as error:
         raise StoreError(f"{table}: no readable score table ({error.strerror})") from None
-    with checksum.open_hdf5(maps, KIND, SCHEMA_VERSION, "file of anomaly maps") as file:
-        if found != file.attrs["table_sha256"]:
-            raise StoreError(
-                f"{table}: not the scores that were written with {maps} (damaged, edited, or from "
-                "another run); delete both and run again"
-            )
-        return Scored(read_table(table), file["map"][()], json.loads(file.attrs["made_with"]))
+    file = checksum.open_hdf5(maps, KIND, SCHEMA_VERSION, "file of anomaly maps")
+    if found != file.attrs["table_sha256"]:
+        file.close()
+        raise StoreError(
+            f"{table}: not the scores that were written with {maps} (damaged, edited, or from "
+            "another run); delete both and run again"
+        )
+    described = json.loads(file.attrs["description"])
+    return Scored(read_table(table), Maps(file), peaks=file["peak"][()], **described)
 
 
 def read_with_truth(files: ScoreFiles, manifest: pd.DataFrame) -> tuple[Scored, GroundTruth]:
-    """Read scores and the ground truth of the same images.
+    """Read scores and the ground truth of the same images; maps and masks when they are used.
 
     Args:
         files: of the scores.
@@ -117,8 +183,7 @@ def read_with_truth(files: ScoreFiles, manifest: pd.DataFrame) -> tuple[Scored, 
     """
     scored = read(files.table, files.maps)
     check_images(scored.made_with, manifest, files.maps)
-    with Pixels(files.pixels, manifest) as pixels:
-        return scored, pixels.ground_truth(manifest)
+    return scored, Pixels(files.pixels, manifest).ground_truth(manifest)
 
 
 def read_table(path: Path) -> pd.DataFrame:

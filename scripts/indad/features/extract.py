@@ -7,6 +7,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,30 +129,56 @@ def extract(
     }
     network = Network(backbone, settings, device)
     with Pixels(pixels, manifest) as images:
-        shapes = backbone.feature_shapes(*images.size)
-        maps = {layer: shapes[layer] for layer in extractor["layers"]}
-        numbers = len(manifest) * sum(map(math.prod, maps.values()))
+        groups = [
+            (split, size, numbers)
+            for split in store.SPLITS
+            for size, numbers in images.by_size(split).items()
+        ]
+        sizes = list(dict.fromkeys(size for _, size, _ in groups))
+        shapes = {size: backbone.feature_shapes(*size) for size in sizes}
+        numbers = sum(
+            len(group) * math.prod(shapes[size][layer])
+            for _, size, group in groups
+            for layer in extractor["layers"]
+        )
         description = {
             **made_with(settings, backbone.weights_sha256),
             **origin(manifest, device, torch.backends.cudnn.allow_tf32),
-            "input_size": list(images.size),
+            "input_size": list(sizes[0]) if len(sizes) == 1 else [],
             "weights_source": backbone.weights_source,
         }
         with store.create(output, description, extractor["dtype"], numbers) as writer:
             done = 0
-            for split in store.SPLITS:
+            for split, size, group in groups:
                 names = images.images(split)
-                writer.add_split(split, names, maps, shapes[extractor["embedding"]][0])
-                for written in _extract_split(network, images, split, writer, batch_size):
+                part = writer.add_part(
+                    split,
+                    {number: names[number] for number in group},
+                    {layer: shapes[size][layer] for layer in extractor["layers"]},
+                    shapes[size][extractor["embedding"]][0],
+                    size,
+                )
+                batches = Batches(batch_size)
+                read = partial(_read, images, split, group)
+                for written in _extract_part(network, read, len(group), part, writer, batches):
                     progress(done + written, len(manifest))
-                done += len(names)
+                done += len(group)
             writer.add_ground_truth(images.ground_truth(manifest))
 
 
-def _extract_split(
-    network: Network, images: Pixels, split: str, writer: store.StoreWriter, batch_size: int
+def _read(images: Pixels, split: str, numbers: Sequence[int], batch: slice) -> np.ndarray:
+    return images.read(split, numbers[batch])
+
+
+def _extract_part(
+    network: Network,
+    read: Callable[[slice], np.ndarray],
+    count: int,
+    part: str,
+    writer: store.StoreWriter,
+    batches: Batches,
 ) -> Iterator[int]:
-    """Extract the features of a split; yield the number of finished images after each batch.
+    """Extract the features of images of one size; yield the number of finished ones at each batch.
 
     The backbone runs in the calling thread. Another thread copies the features from the device,
     checks and writes them, while the next batch is computed.
@@ -160,15 +187,15 @@ def _extract_split(
     waiting: deque[Future[None]] = deque()
 
     def compute(batch: slice) -> Callable[[], list[np.ndarray]]:
-        maps, embedding = network(images.read(split, batch))
+        maps, embedding = network(read(batch))
         return _to_host([*maps.values(), embedding], stream)
 
     def write(start: int, arrays: Callable[[], list[np.ndarray]]) -> None:
         *maps, embedding = arrays()
-        writer.write(split, start, dict(zip(network.layers, maps, strict=True)), embedding)
+        writer.write(part, start, dict(zip(network.layers, maps, strict=True)), embedding)
 
     with ThreadPoolExecutor(1) as pool:
-        for batch, arrays in Batches(batch_size).run(len(images.images(split)), compute):
+        for batch, arrays in batches.run(count, compute):
             waiting.append(pool.submit(write, batch.start, arrays))
             if len(waiting) > WAITING:
                 waiting.popleft().result()

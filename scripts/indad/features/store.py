@@ -1,9 +1,11 @@
 """The feature store: one HDF5 file per category and extractor.
 
-Groups ``train`` and ``test``, each with one dataset per layer ``(N, C, h, w)`` chunked by
-image, ``embedding (N, D)`` and ``image``; ``test`` also with ``label``, ``defect``, ``mask`` and
-``has_mask``. The attributes record the settings of the features; a reader that expects others gets
-an error. The file has a checksum (``indad.core.checksum``), which is compared before it is read.
+Groups ``train`` and ``test`` have a group ``0``, ``1``, ... for each size of images, each with one
+dataset per layer ``(N, C, h, w)`` chunked by image, ``embedding (N, D)``, ``image`` and ``number``,
+the position in the manifest. The group ``truth`` has ``image``, ``label``, ``defect`` and
+``has_mask`` of the test images; their masks are with the decoded images. The attributes record the
+settings of the features; a reader that expects others gets an error. The file has a checksum
+(``indad.core.checksum``), which is compared before it is read.
 """
 
 from __future__ import annotations
@@ -22,9 +24,11 @@ import numpy as np
 from indad.core import checksum
 from indad.core.errors import StoreError
 from indad.data.ground_truth import GroundTruth
+from indad.data.images import Size
+from indad.features.source import FeatureSource, SeveralSizes
 
 #: Version of the file's layout.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 KIND = "features"
 SPLITS = ("train", "test")
 _TEXT = h5py.string_dtype("utf-8")
@@ -43,31 +47,47 @@ class StoreWriter:
         self._descriptor = descriptor
         self._unsynced = 0
 
-    def add_split(
+    def add_part(
         self,
         split: str,
-        images: Sequence[str],
+        images: Mapping[int, str],
         shapes: Mapping[str, tuple[int, int, int]],
         embedding: int,
-    ) -> None:
-        """Create the datasets of a split; ``shapes`` has ``(C, h, w)`` per layer."""
-        group = self._file.create_group(split)
+        size: Size,
+    ) -> str:
+        """Create the datasets of the images of one size in a split.
+
+        Args:
+            split: ``train`` or ``test``.
+            images: position in the manifest to the name of each image.
+            shapes: ``(C, h, w)`` per layer.
+            embedding: its dimensions.
+            size: ``(H, W)`` of the images.
+
+        Returns:
+            The name of the part, for `write`.
+        """
+        name = f"{split}/{len(self._file.get(split, ()))}"
+        group = self._file.create_group(name)
         count = len(images)
-        group.create_dataset("image", data=list(images), dtype=_TEXT)
+        group.attrs["input_size"] = size
+        group.create_dataset("image", data=list(images.values()), dtype=_TEXT)
+        group.create_dataset("number", data=np.array(list(images), np.int64))
         group.create_dataset("embedding", (count, embedding), np.float32)
         maps = group.create_group("maps")
         for layer, shape in shapes.items():
             maps.create_dataset(layer, (count, *shape), self._dtype, chunks=(1, *shape))
+        return name
 
     def write(
-        self, split: str, start: int, maps: Mapping[str, np.ndarray], embedding: np.ndarray
+        self, part: str, start: int, maps: Mapping[str, np.ndarray], embedding: np.ndarray
     ) -> None:
-        """Write a batch of features from image ``start`` on.
+        """Write a batch of features from image ``start`` of a part on.
 
         Raises:
             StoreError: a value is not finite, or too large for float16.
         """
-        group = self._file[split]
+        group = self._file[part]
         stop = start + len(embedding)
         for layer, values in maps.items():
             with np.errstate(over="ignore"):
@@ -88,12 +108,12 @@ class StoreWriter:
             self._unsynced = 0
 
     def add_ground_truth(self, truth: GroundTruth) -> None:
-        """Add labels, defects and masks of the test images."""
-        group, mask = self._file["test"], truth.mask
+        """Add labels and defects of the test images."""
+        group = self._file.create_group("truth")
+        group.create_dataset("image", data=list(truth.image), dtype=_TEXT)
         group.create_dataset("label", data=truth.label.astype(np.uint8))
         group.create_dataset("defect", data=list(truth.defect), dtype=_TEXT)
         group.create_dataset("has_mask", data=truth.has_mask)
-        group.create_dataset("mask", data=mask, chunks=(1, *mask.shape[1:]), compression="gzip")
 
 
 @contextmanager
@@ -155,19 +175,25 @@ class FeatureStore:
         """A fingerprint of the settings, which include the images and the weights."""
         return hashlib.sha256(json.dumps(self.made_with, sort_keys=True).encode()).hexdigest()[:16]
 
-    def split(self, name: str) -> StoreSplit:
+    def parts(self, split: str) -> list[StorePart]:
+        """Return the ``train`` or ``test`` features, one part for each size of images."""
+        group = self._file[split]
+        return [StorePart(self, group[str(number)]) for number in range(len(group))]
+
+    def split(self, name: str) -> FeatureSource:
         """Return the ``train`` or ``test`` features."""
-        return StoreSplit(self, self._file[name])
+        first, *others = parts = self.parts(name)
+        return SeveralSizes(parts) if others else first
 
     def ground_truth(self) -> GroundTruth:
-        """Return labels, defects and masks of the test images."""
-        group = self._file["test"]
+        """Return labels and defects of the test images, without their masks."""
+        group = self._file["truth"]
         return GroundTruth(
             image=group["image"].asstr()[()],
             label=group["label"][()].astype(int),
             defect=group["defect"].asstr()[()],
             has_mask=group["has_mask"][()],
-            mask=group["mask"][()],
+            mask=(),
         )
 
     def close(self) -> None:
@@ -181,22 +207,34 @@ class FeatureStore:
         self.close()
 
 
-class StoreSplit:
-    """The features of one split of a store: a ``FeatureSource``."""
+class StorePart:
+    """The features of the images of one size in a split: a ``FeatureSource``.
+
+    Attributes:
+        images: names.
+        numbers: positions of the images among those of the split in the manifest.
+    """
+
+    starts = (0,)
 
     def __init__(self, store: FeatureStore, group: h5py.Group) -> None:
         self._group = group
         self.layers: tuple[str, ...] = tuple(store.made_with["layers"])
-        height, width = store.made_with["input_size"]
-        self.input_size = (height, width)
+        height, width = group.attrs["input_size"].tolist()
+        self.input_size: Size = (height, width)
         self.path = str(store.path)
         self.identity = store.identity
         self.images: list[str] = list(group["image"].asstr()[()])
+        self.numbers: np.ndarray = group["number"][()]
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def shape(self, layer: str) -> tuple[int, int, int]:
+    def size_of(self, image: int) -> Size:
+        """Return ``(H, W)`` of an image."""
+        return self.input_size
+
+    def shape(self, layer: str, image: int = 0) -> tuple[int, int, int]:
         """Return ``(C, h, w)`` of a layer."""
         _, channels, height, width = self._group["maps"][layer].shape
         return channels, height, width

@@ -26,6 +26,7 @@ from indad.core.errors import ConfigError, DataError, DeviceError, IndadError
 from indad.data.images import Size, prepare
 from indad.evaluation import calibration as calibrations
 from indad.evaluation.calibration import Calibration, Threshold
+from indad.evaluation.sorted_scores import median
 from indad.features.settings import geometry_of
 from indad.features.source import ArrayFeatures
 from indad.inference.photos import Photo, open_photo, photo_name
@@ -101,7 +102,8 @@ class Model:
         threshold: scores above it are anomalous; None for no verdicts. It may be set.
         device: ``cpu`` or ``cuda``.
         geometry: the resize and crop of the images.
-        input_size: ``(H, W)`` of the maps.
+        input_size: ``(H, W)`` of the training images after resize and crop; ``()`` if they differ
+            in size. The map of a new image has the size of that image.
     """
 
     def __init__(
@@ -229,11 +231,12 @@ class Model:
     def _prepare(self, image: Image.Image, name: str) -> list[np.ndarray]:
         """Return an image as each backbone gets it."""
         pixels = prepare(image, self.geometry)
-        (height, width), (rows, columns) = self.input_size, pixels.shape[:2]
-        if (rows, columns) != (height, width):
+        if self._detector.needs_one_size and pixels.shape[:2] != self.input_size:
+            (height, width), (rows, columns) = self.input_size, pixels.shape[:2]
             raise DataError(
                 f"{name}: {columns} x {rows} pixels after the resize, but the model was fitted on "
-                f"{width} x {height}, without a crop: only images of the same shape can be scored"
+                f"{width} x {height}, without a crop: {self._detector.method} scores only images "
+                "of the same shape"
             )
         return [pixels]
 
@@ -269,9 +272,20 @@ class Model:
             )
 
     def _scores(self, photos: list[_Prepared]) -> list[tuple[float, np.ndarray] | Exception]:
+        """Score photos of any size: those of one size together."""
+        groups: dict[tuple[Size, ...], list[int]] = {}
+        for number, photo in enumerate(photos):
+            groups.setdefault(tuple(each.shape for each in photo.pixels), []).append(number)
+        found: dict[int, tuple[float, np.ndarray] | Exception] = {}
+        for group in groups.values():
+            batch = self._scores_of_one_size([photos[number] for number in group])
+            found.update(zip(group, batch, strict=True))
+        return [found[number] for number in range(len(photos))]
+
+    def _scores_of_one_size(
+        self, photos: list[_Prepared]
+    ) -> list[tuple[float, np.ndarray] | Exception]:
         """Score a batch; if that fails, score one by one, to find the images that fail."""
-        if not photos:
-            return []
         try:
             with self._scoring:
                 scores = self._score_batch(photos)
@@ -281,7 +295,7 @@ class Model:
         except Exception as error:
             if len(photos) == 1:
                 return [error]
-            return [self._scores([each])[0] for each in photos]
+            return [self._scores_of_one_size([each])[0] for each in photos]
 
     def _score_batch(self, photos: list[_Prepared], number: int = 0) -> Scores:
         """Score photos by the pixels that the backbone with this number gets."""
@@ -303,9 +317,9 @@ class Model:
         if not results:
             raise ConfigError("there are no good images to choose a threshold from")
         refuse_training_images(self.path, [each.image for each in results if each.image])
-        normal, good, defective = calibrations.collect(
+        good, defective = calibrations.collect(
             np.array([result.score for result in results]),
-            np.stack([result.map for result in results]),
+            np.array([result.map.max() for result in results]),
             np.zeros(len(results), int),
         )
         header = methods.read_header(self.path, verify=False)
@@ -317,7 +331,7 @@ class Model:
             model=self.path.name,
             model_identity=calibrations.identity(header),
             parameters={},
-            normal=normal,
+            normal=median(result.map for result in results),
             good=good,
             defective=defective,
             images=images,

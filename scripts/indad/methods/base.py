@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
@@ -40,11 +40,16 @@ class Scores(NamedTuple):
 
     Attributes:
         image: float32 ``(N,)``.
-        maps: float32 ``(N, H, W)`` at the input size.
+        maps: float32 ``(H, W)`` of each image at the input size; an array ``(N, H, W)`` of images
+            of one size.
     """
 
     image: np.ndarray
-    maps: np.ndarray
+    maps: Sequence[np.ndarray]
+
+    def of(self, images: Sequence[int]) -> Scores:
+        """Return the scores of some images."""
+        return Scores(self.image[list(images)], [self.maps[image] for image in images])
 
 
 class Detector(ABC):
@@ -57,7 +62,8 @@ class Detector(ABC):
 
     Attributes:
         layers_: names of the layers in use.
-        input_size_: ``(H, W)`` in pixels of the images that the training features come from.
+        input_size_: ``(H, W)`` in pixels of the images that the training features come from; ``()``
+            if they differ in size.
         made_with_: the settings that the training features were made with.
         device_: where the model is, ``cpu`` or ``cuda``.
         memory_: bytes that a search may allocate.
@@ -72,6 +78,8 @@ class Detector(ABC):
     score_parameters: ClassVar[tuple[str, ...]] = ()
     #: Whether the model refers to the stored training features instead of holding a copy.
     needs_gallery: ClassVar[bool] = False
+    #: Whether all images, of training and new ones, must have one size.
+    needs_one_size: ClassVar[bool] = False
 
     def __init__(self, *, layers: Sequence[str] | None, shots: int | None, seed: int) -> None:
         """Check and store the parameters that all methods have.
@@ -140,7 +148,11 @@ class Detector(ABC):
                 f"layers: layers {', '.join(missing)} are not among the extracted ones "
                 f"({', '.join(train.layers)})"
             )
-        self.input_size_ = tuple(train.input_size)
+        if self.needs_one_size and train.input_size is None:
+            raise ConfigError(
+                f"{self.method}: the images differ in size; set 'resize: [height, width]'"
+            )
+        self.input_size_ = tuple(train.input_size or ())
         self.made_with_ = dict(made_with or {})
         self.device_, self.memory_ = device, memory
         few = self.draw(train)
@@ -169,17 +181,30 @@ class Detector(ABC):
         Raises:
             DeviceError: the GPU's memory is too small for a single image.
         """
+        batches = [scores for _, scores in self.score_batches(test, progress=progress)]
+        images = np.concatenate([each.image for each in batches])
+        maps = [each.maps for each in batches]
+        if test.input_size is None:
+            return Scores(images, [single for batch in maps for single in batch])
+        return Scores(images, np.concatenate(maps))
+
+    def score_batches(
+        self, test: FeatureSource, *, progress: Progress = ignore
+    ) -> Iterator[tuple[slice, Scores]]:
+        """Yield the scores of one batch of images of one size after the other, as `score`."""
         import torch
 
-        count = len(test)
-        images = np.empty(count, np.float32)
-        maps = np.empty((count, *test.input_size), np.float32)
         batches = Batches(SCORE_BATCH)
+        ends = [*test.starts[1:], len(test)]
         with torch.inference_mode():
-            for part, scores in batches.run(count, lambda part: self._score_images(test, part)):
-                images[part], maps[part] = scores
-                progress(part.stop, count)
-        return Scores(images, maps)
+            for start, end in zip(test.starts, ends, strict=True):
+
+                def score(at: slice, start: int = start) -> Scores:
+                    return self._score_images(test, slice(start + at.start, start + at.stop))
+
+                for part, scores in batches.run(end - start, score):
+                    yield slice(start + part.start, start + part.stop), scores
+                    progress(start + part.stop, len(test))
 
     def _score_images(self, test: FeatureSource, part: slice) -> Scores:
         import torch
@@ -188,7 +213,7 @@ class Detector(ABC):
 
         z = torch.from_numpy(test.embedding(part)).to(self.device_)
         image_scores, patch_maps = self._score(self._read_layers(test, part), z)
-        maps = anomaly_maps(patch_maps, test.input_size)
+        maps = anomaly_maps(patch_maps, test.size_of(part.start))
         if image_scores is None:
             image_scores = maps.amax(dim=(1, 2))
         return Scores(image_scores.cpu().numpy(), maps.cpu().numpy())

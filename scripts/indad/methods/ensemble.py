@@ -148,7 +148,8 @@ class Ensemble:
         for detector, source in zip(detectors, train, strict=True):
             rest, held_out = self._split(detector.draw(source))
             scores = detector.fit(rest, device=device, memory=memory).score(held_out)
-            scale.append([np.mean(each, dtype=np.float64) for each in scores])
+            maps = np.concatenate([each.ravel() for each in scores.maps])
+            scale.append([np.mean(each, dtype=np.float64) for each in (scores.image, maps)])
             progress(len(scale), len(train))
         self.scale_ = np.array(scale)
         for name, values in zip(self.members, self.scale_, strict=True):
@@ -187,12 +188,41 @@ class Ensemble:
                         "member with the smallest crop first, or set a larger 'crop'"
                     )
 
-    def combine(self, members: Iterable[Scores], sizes: Sequence[Size]) -> Scores:
+    def ranges(self, members: Sequence[Scores]) -> np.ndarray | None:
+        """Return the extremes of the test images' scores; None with ``scaling="training"``.
+
+        Args:
+            members: the scores of each member, of all test images.
+
+        Returns:
+            ``(K, 4)``: lowest and highest image score, lowest and highest map value.
+
+        Raises:
+            ConfigError: all scores of a member are equal.
+        """
+        if self.scale_ is not None:
+            return None
+        found = []
+        for name, scores in zip(self.members, members, strict=True):
+            ends = [(values.min(), values.max()) for values in scores.maps]
+            low, high = min(end[0] for end in ends), max(end[1] for end in ends)
+            found.append([scores.image.min(), scores.image.max(), low, high])
+            if not (found[-1][0] < found[-1][1] and low < high):
+                raise ConfigError(
+                    f"members: all scores or map values of {name} are equal, so that they have no "
+                    "scale; use 'scaling: training'"
+                )
+        return np.array(found)
+
+    def combine(
+        self, members: Iterable[Scores], sizes: Sequence[Size], ranges: np.ndarray | None = None
+    ) -> Scores:
         """Average the scores of the members.
 
         Args:
             members: the scores of each member, of the same images.
             sizes: ``(height, width)`` of each image itself.
+            ranges: from `ranges`; of these images by default.
 
         Returns:
             Scores with maps in the frame of the first member.
@@ -201,48 +231,50 @@ class Ensemble:
             ConfigError: all scores of a member are equal, with ``scaling="test"``.
             DataError: a member's crop does not cover the first one's frame.
         """
+        members = list(members)
+        ranges = self.ranges(members) if ranges is None else ranges
         image: Any = 0.0
-        maps: Any = 0.0
+        maps: list[Any] = [0.0] * len(sizes)
         for number, scores in enumerate(members):
-            image_score, values = self._scaled(number, scores)
-            image = image + image_score
-            maps = maps + self._framed(number, values, sizes)
+            (image_low, image_scale), (low, scale) = self._scale(number, ranges)
+            image = image + (scores.image.astype(np.float64) - image_low) / image_scale
+            for i, values in enumerate(scores.maps):
+                scaled = (values - np.float32(low)) / np.float32(scale)
+                maps[i] = maps[i] + self._framed(number, scaled, sizes[i])
         count = len(self.members)
-        return Scores((image / count).astype(np.float32), (maps / count).astype(np.float32))
+        averages = [(each / count).astype(np.float32) for each in maps]
+        one_size = len({each.shape for each in averages}) == 1
+        return Scores(
+            (image / count).astype(np.float32), np.stack(averages) if one_size else averages
+        )
 
-    def _scaled(self, number: int, scores: Scores) -> tuple[np.ndarray, np.ndarray]:
-        """Return a member's image scores, float64, and maps, float32, on the common scale."""
-        image, maps = scores.image.astype(np.float64), scores.maps
-        if self.scale_ is not None:
+    def _scale(
+        self, number: int, ranges: np.ndarray | None
+    ) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Return what becomes 0 and the scale, of a member's image scores and of its maps."""
+        if ranges is None:
+            assert self.scale_ is not None
             image_scale, map_scale = self.scale_[number]
-            return image / image_scale, maps / np.float32(map_scale)
-        ranges = np.ptp(image), np.ptp(maps)
-        if not min(ranges) > 0:
-            raise ConfigError(
-                f"members: all scores or map values of {self.members[number]} are equal, so that "
-                "they have no scale; use 'scaling: training'"
-            )
-        return (image - image.min()) / ranges[0], (maps - maps.min()) / ranges[1]
+            return (0.0, image_scale), (0.0, map_scale)
+        image_low, image_high, low, high = ranges[number]
+        return (image_low, image_high - image_low), (low, high - low)
 
-    def _framed(self, number: int, maps: np.ndarray, sizes: Sequence[Size]) -> np.ndarray:
-        """Return a member's maps in the frame of the first one, ``(N, H, W)``."""
+    def _framed(self, number: int, values: np.ndarray, size: Size) -> np.ndarray:
+        """Return a member's map in the frame of the first one, ``(H, W)``."""
         geometry, frame = self.geometries_[number], self.geometries_[0]
         if geometry == frame:
-            return maps
-        framed = []
-        for values, size in zip(maps, sizes, strict=True):
-            box = _box(geometry, frame, size)
-            if box is None:
-                raise DataError(
-                    f"{self.members[number]} does not see all that {self.members[0]} sees of an "
-                    f"image with {size[1]} x {size[0]} pixels"
-                )
-            height, width = frame.output(*size)
-            resized = Image.fromarray(values).resize(
-                (width, height), Image.Resampling.BILINEAR, box=box
+            return values
+        box = _box(geometry, frame, size)
+        if box is None:
+            raise DataError(
+                f"{self.members[number]} does not see all that {self.members[0]} sees of an "
+                f"image with {size[1]} x {size[0]} pixels"
             )
-            framed.append(np.asarray(resized))
-        return np.stack(framed)
+        height, width = frame.output(*size)
+        resized = Image.fromarray(values).resize(
+            (width, height), Image.Resampling.BILINEAR, box=box
+        )
+        return np.asarray(resized)
 
     # -- the model file -----------------------------------------------------------------------
 

@@ -83,6 +83,7 @@ class PaDiM(Detector):
 
     method = "padim"
     version = 2
+    needs_one_size = True
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ import numpy as np
 
 from indad.core.errors import ConfigError, StoreError
 from indad.core.progress import Progress, ignore
-from indad.features.source import FeatureSource, chunks
+from indad.features.source import FeatureSource, chunks_of
 from indad.methods.base import (
     DISTANCES,
     Detector,
@@ -175,8 +175,7 @@ class PatchCore(Detector):
 
     def _fit(self, train: FeatureSource, progress: Progress) -> None:
         self._bank: Bank | None = None
-        _, height, width = train.shape(self.layers_[0])
-        self.patches_ = len(train) * height * width
+        self.patches_ = int(self._patches_before(train)[-1])
         steps = 2 * len(train) + self._count()
         self.indices_ = self._choose(train, lambda done: progress(done, steps)).cpu()
         # All embeddings together may not fit in memory: they are computed again, and those of the
@@ -189,9 +188,8 @@ class PatchCore(Detector):
 
         from indad.methods.coreset import greedy_k_center
 
-        grid, keep = self.patches_ // len(train), self._count()
-        size = len(train) if self.coreset == "exact" else max(1, self.part_patches // grid)
-        parts = list(chunks(len(train), size))
+        before, keep = self._patches_before(train), self._count()
+        parts = [slice(0, len(train))] if self.coreset == "exact" else self._parts(before)
         if len(parts) > 1 and keep > self.part_patches:
             raise ConfigError(
                 f"part_patches: {self.part_patches} are fewer than the {keep} patches of the "
@@ -212,10 +210,23 @@ class PatchCore(Detector):
             share = -(-self.part_patches * len(points) // self.patches_)
             chosen = choose(points, share, ignore)
             kept.append(points[chosen])
-            indices.append(chosen + images.start * grid)
+            indices.append(chosen + int(before[images.start]))
             progress(images.stop)
         chosen = choose(torch.cat(kept), keep, lambda done, _: progress(len(train) + done))
         return torch.cat(indices)[chosen]
+
+    def _parts(self, before: np.ndarray) -> list[slice]:
+        """Cut the images into parts of at most ``part_patches`` patches, at least one image."""
+        starts = [0]
+        for image, end in enumerate(before[1:].tolist()):
+            if image > starts[-1] and end - before[starts[-1]] > self.part_patches:
+                starts.append(image)
+        return list(map(slice, starts, [*starts[1:], len(before) - 1]))
+
+    def _patches_before(self, train: FeatureSource) -> np.ndarray:
+        """Return the number of patches before each image, and of all patches: ``(N + 1,)``."""
+        shapes = (train.shape(self.layers_[0], image) for image in range(len(train)))
+        return np.cumsum([0, *(height * width for _, height, width in shapes)])
 
     def _dimensions(self, train: FeatureSource) -> int:
         """Return the dimensions D of a patch embedding."""
@@ -234,13 +245,13 @@ class PatchCore(Detector):
         dimensions, mapping = self._dimensions(train), None
         if self.projection < dimensions:
             mapping = random_projection(dimensions, self.projection, self.seed).to(self.device_)
-        grid, count = self.patches_ // len(train), images.stop - images.start
-        size = (count * grid, min(self.projection, dimensions))
+        before = self._patches_before(train)
+        first = before[images.start]
+        size = (int(before[images.stop] - first), min(self.projection, dimensions))
         points = torch.empty(size, device=self.device_)
-        for part in chunks(count, FIT_BATCH):
-            here = slice(images.start + part.start, images.start + part.stop)
+        for here in chunks_of(train, FIT_BATCH, images):
             patches = self._embed(self._read_layers(train, here)).flatten(0, 2)
-            points[part.start * grid : part.stop * grid] = (
+            points[before[here.start] - first : before[here.stop] - first] = (
                 patches if mapping is None else patches @ mapping
             )
             progress(here.stop)
@@ -251,9 +262,9 @@ class PatchCore(Detector):
         import torch
 
         bank = torch.empty(len(self.indices_), self._dimensions(train), device=self.device_)
-        grid = self.patches_ // len(train)
-        for images in chunks(len(train), FIT_BATCH):
-            first, last = images.start * grid, images.stop * grid
+        before = self._patches_before(train).tolist()
+        for images in chunks_of(train, FIT_BATCH):
+            first, last = before[images.start], before[images.stop]
             chosen = ((self.indices_ >= first) & (self.indices_ < last)).nonzero()[:, 0]
             if len(chosen):
                 patches = self._embed(self._read_layers(train, images)).flatten(0, 2)

@@ -114,8 +114,12 @@ class SPADE(Detector):
 
         if layer not in self._galleries:
             # Kept in memory if all layers fit, otherwise read again for every batch of images.
-            numbers = sum(math.prod(self.gallery_.shape(name)) for name in self.layers_)
-            keep = 4 * len(self.gallery_) * numbers <= self.memory_
+            numbers = sum(
+                math.prod(self.gallery_.shape(name, image))
+                for name in self.layers_
+                for image in range(len(self.gallery_))
+            )
+            keep = 4 * numbers <= self.memory_
             self._galleries[layer] = Gallery(read, keep=keep, memory=self.memory_)
         return self._galleries[layer]
 

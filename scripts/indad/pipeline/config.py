@@ -123,6 +123,11 @@ class Experiment:
     members: tuple[Experiment, ...] = ()
     seeds: tuple[int, ...] = (0,)
 
+    @property
+    def needs_one_size(self) -> bool:
+        """Whether all images must have one size after resize and crop."""
+        return not self.members and methods.method_class(self.method).needs_one_size
+
     @classmethod
     def from_config(
         cls,

@@ -47,6 +47,7 @@ class Dataset:
         reading: how category folders are read.
         published: the data set of the published results that this one is, if any.
         groups: groups of categories whose averages the tables show.
+        metrics: metrics that the tables show besides the usual ones.
         made_in: the folder in which the categories of a source are made.
         archives: the folder in which the archives of a source are kept.
     """
@@ -60,6 +61,7 @@ class Dataset:
     reading: Reading
     published: str | None
     groups: Mapping[str, Sequence[str]]
+    metrics: Sequence[str]
     made_in: Path
     archives: Path
 
@@ -92,10 +94,12 @@ class Dataset:
             require_known(f"{key}.published", published_as, published.datasets(), "data sets")
         elif original in published.datasets():
             published_as = original
-        groups = settings.get("groups")
+        public = known.get(published_as or "") or known.get(original)
+        groups, metrics = settings.get("groups"), settings.get("metrics")
         if groups is None:
-            public = known.get(published_as or "") or known.get(original)
             groups = public.groups if public else {}
+        if metrics is None:
+            metrics = public.metrics if public else ()
         return cls(
             name=name,
             folder=None if source else Path(settings["path"]),
@@ -106,6 +110,7 @@ class Dataset:
             reading=Reading.from_config(settings, key),
             published=published_as,
             groups={group: list(categories) for group, categories in groups.items()},
+            metrics=tuple(metrics),
             made_in=results / "data" / name,
             archives=downloads / original,
         )

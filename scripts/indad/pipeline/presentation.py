@@ -28,6 +28,7 @@ def layout(config: Config) -> dict[str, Any]:
         "compared": compared,
         "published": same,
         "notes": notes,
+        "metrics": {name: list(each.metrics) for name, each in config.datasets.items()},
     }
 
 

@@ -5,7 +5,8 @@ An experiment has the same colour in all figures, given by its place in ``run.ex
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +16,64 @@ from matplotlib.axes import Axes
 
 from indad.data.ground_truth import GroundTruth
 from indad.evaluation import cases
-from indad.evaluation.metrics import FPR_LIMIT, ScoreCurve, regions
+from indad.evaluation.evaluate import PixelScores
+from indad.evaluation.metrics import FPR_LIMIT, ScoreCurve, curve_parts
 from indad.reporting import colours, style
 
 #: Maximum distance of a thinned curve from the exact one, in x and y: a third of a pixel.
 TOLERANCE = 1e-3
 
 
-def pixel_curve(maps: np.ndarray, truth: GroundTruth) -> ScoreCurve | None:
-    """Return the curve of the pixels of anomaly maps ``(N, H, W)``; None without masks."""
-    if not truth.mask.any():
-        return None
-    known = truth.has_mask
-    return ScoreCurve.from_scores(maps[known], regions(truth.mask[known]))
+#: The x and y of a curve.
+Points = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class DrawnCurve:
+    """The points of an experiment's curves, without those that make no visible difference.
+
+    Attributes:
+        roc, precision_recall, region_overlap: see `ScoreCurve`.
+        auroc, average_precision, aupro: metrics, in [0, 1].
+        share: of the positives.
+    """
+
+    roc: Points
+    precision_recall: Points
+    region_overlap: Points
+    auroc: float
+    average_precision: float
+    aupro: float
+    share: float
+
+    @classmethod
+    def of(cls, parts: Iterable[ScoreCurve]) -> DrawnCurve:
+        """Join the parts of a curve."""
+        points, values = [], []
+        for part in parts:
+            curves = (part.roc(), part.precision_recall(), part.region_overlap())
+            points.append([thin(*curve) for curve in curves])
+            values.append((part.auroc(), part.average_precision(), part.aupro()))
+            share = part.positives / (part.positives + part.negatives)
+        joined = [
+            (np.concatenate([x for x, _ in each]), np.concatenate([y for _, y in each]))
+            for each in zip(*points, strict=True)
+        ]
+        return cls(*joined, *map(sum, zip(*values, strict=True)), share)
+
+
+def pixel_curve(
+    maps: Sequence[np.ndarray], truth: GroundTruth, folder: Path | None = None
+) -> DrawnCurve | None:
+    """Return the curve of the pixels of anomaly maps; None without masks."""
+    pixels = PixelScores(maps, truth, folder).ordered
+    return DrawnCurve.of(curve_parts(pixels)) if pixels else None
 
 
 def draw_curves(
     names: Sequence[str],
     tables: Sequence[pd.DataFrame],
-    by_pixel: Sequence[ScoreCurve | None],
+    by_pixel: Sequence[DrawnCurve | None],
     output: Path,
     *,
     title: str,
@@ -47,7 +87,8 @@ def draw_curves(
         output: the PNG file.
         title: heading.
     """
-    by_image = [cases.image_curve(table) for table in tables]
+    curves = [cases.image_curve(table) for table in tables]
+    by_image = [curve and DrawnCurve.of([curve]) for curve in curves]
     labels = tables[0]["label"]
     counts = f"{(labels == 0).sum()} good and {labels.sum()} defective images"
     rows = 1 + any(curve is not None for curve in by_pixel)
@@ -77,41 +118,40 @@ def thin(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return x[keep], y[keep]
 
 
-def _roc(axis: Axes, found: Sequence[ScoreCurve | None], title: str) -> None:
-    _draw(axis, found, ScoreCurve.roc, title, "false positive rate", "true positive rate")
+def _roc(axis: Axes, found: Sequence[DrawnCurve | None], title: str) -> None:
+    _draw(axis, found, "roc", title, "false positive rate", "true positive rate")
     axis.plot([0, 1], [0, 1], color=colours.GREY, linewidth=0.8, linestyle=":")
-    _values(axis, "AUROC", [curve and curve.auroc() for curve in found])
+    _values(axis, "AUROC", [curve and curve.auroc for curve in found])
 
 
-def _precision_recall(axis: Axes, found: Sequence[ScoreCurve | None], title: str) -> None:
-    points = ScoreCurve.precision_recall
+def _precision_recall(axis: Axes, found: Sequence[DrawnCurve | None], title: str) -> None:
+    points = "precision_recall"
     _draw(axis, found, points, title, "recall", "precision", drawstyle="steps-pre")
     for curve in [each for each in found if each][:1]:
-        share = curve.positives / (curve.positives + curve.negatives)
-        axis.axhline(share, color=colours.GREY, linewidth=0.8, linestyle=":")
-    _values(axis, "AP", [curve and curve.average_precision() for curve in found], falls=True)
+        axis.axhline(curve.share, color=colours.GREY, linewidth=0.8, linestyle=":")
+    _values(axis, "AP", [curve and curve.average_precision for curve in found], falls=True)
 
 
-def _overlap(axis: Axes, found: Sequence[ScoreCurve | None]) -> None:
+def _overlap(axis: Axes, found: Sequence[DrawnCurve | None]) -> None:
     title, x, y = "Regions: overlap (PRO)", "false positive rate", "mean overlap"
-    _draw(axis, found, ScoreCurve.region_overlap, title, x, y)
+    _draw(axis, found, "region_overlap", title, x, y)
     axis.set(xlim=(-0.01 * FPR_LIMIT, 1.01 * FPR_LIMIT), xticks=np.linspace(0, FPR_LIMIT, 4))
-    _values(axis, "AUPRO", [curve and curve.aupro() for curve in found])
+    _values(axis, "AUPRO", [curve and curve.aupro for curve in found])
 
 
 def _draw(
     axis: Axes,
-    found: Sequence[ScoreCurve | None],
-    points: Callable[[ScoreCurve], tuple[np.ndarray, np.ndarray]],
+    found: Sequence[DrawnCurve | None],
+    points: str,
     title: str,
     x: str,
     y: str,
     **options: Any,
 ) -> None:
-    """Draw the ``points`` of each curve; the first is the thickest, so that it stays visible."""
+    """Draw the attribute ``points`` of each curve; the first is thickest, so that it is visible."""
     for i, curve in enumerate(found):
         width = 2.8 - 1.6 * i / max(len(found) - 1, 1)
-        shown = thin(*points(curve)) if curve else ([], [])
+        shown = getattr(curve, points) if curve else ([], [])
         axis.plot(*shown, **style.line(i), linewidth=width, **options)
     limits, ticks = (-0.01, 1.01), np.linspace(0, 1, 6)
     axis.set(xlim=limits, ylim=limits, xticks=ticks, yticks=ticks, xlabel=x, ylabel=y)

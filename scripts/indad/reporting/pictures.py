@@ -11,7 +11,8 @@ import pandas as pd
 
 from indad.data.decode import Pixels
 from indad.evaluation import calibration, cases, scores
-from indad.evaluation.scores import ScoreFiles
+from indad.evaluation.scores import Scored, ScoreFiles
+from indad.evaluation.sorted_scores import median
 from indad.reporting import sheet
 from indad.reporting.sheet import Column, Shown
 
@@ -27,14 +28,16 @@ _NOTES = (
 )
 
 
-def colour_range(maps: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+def colour_range(scored: Scored) -> tuple[float, float]:
     """Return the colour scale of an experiment, the same for all its images.
 
     It starts at the median of the good images' pixels, so that normal areas are dark. It ends at
     the 90th percentile of the images' peaks, so that a single extreme image does not define it.
     """
-    normal = maps[labels == 0] if (labels == 0).any() else maps
-    return float(np.median(normal)), float(np.quantile(maps.max(axis=(1, 2)), 0.9))
+    normal = scored.normal
+    if normal is None:
+        normal = median(scored.maps)
+    return normal, float(np.quantile(scored.peaks, 0.9))
 
 
 def column(name: str, files: ScoreFiles, rows: pd.DataFrame, images: Sequence[str]) -> Column:
@@ -49,26 +52,25 @@ def column(name: str, files: ScoreFiles, rows: pd.DataFrame, images: Sequence[st
     Raises:
         StoreError: a file is damaged or belongs to other images.
     """
-    (table, maps, _), truth = scores.read_with_truth(files, rows)
+    scored, truth = scores.read_with_truth(files, rows)
+    table = scored.table
     threshold = cases.threshold(table)
     verdicts = cases.verdicts(table, threshold)
     score, place = table["score"].to_numpy(), {name: i for i, name in enumerate(table["image"])}
     chosen = {}
     for image in images:
         i = place[image]
-        # Copies, so that the maps and masks of all images are freed.
-        mask = truth.mask[i].copy() if truth.mask[i].any() else None
-        chosen[image] = Shown(maps[i].copy(), mask, score[i], verdicts[i])
+        mask = truth.mask[i]
+        chosen[image] = Shown(scored.maps[i], mask if mask.any() else None, score[i], verdicts[i])
     missed, alarms = (int((verdicts == each).sum()) for each in (cases.MISSED, cases.FALSE_ALARM))
-    low, high = colour_range(maps, table["label"].to_numpy())
-    return Column(name, threshold, missed, alarms, low, high, chosen)
+    return Column(name, threshold, missed, alarms, *colour_range(scored), chosen)
 
 
 def read_photos(pixels: Path, rows: pd.DataFrame, images: Sequence[str]) -> dict[str, np.ndarray]:
     """Return test images by name, uint8 ``(H, W, 3)``."""
     with Pixels(pixels, rows) as opened:
         number = {name: i for i, name in enumerate(opened.images("test"))}
-        return {name: opened.read("test", number[name]) for name in images}
+        return {name: opened.read("test", [number[name]])[0] for name in images}
 
 
 def sheets(

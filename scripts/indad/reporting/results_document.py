@@ -198,6 +198,7 @@ def document(
         shown = {
             metric: table(measured, dataset, metric, layout, intervals=full, differences=not full)
             for metric in selected
+            if layout.shows(dataset, metric)
         }
         parts += [
             f"{heading} {TITLES[metric]}: {dataset}\n\n{text}"
@@ -218,6 +219,8 @@ def document(
                 if text := comparison(measured, others, dataset, metric, experiment):
                     title = f"{heading}# {experiment} and published results"
                     parts.append(f"{title}: {TITLES[metric]}, {dataset}\n\n{text}")
+    if not parts:
+        parts.append("No data set asks for this metric (option `metrics` of a data set).")
     for dataset in () if counts is None else counts["dataset"].unique():
         parts.append(f"{heading} Images: {dataset}\n\n{image_counts(counts, dataset)}")
     explained = [*_explanations(measured, selected, full)]

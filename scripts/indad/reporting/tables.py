@@ -14,6 +14,7 @@ import pandas as pd
 
 from indad.evaluation.evaluate import BIASED
 from indad.evaluation.intervals import average_interval
+from indad.evaluation.metrics import EXTRA_METRICS
 from indad.reporting import published
 
 #: Metric name to its heading, in the order of the tables.
@@ -25,6 +26,7 @@ TITLES = {
     "pixel_ap": "Pixel average precision",
     "pixel_f1max": "Pixel F1-max (threshold chosen with the test labels)",
     "aupro": "AUPRO (up to 30 % false positives)",
+    "aupro_05": "AUPRO-05 (up to 5 % false positives)",
 }
 #: Headings without the remark in parentheses.
 SHORT_TITLES = {name: title.split(" (")[0] for name, title in TITLES.items()}
@@ -57,6 +59,7 @@ class Layout:
         compared: data set to its name in the published results.
         published: experiment to the published result to compare it with.
         notes: experiment to an important remark, such as random weights.
+        metrics: data set to the metrics that it is shown with besides the usual ones.
     """
 
     experiments: Sequence[str]
@@ -64,6 +67,11 @@ class Layout:
     compared: Mapping[str, str] = field(default_factory=dict)
     published: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def shows(self, dataset: str, metric: str) -> bool:
+        """Tell whether tables of a data set show a metric."""
+        return metric not in EXTRA_METRICS or metric in self.metrics.get(dataset, ())
 
 
 class Row(NamedTuple):
@@ -115,7 +123,7 @@ def summarise(metrics: pd.DataFrame, layout: Layout) -> pd.DataFrame:
     for dataset, of_dataset in metrics.groupby("dataset", sort=False):
         categories = list(dict.fromkeys(of_dataset["category"]))
         listed = rows(categories, layout.groups.get(str(dataset), {}))
-        for metric in TITLES:
+        for metric in (name for name in TITLES if layout.shows(str(dataset), name)):
             chosen = select(of_dataset, metric=metric)
             for experiment in layout.experiments if len(chosen) else ():
                 mine = select(chosen, experiment=experiment)

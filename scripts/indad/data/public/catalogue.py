@@ -70,6 +70,7 @@ class Entry:
     places: tuple[Place, ...]
     groups: Mapping[str, tuple[str, ...]]
     resize: tuple[int, int] | None
+    metrics: tuple[str, ...]
 
     @property
     def credit(self) -> str:
@@ -105,6 +106,7 @@ def load() -> dict[str, Entry]:
             citation=entry["citation"].strip(),
             places=tuple(Place.of(each) for each in entry["sources"]),
             resize=tuple(entry["resize"]) if "resize" in entry else None,
+            metrics=tuple(entry.get("metrics", ())),
             groups={name: tuple(each) for name, each in entry.get("groups", {}).items()},
             **entry["archive"],
         )

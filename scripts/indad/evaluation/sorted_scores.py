@@ -1,0 +1,271 @@
+"""The scores of all pixels in descending order, in pieces that fit in memory.
+
+An external sort. Scores become integer keys, and blocks of them are sorted. If there is more than
+one block, the sorted blocks (runs) are written to a temporary file. The range of the keys is then
+divided so that the scores of each part fit in memory: a part of every run is read and sorted. With
+one block nothing is written, and there is one piece.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import numpy as np
+
+#: Bytes of keys in a block. A negative takes 4, a positive 64: its curve is computed from it.
+BLOCK = 256 << 20
+_NEGATIVE, _POSITIVE = 4, 64
+_HALF = 1 << 16
+_LOWER = np.uint64(0xFFFFFFFF)
+
+
+class Piece(NamedTuple):
+    """All scores between two keys. Keys ascend as the scores descend.
+
+    Attributes:
+        negative: ascending keys of negatives, uint32.
+        positive: ``key << 32 | region`` of positives, ascending, uint64.
+        negative_times: how often each element of ``negative`` occurs.
+        positive_times: how often each element of ``positive`` occurs; None for once.
+    """
+
+    negative: np.ndarray
+    positive: np.ndarray
+    negative_times: int = 1
+    positive_times: np.ndarray | None = None
+
+    @property
+    def negatives(self) -> int:
+        """The number of negatives."""
+        return len(self.negative) * self.negative_times
+
+    @property
+    def positive_keys(self) -> np.ndarray:
+        """Keys of ``positive``, uint32."""
+        return (self.positive >> np.uint64(32)).astype(np.uint32)
+
+    def positives_upto(self, ends: np.ndarray) -> np.ndarray:
+        """Return the numbers of positives among the first ``ends`` elements."""
+        if self.positive_times is None:
+            return ends
+        return np.r_[0, np.cumsum(self.positive_times)][ends]
+
+    def negatives_before(self, keys: np.ndarray, side: str) -> np.ndarray:
+        """Return the numbers of negatives with smaller keys; ``side="right"``: or equal ones."""
+        return np.searchsorted(self.negative, keys, side) * self.negative_times
+
+
+class SortedScores:
+    """Scores of pixels, sorted from the highest down, each with the number of its region.
+
+    Attributes:
+        area: number of pixels of each region, ``(R + 1,)``; 0 for region 0.
+        positives, negatives: numbers of pixels.
+        values: function from keys to scores.
+    """
+
+    def __init__(
+        self,
+        images: Iterable[tuple[np.ndarray, np.ndarray]],
+        folder: Path | None = None,
+        *,
+        block: float = BLOCK,
+    ) -> None:
+        """Sort the scores of images.
+
+        Args:
+            images: per image its scores, float32, and integers of the same shape: 0 for a negative,
+                1 to R for a positive of that region. A region lies within one image.
+            folder: where a temporary file may be created; by default that of the system.
+            block: bytes of keys to hold at once.
+
+        Raises:
+            ValueError: the shapes differ, or a score is not finite.
+        """
+        self.values: Callable[[np.ndarray], np.ndarray] = _scores_of
+        self._folder, self._block = folder, block
+        self._file: IO[bytes] | None = None
+        self._runs: list[tuple[np.ndarray, np.ndarray]] = []
+        self._counts = np.zeros(_HALF, np.int64)
+        self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
+        self._bytes = 0
+        self.area = np.zeros(1, np.int64)
+        self.positives = self.negatives = 0
+        for scores, regions in images:
+            _check(scores, regions)
+            self._add(_keys_of(scores.reshape(-1)), regions.reshape(-1))
+        self._sort_block(last=True)
+
+    @classmethod
+    def from_arrays(cls, scores: np.ndarray, regions: np.ndarray) -> SortedScores:
+        """Sort scores of any type and shape, in memory."""
+        if scores.dtype == np.float32:
+            return cls([(scores, regions)], block=np.inf)
+        _check(scores, regions)
+        distinct, rank = np.unique(-scores.astype(float), return_inverse=True)
+        made = cls([], block=np.inf)
+        made._add(rank.reshape(-1).astype(np.uint32), regions.reshape(-1))
+        made._sort_block(last=True)
+        made.values = lambda keys: -distinct[keys]
+        return made
+
+    def _add(self, keys: np.ndarray, regions: np.ndarray) -> None:
+        at = np.flatnonzero(regions)
+        found = regions[at].astype(np.uint64)
+        packed = keys[at].astype(np.uint64) << np.uint64(32) | found
+        negative = np.delete(keys, at) if len(at) else keys
+        counts = np.bincount(found.astype(np.int64))
+        size = max(len(counts), len(self.area))
+        self.area = np.pad(self.area, (0, size - len(self.area)))
+        self.area[: len(counts)] += counts
+        self.positives += len(packed)
+        self.negatives += len(negative)
+        self._waiting.append((negative, packed))
+        self._bytes += _NEGATIVE * len(negative) + _POSITIVE * len(packed)
+        if self._bytes > self._block:
+            self._sort_block()
+
+    def _sort_block(self, last: bool = False) -> None:
+        """Sort what is waiting as one run; write it to disk unless it is the only one."""
+        if not self._waiting:
+            return
+        run = tuple(np.concatenate(each) for each in zip(*self._waiting, strict=True))
+        self._waiting, self._bytes = [], 0
+        for keys in run:
+            keys.sort()
+        if last and not self._runs:
+            self._runs = [run]
+            return
+        negative, positive = run
+        self._counts += _NEGATIVE * np.bincount(negative >> np.uint32(16), minlength=_HALF)
+        self._counts += _POSITIVE * np.bincount(
+            (positive >> np.uint64(48)).astype(np.int64), minlength=_HALF
+        )
+        self._runs.append((self._written(negative), self._written(positive)))
+
+    def _written(self, keys: np.ndarray) -> np.ndarray:
+        """Write an array to the temporary file and return it as a view of the file."""
+        if not len(keys):
+            return keys
+        if self._file is None:
+            # Without a name: it is gone when the process ends, however it ends.
+            self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115
+        self._file.seek(0, 2)
+        offset = self._file.tell()
+        keys.tofile(self._file)
+        self._file.flush()
+        return np.memmap(self._file, keys.dtype, "r", offset, keys.shape)
+
+    def pieces(self) -> Iterator[Piece]:
+        """Yield all scores in pieces, the highest scores first; equal scores are in one piece."""
+        if self._file is None:
+            yield from (Piece(*run) for run in self._runs)
+            return
+        for first, last in _ranges(self._counts, self._block):
+            low, high = first * _HALF, last * _HALF + _HALF - 1
+            if first < last or self._counts[first] <= self._block:
+                yield self._read(low, high)
+                continue
+            counts = self._count(low)
+            for start, stop in _ranges(counts, self._block):
+                if start == stop and counts[start] > self._block:
+                    yield self._tie(low + start)
+                else:
+                    yield self._read(low + start, low + stop)
+
+    def _slices(self, low: int, high: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the part of each run with keys from ``low`` to ``high``, both included."""
+        for negative, positive in self._runs:
+            start = np.searchsorted(negative, np.uint32(low))
+            stop = np.searchsorted(negative, np.uint32(high), "right")
+            begin = np.searchsorted(positive, np.uint64(low << 32))
+            end = np.searchsorted(positive, np.uint64(high << 32) | _LOWER, "right")
+            yield negative[start:stop], positive[begin:end]
+
+    def _read(self, low: int, high: int) -> Piece:
+        piece = Piece(*map(np.concatenate, zip(*self._slices(low, high), strict=True)))
+        piece.negative.sort()
+        piece.positive.sort()
+        return piece
+
+    def _count(self, low: int) -> np.ndarray:
+        """Return the bytes of each of the ``_HALF`` keys from ``low`` on."""
+        counts = np.zeros(_HALF, np.int64)
+        for negative, positive in self._slices(low, low + _HALF - 1):
+            counts += _NEGATIVE * np.bincount(negative - np.uint32(low), minlength=_HALF)
+            keys = (positive >> np.uint64(32)).astype(np.int64) - low
+            counts += _POSITIVE * np.bincount(keys, minlength=_HALF)
+        return counts
+
+    def _tie(self, key: int) -> Piece:
+        """Return a piece of one key with more scores than fit in memory: they are counted."""
+        times, negatives = np.zeros(len(self.area), np.int64), 0
+        for negative, positive in self._slices(key, key):
+            negatives += len(negative)
+            times += np.bincount((positive & _LOWER).astype(np.int64), minlength=len(times))
+        region = np.flatnonzero(times)
+        return Piece(
+            np.full(min(negatives, 1), key, np.uint32),
+            np.uint64(key << 32) | region.astype(np.uint64),
+            negatives,
+            times[region],
+        )
+
+    def negatives_at(self, ranks: np.ndarray) -> np.ndarray:
+        """Return the keys of negatives by rank, ``(n,)``; rank 0 has the highest score."""
+        keys = np.zeros(len(ranks), np.uint32)
+        before = 0
+        for piece in self.pieces():
+            inside = (ranks >= before) & (ranks < before + piece.negatives)
+            keys[inside] = piece.negative[(ranks[inside] - before) // piece.negative_times]
+            before += piece.negatives
+        return keys
+
+
+def median(maps: Iterable[np.ndarray], folder: Path | None = None) -> float:
+    """Return the median of the pixels of float32 maps; as ``np.median``, in bounded memory."""
+    ordered = SortedScores(((each, np.zeros(each.shape, np.uint8)) for each in maps), folder)
+    middle = np.array([(ordered.negatives - 1) // 2, ordered.negatives // 2])
+    return float(ordered.values(ordered.negatives_at(middle)).mean())
+
+
+def _check(scores: np.ndarray, regions: np.ndarray) -> None:
+    if scores.shape != regions.shape:
+        raise ValueError(f"scores {scores.shape} and labels {regions.shape} differ in shape")
+    if not np.isfinite(scores).all():
+        raise ValueError("scores must be finite")
+
+
+def _ranges(counts: np.ndarray, most: float) -> Iterator[tuple[int, int]]:
+    """Group bins into ranges ``(first, last)`` of at most ``most`` in total, or of one bin."""
+    first, total = 0, 0
+    for number in np.flatnonzero(counts).tolist():
+        if total and total + counts[number] > most:
+            yield first, number - 1
+            first, total = number, 0
+        total += int(counts[number])
+        if total > most:
+            yield number, number
+            first, total = number + 1, 0
+    if total:
+        yield first, len(counts) - 1
+
+
+def _keys_of(scores: np.ndarray) -> np.ndarray:
+    """Return uint32 keys that ascend as float32 scores descend.
+
+    The bits of a float32, read as an integer, have the same order once the sign is handled.
+    """
+    bits = (scores + np.float32(0)).view(np.uint32)  # -0.0 + 0 is 0.0: the two tie
+    negative = bits >> np.uint32(31) != 0
+    return ~np.where(negative, ~bits, bits | np.uint32(1 << 31))
+
+
+def _scores_of(keys: np.ndarray) -> np.ndarray:
+    """Return the float32 scores of keys."""
+    bits = ~keys
+    positive = bits >> np.uint32(31) != 0
+    return np.where(positive, bits & np.uint32((1 << 31) - 1), ~bits).view(np.float32)

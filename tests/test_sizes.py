@@ -1,0 +1,106 @@
+"""Images of several sizes: memory-bank methods take them, PaDiM refuses them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from conftest import save_image
+from indad import methods
+from indad.core.errors import ConfigError, DataError
+from indad.data import decode, manifest
+from indad.data.images import Geometry
+from indad.features.extract import extract
+from indad.features.source import ArrayFeatures, SeveralSizes, Subset, chunks_of
+from indad.features.store import FeatureStore
+
+#: Heights and widths of the first layer.
+GRIDS = ((4, 6), (5, 3))
+
+
+def part(rng, grid: tuple[int, int], count: int) -> ArrayFeatures:
+    height, width = grid
+    maps = {
+        "a": rng.normal(size=(count, 6, height, width)),
+        "b": rng.normal(size=(count, 4, height // 2, width // 2 + 1)),
+    }
+    return ArrayFeatures(maps, input_size=(8 * height, 8 * width))
+
+
+def several(rng, count: int) -> SeveralSizes:
+    return SeveralSizes([part(rng, grid, count) for grid in GRIDS])
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters"),
+    [
+        ("patchcore", {"embedding": "concat", "coreset_ratio": 1.0}),
+        ("patchcore", {"coreset_ratio": 0.5, "coreset": "merge", "part_patches": 80}),
+        ("spade", {"k_image": 2, "k_pixel": 3}),
+    ],
+)
+def test_memory_banks_take_any_size(rng, tmp_path, method, parameters):
+    train, test = several(rng, 4), several(rng, 20)
+    detector = methods.create(method, parameters).fit(train)
+    result = detector.score(test)
+    assert [each.shape for each in result.maps] == [(32, 48)] * 20 + [(40, 24)] * 20
+    for number, single in enumerate(test._parts):
+        alone = detector.score(single)
+        at = range(20 * number, 20 * number + 20)
+        np.testing.assert_allclose(result.image[at], alone.image, rtol=1e-5)
+        np.testing.assert_allclose(np.stack([result.maps[i] for i in at]), alone.maps, rtol=1e-4)
+    detector.save(tmp_path / "m.safetensors")
+    again = methods.load(tmp_path / "m.safetensors", gallery=train)
+    np.testing.assert_array_equal(again.score(test).image, result.image)
+
+
+def test_every_training_patch_is_in_the_bank(rng):
+    train = several(rng, 4)
+    parameters = {"embedding": "concat", "coreset_ratio": 1.0, "layers": ["a"]}
+    detector = methods.create("patchcore", parameters).fit(train)
+    assert len(detector.bank_) == 4 * sum(height * width for height, width in GRIDS)
+    assert detector.score(train).image.max() < 1e-5
+
+
+def test_padim_needs_one_size(rng):
+    with pytest.raises(ConfigError, match=r"padim: the images differ in size; set 'resize: \["):
+        methods.create("padim", {"dimensions": 3}).fit(several(rng, 4))
+
+
+def test_parts_and_subsets(rng):
+    source = several(rng, 5)
+    assert chunks_of(source, 3) == [slice(0, 3), slice(3, 5), slice(5, 8), slice(8, 10)]
+    assert chunks_of(source, 9, slice(2, 7)) == [slice(2, 5), slice(5, 7)]
+    with pytest.raises(ValueError, match="images 4 to 5 differ in size"):
+        source.maps("a", slice(4, 6))
+    chosen = Subset(source, [1, 4, 7])
+    assert (chosen.starts, chosen.input_size) == ([0, 2], None)
+    np.testing.assert_array_equal(chosen.maps("a", slice(2, 3)), source.maps("a", slice(7, 8)))
+    assert Subset(source, [5, 6]).input_size == source.size_of(5) == (40, 24)
+
+
+def test_features_are_stored_by_size(category, tmp_path, rng):
+    for name in ("train/good/wide.png", "test/good/wide.png"):
+        save_image(category / name, rng.integers(0, 255, (40, 90, 3), dtype=np.uint8))
+    rows = manifest.build(category)
+    pixels, features = tmp_path / "p.h5", tmp_path / "f.h5"
+    geometry = Geometry(40, None)
+    with pytest.raises(DataError, match="PaDiM cannot use them"):
+        decode.decode(rows, category, pixels, geometry=geometry, one_size=["PaDiM"])
+    decode.decode(rows, category, pixels, geometry=geometry)
+    extractor = {
+        "backbone": "test_resnet", "layers": ["layer1"], "embedding": "layer1", "resize": 40,
+        "crop": None, "weights": "random", "precision": "float32", "dtype": "float32",
+    }  # fmt: skip
+    extract(rows, pixels, features, extractor=extractor)
+    names = rows.loc[rows["split"] == "test", "image"].tolist()
+    with FeatureStore(features) as store, decode.Pixels(pixels, rows) as opened:
+        sizes = {size: len(group) for size, group in opened.by_size("test").items()}
+        assert sizes == {(40, 48): len(names) - 1, (40, 90): 1}
+        parts = store.parts("test")
+        found = [names[number] for each in parts for number in each.numbers]
+        assert found == [name for each in parts for name in each.images]
+        assert sorted(found) == sorted(names)
+        detector = methods.create("patchcore", {}).fit(store.split("train"))
+        maps = detector.score(store.split("test")).maps
+        assert {each.shape for each in maps} == set(sizes)
