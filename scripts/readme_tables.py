@@ -12,7 +12,9 @@ def main(job: Job) -> None:
     settings = job.params.settings
     layout = tables.Layout(**settings["layout"])
     measured = tables.summarise(evaluate.read([Path(job.input.metrics)]), layout)
-    text = results_document.document(measured, layout, selected=settings["metrics"], heading="####")
+    text = results_document.document(
+        measured, layout, selected=settings["metrics"], full=settings["full"], heading="####"
+    )
     atomic.write_text(job.output.rendered, text)
 
 

@@ -249,6 +249,7 @@ def _html_report(config: Config, wildcards: Wildcards) -> Settings:
 def _readme_tables(config: Config, wildcards: Wildcards) -> Settings:
     return _extent(config, wildcards) | {
         "metrics": config.written["readme"]["metrics"],
+        "full": config.written["readme"]["full"],
         "layout": presentation.layout(config),
         "published": published.fingerprint(),
     }

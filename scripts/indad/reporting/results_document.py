@@ -150,10 +150,8 @@ def comparison(
                 for row, of in zip(theirs.itertuples(), cells["of"], strict=True)
             ]
         )
-        header.append("paper" if kind == published.PAPER else str(name))
-        if kind == published.PAPER:
-            header.append("difference")
-            columns.append([signed(each) for each in theirs["difference"]])
+        header += ["paper" if kind == published.PAPER else str(name), "difference"]
+        columns.append([signed(each) for each in theirs["difference"]])
     ours = grid(cells, [experiment])
     return markdown_table(
         header, [[*row, *rest] for row, *rest in zip(ours, *columns, strict=True)]
