@@ -22,9 +22,13 @@ def main(job: Job) -> None:
             )
         return
     readme.update(document, block, rendered)
-    for name, sheet in zip(settings["pictures"], job.input.pictures, strict=True):
-        copy = document.parent / "docs" / block / f"{name.replace('/', '_')}.png"
-        readme.shrink(Path(sheet), copy)
+    pictures = dict(zip(settings["pictures"], map(Path, job.input.pictures), strict=True))
+    if job.input.curves:
+        figures = Path(job.input.curves).glob("*.png")
+        pictures |= {f"learning_curves/{figure.stem}": figure for figure in figures}
+    docs = document.parent if document.parent.name == "docs" else document.parent / "docs"
+    for name, picture in pictures.items():
+        readme.shrink(picture, docs / block / f"{name.replace('/', '_')}.png")
 
 
 if __name__ == "__main__":

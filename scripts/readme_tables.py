@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from indad.core import atomic
+from indad.core.csv_files import read_csv
 from indad.evaluation import evaluate
 from indad.pipeline.job import Job, run
-from indad.reporting import results_document, tables
+from indad.reporting import learning_curves, results_document, tables
 
 
 def main(job: Job) -> None:
@@ -15,6 +16,15 @@ def main(job: Job) -> None:
     text = results_document.document(
         measured, layout, selected=settings["metrics"], full=settings["full"], heading="####"
     )
+    if job.input.curves:
+        curves = read_csv(Path(job.input.curves), learning_curves.COLUMNS, "table of curves")
+        text += "\n" + learning_curves.document(
+            curves,
+            settings["layout"]["compared"],
+            settings["methods"],
+            heading="####",
+            selected=settings["metrics"],
+        )
     atomic.write_text(job.output.rendered, text)
 
 

@@ -1,7 +1,9 @@
-"""Draw docs/example_anomaly_maps.png from finished runs: resources/example_anomaly_maps.yaml.
+"""Draw examples of anomaly maps from finished runs, as a file of resources/ describes them.
 
-The runs are those of config/quickstart.yaml and config/evidence.yaml, in results/quickstart and
-results/bottle. Name other folders with --run NAME=FOLDER.
+    python scripts/dev/example_maps.py                       docs/example_anomaly_maps.png
+    python scripts/dev/example_maps.py evidence_maps         docs/evidence_maps.png
+
+A run is in the folder of ``results/`` with its name. Name other folders with --run NAME=FOLDER.
 """
 
 from __future__ import annotations
@@ -112,12 +114,11 @@ def main() -> None:
     parse = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parse.add_argument("examples", nargs="?", default="example_anomaly_maps", metavar="NAME")
     parse.add_argument("--run", nargs="*", default=[], metavar="NAME=FOLDER")
-    parse.add_argument("--output", type=Path, default=Path("docs/example_anomaly_maps.png"))
     given = parse.parse_args()
-    wanted = yaml.safe_load(
-        (ROOT / "resources/example_anomaly_maps.yaml").read_text(encoding="utf-8")
-    )
+    described = ROOT / "resources" / f"{given.examples}.yaml"
+    wanted = yaml.safe_load(described.read_text(encoding="utf-8"))
     folders = {name: Path("results") / name for name in wanted["runs"]}
     folders |= {name: Path(folder) for name, folder in (each.split("=", 1) for each in given.run)}
     missing = [folder / "metrics.csv" for folder in folders.values()]
@@ -141,7 +142,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         picture = Path(scratch) / "maps.png"
         montage(examples, wanted["methods"], picture, caption=wanted["caption"])
-        readme.shrink(picture, given.output)
+        readme.shrink(picture, Path("docs") / f"{given.examples}.png")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ rule readme:
         pictures=[
             f"{RESULTS}/pictures/{name}.png" for name in config["readme"]["pictures"]
         ],
+        curves=f"{RESULTS}/figures/learning_curves" if CONFIG.sweeps else [],
     log:
         f"{LOGS}/readme.log",
     conda:

@@ -2,6 +2,7 @@
 rule readme_tables:
     input:
         metrics=f"{RESULTS}/metrics.csv",
+        curves=f"{RESULTS}/learning_curves.csv" if CONFIG.sweeps else [],
         settings=settings_file("readme_tables"),
     output:
         rendered=f"{RESULTS}/tables/readme.md",

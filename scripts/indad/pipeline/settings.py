@@ -250,6 +250,7 @@ def _readme_tables(config: Config, wildcards: Wildcards) -> Settings:
     return _extent(config, wildcards) | {
         "metrics": config.written["readme"]["metrics"],
         "full": config.written["readme"]["full"],
+        "methods": {each.configured: each.method for each in config.experiments.values()},
         "layout": presentation.layout(config),
         "published": published.fingerprint(),
     }

@@ -7,7 +7,7 @@ images, so the spread over seeds is the spread over draws.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -135,19 +135,30 @@ def overall(table: pd.DataFrame) -> pd.DataFrame:
     return rows[(rows["category"] == AVERAGE) | ~averaged]
 
 
-def document(table: pd.DataFrame, compared: Mapping[str, str], methods: Mapping[str, str]) -> str:
+def document(
+    table: pd.DataFrame,
+    compared: Mapping[str, str],
+    methods: Mapping[str, str],
+    *,
+    heading: str = "#",
+    selected: Collection[str] = METRICS,
+) -> str:
     """Return the curves as Markdown: the summary and one table for each data set and metric.
 
     Args:
         table: as `gather`.
         compared: data set to its name in the published results.
         methods: experiment to its method.
+        heading: Markdown level of the first heading.
+        selected: metrics with a table.
     """
-    parts = ["# Accuracy against the number of training images"]
-    parts += [f"- {each}" for each in sentences(table)]
+    parts = [f"{heading} Accuracy against the number of training images"]
+    parts.append("\n".join(f"- {each}" for each in sentences(table)))
+    table = table[table["metric"].isin(selected)]
     for (dataset, metric), rows in table.groupby(["dataset", "metric"], sort=False):
         header, lines = grid(rows, compared.get(dataset, ""), methods)
-        parts += [f"## {SHORT_TITLES[metric]}: {dataset}", markdown_table(header, lines, (0, 1))]
+        parts.append(f"{heading}# {SHORT_TITLES[metric]}: {dataset}")
+        parts.append(markdown_table(header, lines, (0, 1)))
     parts.append(
         "Percent, mean over the draws of training images (seeds); in parentheses the lowest and "
         "the highest. A category with fewer images than asked for uses all it has. Published "
