@@ -69,8 +69,8 @@ def test_one_sentence_says_how_many_images_are_enough(table):
     assert sentence == (
         "mvtec, PaDiM, image AUROC: 10 good images give 86.5 (85.0 to 88.0), 45 good images give "
         "93.0 (93.0 to 93.0). More than 45 good images make no difference that these test images "
-        "can show: from there on, the value is within the confidence interval of the one with all "
-        "images."
+        "can show: 93.0 with 45 is within the confidence interval of 93.5 with all images, which "
+        "begins at 90.7."
     )
 
 

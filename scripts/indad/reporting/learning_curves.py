@@ -119,10 +119,12 @@ def sentences(table: pd.DataFrame) -> Iterator[str]:
         ]
         limit, last = enough(curve), curve.iloc[-1]
         most = f"{_count(last.images)} images" if last.shots else "all images"
+        at = percent(curve.loc[curve["images"] == limit, "percent"].iloc[0])
         yield f"{dataset}, {experiment}, image AUROC: {', '.join(values)}. " + (
             f"More than {_count(limit)} good {'image makes' if limit == 1 else 'images make'} no "
-            "difference that these test images can show: from there on, the value is within the "
-            f"confidence interval of the one with {most}."
+            f"difference that these test images can show: {at} with {_count(limit)} is within the "
+            f"confidence interval of {percent(last.percent)} with {most}, which begins at "
+            f"{percent(last.ci_low)}."
             if limit < last.images
             else f"The value still rises with the last images added: more than {most} may help."
         )
