@@ -101,6 +101,7 @@ def end_to_end_ours(data: Data) -> None:
         "device": "cpu",
         "datasets": {"mvtec": {"path": str(folder.parent), "categories": [folder.name]}},
         "extractors": {"r18-trunk": {"weights": data["weights"]}},
+        "experiments": {"SPADE-R18": {"k_pixel": 50}},
         "run": {
             "experiments": [
                 *("SPADE-R18", "PaDiM-R18-100"),
