@@ -30,10 +30,10 @@ FIELDS: dict[LogEvent, tuple[str, ...]] = {
     LogEvent.JOB_ERROR: ("jobid", "rule_name", "log", "rule_msg"),
     LogEvent.ERROR: ("exception", "user_message"),
 }
-#: Begins the messages of the workflow's own errors and warnings.
+#: Begins the messages of the workflow's own errors, warnings and notes.
 PREFIX = "indad: "
-#: The event of such a warning.
-WARNING = "warning"
+#: The events of such warnings, and of what is only said.
+WARNING, NOTE = "warning", "note"
 
 
 @dataclass
@@ -86,7 +86,8 @@ class LogHandler(LogHandlerBase):
         elif record.levelno >= logging.ERROR:
             event = LogEvent.ERROR
         elif message.startswith(PREFIX):
-            event, message = WARNING, message.removeprefix(PREFIX)
+            event = WARNING if record.levelno >= logging.WARNING else NOTE
+            message = message.removeprefix(PREFIX)
         else:
             return
         line = {"event": str(event), "message": message} | values

@@ -22,7 +22,7 @@ if isinstance(BASE, LocalGitFile):
 
 from indad.core.disk import explain_disk_errors
 from indad.core.errors import IndadError
-from indad.pipeline import lock
+from indad.pipeline import cost, lock
 from indad.pipeline.config import Config
 from indad.pipeline.config_files import check_schema, expand_paths, read_yaml
 from indad.pipeline.currency import Planner, job_name

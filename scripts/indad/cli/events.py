@@ -88,6 +88,7 @@ class RunState:
             tried again.
         errors: messages of errors that belong to no job.
         warnings: messages of the workflow's own warnings.
+        notes: what else the workflow itself says.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
@@ -96,6 +97,7 @@ class RunState:
     failures: dict[int, tuple[Job, str]] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def apply(self, event: Mapping[str, Any]) -> Job | None:
         """Take one event into account; return the job that it starts, if any."""
@@ -115,6 +117,8 @@ class RunState:
                 self.failures[number] = job, event.get("rule_msg") or ""
             case "warning":
                 self.warnings.append(event["message"])
+            case "note":
+                self.notes.append(event["message"])
             case "error":
                 self.errors.append(event.get("user_message") or event["message"])
         return None

@@ -169,7 +169,7 @@ def show_progress(
     process: WorkflowProcess, console: Console, display: Display, config: Mapping[str, Any]
 ) -> None:
     """Show the progress, licences and warnings of a run until it ends."""
-    running, warned = True, 0
+    running, warned, noted = True, 0, 0
     found = FoundWarnings(Path(config.get("results", "results")))
     while running:
         running = process.running()
@@ -179,6 +179,9 @@ def show_progress(
         for warning in process.state.warnings[warned:]:
             print_labelled(console, "warning", "yellow", warning)
         warned = len(process.state.warnings)
+        for note in process.state.notes[noted:]:
+            print_labelled(console, "note", "cyan", note)
+        noted = len(process.state.notes)
         for each in found.new(process.state):
             print_labelled(console, "warning", "yellow", f"{each.category}: {each}")
         display.show()
