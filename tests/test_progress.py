@@ -49,6 +49,8 @@ class TestPlugin(TestLogHandlerBase):
         handler.emit(logging.LogRecord("x", logging.ERROR, "", 1, "no event: %s", ("y",), None))
         warning = logging.LogRecord("x", logging.WARNING, "", 1, "indad: no locks", (), None)
         handler.emit(warning)
+        note = logging.LogRecord("x", logging.INFO, "", 1, "indad: expected times", (), None)
+        handler.emit(note)
         warning.msg = "a warning of Snakemake"
         handler.emit(warning)
         handler.close()
@@ -57,6 +59,7 @@ class TestPlugin(TestLogHandlerBase):
             {"event": "job_finished", "message": "text", "job_id": 4},
             {"event": "error", "message": "no event: y"},
             {"event": "warning", "message": "no locks"},
+            {"event": "note", "message": "expected times"},
         ]
 
 

@@ -88,13 +88,15 @@ def expected_times(config: Config) -> list[str]:
         seconds, unknown, train = _work(config)
     except IndadError:  # a run explains it
         return []
+    left_out = "; ".join(unknown)
     if not seconds:
-        return []
+        return [f"expected times are not known for {left_out}"] if unknown else []
     rate = operations_per_second()
     seconds = {name: work / rate + START * jobs for name, (work, jobs) in seconds.items()}
     parts = ", ".join(f"{name} {duration(each)}" for name, each in seconds.items())
-    left_out = f"; without {', '.join(unknown)}" if unknown else ""
-    lines = [f"expected times on this machine, estimated before the run: {parts}{left_out}"]
+    lines = [f"expected times on this machine, estimated before the run: {parts}"]
+    if unknown:
+        lines.append(f"these leave out {left_out}")
     slow = {name: each for name, each in seconds.items() if name in config.scored}
     if slow and max(slow.values()) > 60 * LONG:
         name = max(slow, key=lambda each: slow[each])
@@ -150,7 +152,8 @@ def _work(config: Config) -> tuple[dict[str, tuple[float, int]], list[str], int]
     for dataset, category in config.categories:
         images = _images_of(config, dataset, category)
         if images is None:
-            unknown[f"{dataset}, which is downloaded or made first"] = None
+            if config.datasets[dataset].used_in_place is None:
+                unknown[f"{dataset}, which is downloaded or made first"] = None
             continue
         train = max(train, images.train)
         at = f"{dataset}/{category}"
