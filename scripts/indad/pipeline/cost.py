@@ -94,7 +94,10 @@ def expected_times(config: Config) -> list[str]:
     rate = operations_per_second()
     seconds = {name: work / rate + START * jobs for name, (work, jobs) in seconds.items()}
     parts = ", ".join(f"{name} {duration(each)}" for name, each in seconds.items())
-    lines = [f"expected times on this machine, estimated before the run: {parts}"]
+    lines = [
+        f"expected times on this machine, estimated before the run, without pictures, tables and "
+        f"report: {parts}"
+    ]
     if unknown:
         lines.append(f"these leave out {left_out}")
     slow = {name: each for name, each in seconds.items() if name in config.scored}
@@ -174,7 +177,8 @@ def _work(config: Config) -> tuple[dict[str, tuple[float, int]], list[str], int]
                     model = config.results / f"models/{at}/{run.model}/seed{seed}.safetensors"
                     shared = work_of(config.models[run.model], layers, images)[0]
                     add(name, 0 if model.exists() else max(fit, shared))
-                add(name, score + PIXEL * images.test * layers.pixels)
+                add(name, score)
+                add(name, PIXEL * images.test * layers.pixels)  # evaluation
     return {name: (work, int(jobs)) for name, (work, jobs) in total.items()}, list(unknown), train
 
 
