@@ -6,6 +6,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from indad.methods import groups, neighbors
 from indad.methods.neighbors import GROUP, Bank, Gallery, augmented, augmented_bank, block_shape
 
 
@@ -219,3 +220,159 @@ def test_a_gallery_is_searched_among_the_images_named(rng, keep, memory):
         Gallery(lambda i: images[i] if i < 2 else images[i] / 0, keep=False).nearest(
             queries, [[2]] * 3
         )
+
+
+# -- groups of near vectors, skipped by lower bounds ----------------------------------------------
+
+
+def grouped(monkeypatch, axes=None, members=8):
+    """Form small groups in every bank, with principal axes or with some orthonormal ones."""
+    monkeypatch.setattr(neighbors, "LARGE_BANK", 1)
+    monkeypatch.setattr(neighbors, "MANY_QUERIES", 0)
+    monkeypatch.setattr(groups, "MEMBERS", members)
+    if axes is not None:
+        monkeypatch.setattr(
+            neighbors,
+            "principal_axes",
+            lambda x: torch.linalg.qr(gaussian(x.shape[1], min(axes, x.shape[1]), 1).double())[0],
+        )
+
+
+def compared(monkeypatch):
+    """Count the comparisons in all dimensions: queries times groups."""
+    count = []
+    compare = groups.Groups._compare
+
+    def counting(self, queries, group, *rest):
+        count.append(len(group))
+        compare(self, queries, group, *rest)
+
+    monkeypatch.setattr(groups.Groups, "_compare", counting)
+    return count
+
+
+def features(rows, dimensions, seed, decay=1.0):
+    """Return vectors whose variance is mostly in a few directions, as that of patch features."""
+    turn = torch.linalg.qr(gaussian(dimensions, dimensions, 99).double())[0]
+    scale = torch.arange(1, dimensions + 1).double() ** -decay
+    return ((gaussian(rows, dimensions, seed).double() * scale) @ turn + 1).float()
+
+
+def test_bounds_skip_most_groups_and_change_no_result(monkeypatch):
+    bank, queries = features(6000, 64, 0), features(3000, 64, 1)
+    plain = Bank(bank)
+    plain._groupable = False
+    count = compared(monkeypatch)
+    found = Bank(bank).nearest(queries)
+    assert count  # a large bank and many queries: groups are formed
+    assert sum(count) < 0.5 * len(queries) * 6000 / groups.MEMBERS
+    for one, other in zip(found, plain.nearest(queries), strict=True):
+        assert torch.equal(one, other)
+    value, place = reference(queries, bank).min(dim=1)
+    assert torch.equal(found[1], place)
+    torch.testing.assert_close(found[0].double(), value, rtol=1e-5, atol=0)
+
+
+def test_groups_are_formed_once_there_are_enough_queries(monkeypatch):
+    bank, queries = features(6000, 64, 0), features(1600, 64, 1)
+    count = compared(monkeypatch)
+    searched = Bank(bank)
+    first = searched.nearest(queries)
+    assert not count
+    for one, other in zip(first, searched.nearest(queries), strict=True):
+        assert torch.equal(one, other)
+    assert count
+    small = Bank(bank, memory=4 * 6000 * 65)  # the bank's copy does not fit in half of it
+    small.nearest(features(4000, 64, 1))
+    assert small._groups is None
+
+
+ADVERSARIAL = {
+    "duplicates": lambda x: x[torch.arange(len(x)) // 7 * 7],
+    "all the same": lambda x: x[:1].expand(len(x), -1).contiguous(),
+    "constant features": lambda x: x * (torch.arange(x.shape[1]) % 3 == 0),
+    "far outliers": lambda x: torch.where(torch.arange(len(x))[:, None] % 50 == 3, x * 1e6, x),
+    "far offset": lambda x: x + 1000,
+    "tiny": lambda x: x * 1e-15,
+    "squares underflow": lambda x: x * 1e-21,
+    "huge": lambda x: x * 1e16,
+    "isotropic": lambda x: gaussian(*x.shape, 5),
+    "on a line": lambda x: x[:, :1] * torch.linspace(-1, 1, x.shape[1]),
+}
+
+
+@pytest.mark.parametrize("axes", [None, 1, 5, 40])
+@pytest.mark.parametrize("make", ADVERSARIAL.values(), ids=ADVERSARIAL)
+def test_rounding_does_not_lose_the_nearest(monkeypatch, make, axes):
+    """Skipped vectors are farther: what is found is as near as what the plain search finds."""
+    both = make(features(900, 40, 3))
+    bank = both[:600]
+    queries = torch.cat([both[600:], bank[::5], (bank[1:50] + bank[:49]) / 2])
+    plain, plain_index = Bank(bank).nearest(queries)
+    grouped(monkeypatch, axes)
+    distance, index = Bank(bank).nearest(queries)
+    mean = bank.double().mean(dim=0)
+    norms = (queries - mean).square().sum(dim=1) + (bank - mean).square().sum(dim=1)[plain_index]
+    rounding = (3 * 40 + 6) * torch.finfo(torch.float32).eps * norms.double()
+    exact = (queries.double() - bank.double()[index]).square().sum(dim=1)
+    least = (queries.double() - bank.double()[plain_index]).square().sum(dim=1)
+    assert bool((exact <= least + rounding + 1e-36).all())
+    same = index == plain_index
+    assert torch.equal(distance[same], plain[same])
+
+
+@pytest.mark.parametrize("members", [1, 2, 8, 1000])
+def test_the_lowest_index_wins_exact_ties_in_groups(monkeypatch, members):
+    grouped(monkeypatch, axes=1, members=members)
+    y = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]).repeat(2 * GROUP, 1)
+    _, index = nearest(torch.tensor([[0.0, 0.0], [-2.0, 0.0], [0.0, 3.0]]), y)
+    assert index.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 8, 9, 65, 130])
+def test_each_vector_is_in_a_group(monkeypatch, size):
+    monkeypatch.setattr(groups, "MEMBERS", 8)
+    ids = groups.near_groups(gaussian(size, 3, 0))
+    assert ids.shape[1] <= 8
+    assert ids.unique().tolist() == list(range(size))
+    assert bool((ids.diff(dim=1) >= 0).all())
+
+
+@pytest.mark.parametrize("memory", [1 << 19, 1 << 20, 1 << 30])
+def test_queries_in_parts_find_the_same_in_groups(monkeypatch, memory):
+    grouped(monkeypatch, axes=6)
+    bank, queries = features(400, 24, 0), features(700, 24, 1)
+    value, place = reference(queries, bank).min(dim=1)
+    searched = Bank(bank, memory)
+    distance, index = searched.nearest(queries)
+    assert (searched._groups is None) == (memory == 1 << 19)
+    assert torch.equal(index, place)
+    torch.testing.assert_close(distance.double(), value, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_groups_do_not_depend_on_threads(monkeypatch, threads):
+    grouped(monkeypatch)
+    bank, queries = features(900, 40, 0), features(301, 40, 1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.inference_mode():
+            index = Bank(bank).nearest(queries)[1]
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(index, reference(queries, bank).argmin(dim=1))
+    assert Bank(bank).nearest(queries[:0])[0].shape == (0,)
+
+
+def test_axes_need_variance_in_few_directions():
+    assert groups.principal_axes(gaussian(500, 40, 0)) is None
+    assert groups.principal_axes(torch.zeros(500, 40)) is None
+    assert groups.principal_axes(gaussian(500, 3, 0)) is None
+    centred = features(500, 40, 0) - 1
+    axes = groups.principal_axes(centred)
+    torch.testing.assert_close(axes.T @ axes, torch.eye(axes.shape[1]).double())
+    whole = torch.linalg.eigvalsh(centred.double().T @ centred.double()).flip(0)
+    held = (centred.double() @ axes).square().sum()
+    assert held >= 0.99 * whole[: axes.shape[1]].sum()

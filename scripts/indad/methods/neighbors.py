@@ -1,5 +1,7 @@
 """Exact nearest-neighbour search by matrix products, in bounded memory.
 
+In a large bank on a CPU, lower bounds skip most of the products (`groups`).
+
 The order of the distances follows from ``|x - y|^2 = |x|^2 - 2 (x y - |y|^2 / 2)``, computed for
 one block of queries and bank vectors at a time; ``|x|^2`` does not change the order of a query's
 distances and is left out. The distances of the nearest vectors are then computed from the
@@ -14,6 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from indad.methods.groups import MOST_AXES, Groups, principal_axes
+
 #: Columns over which a block's minimum is taken first. On a CPU a ``min`` with its index costs as
 #: much as a product over 128 dimensions. ``amin`` is vectorised and eight times as fast; the index
 #: is then searched for only in the group that has the minimum.
@@ -22,6 +26,8 @@ GROUP = 128
 #: to keep a GPU busy.
 CPU_BLOCK = (1024, 2048)
 CUDA_BLOCK = (8192, 16384)
+#: Least vectors, and least queries, for which forming groups takes less time than it saves.
+LARGE_BANK, MANY_QUERIES = 4096, 3000
 
 
 def block_shape(device: torch.device, memory: int, dimensions: int) -> tuple[int, int]:
@@ -84,7 +90,8 @@ class Bank:
     Args:
         vectors: ``(G, D)`` float32, at least one; not copied.
         memory: bytes that the bank and a search may allocate besides vectors, queries and results.
-            A centred copy of the vectors is kept when it fits in half of them.
+            A centred copy of the vectors is kept when it fits in half of them, and their groups
+            when both fit.
 
     Raises:
         ValueError: ``vectors`` is not a float32 matrix, is empty, or has values that are not finite
@@ -103,6 +110,11 @@ class Bank:
         self._factor: Tensor | None = None
         if 4 * (len(vectors) + GROUP) * (vectors.shape[1] + 1) <= memory // 2:
             self._factor = augmented_bank(vectors, self._mean, GROUP)
+        self._groups: Groups | None = None
+        numbers = len(vectors) * (vectors.shape[1] + 4 * MOST_AXES)
+        fits = self._factor is not None and 4 * numbers <= memory // 2
+        self._groupable = fits and len(vectors) >= LARGE_BANK and vectors.device.type == "cpu"
+        self._searched = 0
 
     @torch.no_grad()
     def nearest(self, queries: Tensor) -> tuple[Tensor, Tensor]:
@@ -126,11 +138,17 @@ class Bank:
                 finite.
         """
         self._check_queries(queries)
-        best = queries.new_full((len(queries),), torch.inf)
         index = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
-        for rows, start, block in self._blocks(queries):
-            better, column = _improve(best[rows], block)
-            index[rows][better] = start + column
+        self._form_groups(len(queries))
+        if self._groups is not None:
+            many = max(1, self.memory // 8 // 4 // (queries.shape[1] + 1))
+            for some, found in zip(queries.split(many), index.split(many), strict=True):
+                found.copy_(self._groups.nearest(augmented(some, self._mean), self.memory // 4))
+        else:
+            best = queries.new_full((len(queries),), torch.inf)
+            for rows, start, block in self._blocks(queries):
+                better, column = _improve(best[rows], block)
+                index[rows][better] = start + column
         return self._distances(queries, index[:, None])[:, 0], index
 
     @torch.no_grad()
@@ -162,6 +180,15 @@ class Bank:
         index = index.sort(dim=1)[0]
         distance, order = self._distances(queries, index).sort(dim=1, stable=True)
         return distance, index.gather(1, order)
+
+    def _form_groups(self, queries: int) -> None:
+        """Form the groups once, if enough queries were searched for."""
+        self._searched += queries
+        if self._groupable and self._searched >= MANY_QUERIES and self._factor is not None:
+            self._groupable, count = False, len(self.vectors)
+            axes = principal_axes(self._factor[:count, :-1])
+            if axes is not None:
+                self._groups = Groups(self._factor, count, axes)
 
     def _check_queries(self, queries: Tensor) -> None:
         check_vectors(queries, "queries")

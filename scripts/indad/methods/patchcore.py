@@ -313,14 +313,12 @@ class PatchCore(Detector):
         """
         import torch
 
-        from indad.methods.neighbors import Bank
-
         bank = self.bank_[: self._count()]
         neighbours = min(self.neighbours, len(bank))
         if neighbours == 1:  # a bank of one vector has no density
             return score
         # The match is its own nearest neighbour; with duplicates, another index may be listed.
-        near = Bank(bank, self.memory_).k_nearest(bank[match], neighbours)[1]
+        near = self._bank.k_nearest(bank[match], neighbours)[1]
         near[:, 0] = match
         distances = (patch[:, None] - bank[near]).square().sum(dim=2).sqrt()
         return score * (1 - torch.softmax(distances, dim=1)[:, 0])
