@@ -256,7 +256,7 @@ def test_every_extractor_of_the_run_is_examined(tmp_path):
     done = run_check("--configfile", str(file))
     assert done.returncode == 0, done.stdout
     lines = " ".join(done.stdout.split())
-    assert "resize 256, crop 224 for near; resize 256, crop None for whole" in lines
+    assert "resize 256, crop 224 for near; resize 256, crop null for whole" in lines
     assert "the centre crop (256-224) hides the rest" in lines
     # As with the run: one of several extractors, and another folder for the data set.
     assert "for near" not in run_check("--configfile", str(file), "--extractor", "whole").stdout

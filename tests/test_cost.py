@@ -9,6 +9,7 @@ import pytest
 import yaml
 from snakemake.utils import validate
 
+from indad.data import manifest
 from indad.pipeline import cost
 from indad.pipeline.config import Config, Extractor
 from indad.pipeline.config_files import load_config, merged, schema_file
@@ -73,6 +74,7 @@ def test_the_expected_times_are_those_of_what_is_missing(category, monkeypatch):
         done = config.results / f"scores/mine/widget/{name}/seed0/scores.csv"
         done.parent.mkdir(parents=True)
         done.touch()
+    manifest.write(manifest.build(category), config.results / "manifests/mine/widget.csv")
     line, advice = cost.expected_times(config)
     assert "PatchCore" not in line
     assert advice.startswith("SPADE takes longest; 'k_pixel: 1' makes it about 3 times")

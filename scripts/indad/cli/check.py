@@ -125,7 +125,7 @@ def preprocessings(config: dict[str, Any]) -> dict[Geometry, str]:
         settings = config["extractors"][name]
         resize, crop = settings.get("resize", 256), settings.get("crop", 224)
         geometry = Geometry.from_config(resize, crop)
-        known = found.get(geometry, f"resize {resize}, crop {crop} for")
+        known = found.get(geometry, f"resize {resize}, crop {crop or 'null'} for")
         found[geometry] = f"{known} {name}"
     return found
 

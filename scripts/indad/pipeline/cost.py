@@ -11,6 +11,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ import numpy as np
 
 from indad.core.errors import IndadError
 from indad.core.progress import duration
+from indad.data import manifest
 from indad.data.find_images import find_images
 from indad.data.folder_layout import TRAIN
 from indad.data.images import Geometry, Size
@@ -183,7 +185,17 @@ def _work(config: Config) -> tuple[dict[str, tuple[float, int]], list[str], int]
 
 
 def _images_of(config: Config, dataset: str, category: str) -> Images | None:
-    """Count the images of a category without opening them; None if they are not there yet."""
+    """Count the images of a category: in its manifest, or in its folder without opening them.
+
+    Returns:
+        None if they are not there yet.
+    """
+    indexed = config.results / f"manifests/{dataset}/{category}.csv"
+    if indexed.exists():
+        with suppress(IndadError):
+            table = manifest.read(indexed)
+            train = int((table["split"] == TRAIN).sum())
+            return Images(train, len(table) - train, (table["height"][0], table["width"][0]))
     data = config.datasets[dataset]
     folder = data.category_folder(category)
     try:
