@@ -192,7 +192,10 @@ def _parse_labelme(content: dict[str, Any]) -> _File:
     shapes = [
         # Old files have no type.
         _Shape(
-            str(each["label"]), each.get("shape_type", "polygon"), each["points"], each.get("mask")
+            str(each["label"]),
+            each.get("shape_type") or "polygon",
+            each["points"],
+            each.get("mask"),
         )
         for each in content["shapes"]
     ]
