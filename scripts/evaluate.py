@@ -13,7 +13,8 @@ def main(job: Job) -> Facts:
     run = dict(job.wildcards.items()) | {"seed": int(job.wildcards.seed)}
     images = manifest.read(Path(job.input.manifest))
     files = scores.ScoreFiles(*map(Path, (job.input.table, job.input.maps, job.input.pixels)))
-    scored, truth = scores.read_with_truth(files, images)
+    full = scores.FullSize.from_settings(job.params.folder, settings)
+    scored, truth = scores.read_with_truth(files, images, full)
     table = scored.table
     pixels = evaluate.PixelScores(scored.maps, truth, Path(job.output.metrics).parent)
     values = evaluate.evaluate(table, pixels, truth)

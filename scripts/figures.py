@@ -14,10 +14,10 @@ from indad.reporting.curve_figures import DrawnCurve
 
 
 def read(
-    paths: Sequence[str], rows: pd.DataFrame, folder: Path
+    paths: Sequence[str], rows: pd.DataFrame, folder: Path, full: scores.FullSize | None
 ) -> tuple[pd.DataFrame, DrawnCurve | None]:
     """Return an experiment's image scores and the curve of its pixels."""
-    scored, truth = scores.read_with_truth(scores.ScoreFiles(*map(Path, paths)), rows)
+    scored, truth = scores.read_with_truth(scores.ScoreFiles(*map(Path, paths)), rows, full)
     return scored.table, curve_figures.pixel_curve(scored.maps, truth, folder)
 
 
@@ -27,7 +27,12 @@ def main(job: Job) -> None:
     names = list(settings["models"])
     files = zip(job.input.tables, job.input.maps, job.input.pixels, strict=True)
     folder = Path(job.output.curves).parent
-    tables, by_pixel = zip(*(read(paths, rows, folder) for paths in files), strict=True)
+    full = [
+        scores.FullSize.from_settings(job.params.folder, settings | geometry)
+        for geometry in settings["geometries"]
+    ]
+    read_all = (read(paths, rows, folder, each) for paths, each in zip(files, full, strict=True))
+    tables, by_pixel = zip(*read_all, strict=True)
     at = job.wildcards
     title = style.category_title(at.dataset, at.category, settings["remark"])
     curve_figures.draw_curves(names, tables, by_pixel, Path(job.output.curves), title=title)

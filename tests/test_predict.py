@@ -30,6 +30,7 @@ from indad.features.backbone import load_backbone
 from indad.features.weights import weights_sha256_of
 from indad.inference import overlay, png, result
 from indad.inference.loading import choose_experiment
+from indad.methods import anomaly_map
 from predicting import (
     EXPERIMENTS,
     EXTRACTOR,
@@ -518,7 +519,7 @@ def test_a_map_is_placed_where_its_pixels_were():
     geometry = Geometry.from_config(100, 80)
     values = np.zeros((80, 80), np.float32)
     values[40:, 40:] = 1
-    whole = result.on_image(values, geometry, 200, 400)  # resized to 100 x 200, cropped to 80
+    whole = anomaly_map.on_image(values, geometry, 200, 400)  # resized to 100 x 200, cropped to 80
     assert whole.shape == (200, 400)
     rows, columns = np.nonzero(np.isfinite(whole))
     assert (rows.min(), rows.max()) == (20, 179)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from conftest import save_image
 from indad import methods
 from indad.core.errors import ConfigError, DataError
 from indad.data import decode, manifest
-from indad.data.images import Geometry
+from indad.data.images import Geometry, mask_pixels
+from indad.evaluation import evaluate, scores
 from indad.features.extract import extract
 from indad.features.source import ArrayFeatures, SeveralSizes, Subset, chunks_of
 from indad.features.store import FeatureStore
+from indad.methods.base import Scores
 
 #: Heights and widths of the first layer.
 GRIDS = ((4, 6), (5, 3))
@@ -104,3 +107,41 @@ def test_features_are_stored_by_size(category, tmp_path, rng):
         detector = methods.create("patchcore", {}).fit(store.split("train"))
         maps = detector.score(store.split("test")).maps
         assert {each.shape for each in maps} == set(sizes)
+
+
+def test_maps_and_masks_at_the_size_of_the_image_files(category, tmp_path, rng):
+    save_image(category / "test/good/wide.png", rng.integers(0, 255, (40, 90, 3), dtype=np.uint8))
+    rows = manifest.build(category)
+    geometry = Geometry(32, (32, 24))
+    decode.decode(rows, category, tmp_path / "p.h5", geometry=geometry)
+    files = scores.ScoreFiles(tmp_path / "s.csv", tmp_path / "m.h5", tmp_path / "p.h5")
+    truth = decode.Pixels(files.pixels, rows).ground_truth(rows)
+    maps = rng.random((len(truth.image), 32, 24), np.float32)
+    made_with = {"features_made_with": {"manifest_sha256": manifest.content_hash(rows)}}
+    with scores.create(truth, files.table, files.maps) as writer:
+        writer.write(range(len(maps)), Scores(maps.max(axis=(1, 2)), maps))
+        writer.finish(0.5, made_with)
+    settings = {"evaluate_at": "original", "resize": 32, "crop": [32, 24]}
+    full = scores.FullSize.from_settings(str(category), settings)
+    scored, truth = scores.read_with_truth(files, rows, full)
+    test = rows[rows["split"] == "test"]
+    for i, row in enumerate(test.itertuples()):
+        top, left, bottom, right = geometry.window(row.height, row.width)
+        assert scored.maps[i].shape == truth.mask[i].shape == (row.height, row.width)
+        seen = np.zeros((row.height, row.width), bool)
+        seen[top:bottom, left:right] = True
+        assert (scored.maps[i][~seen] == scores.UNSEEN).all()
+        assert abs(scored.maps[i][seen].mean() - maps[i].mean()) < 0.02
+        expected = mask_pixels(category / row.mask).sum() if row.mask else 0
+        assert truth.mask[i].sum() == expected
+    pixels = evaluate.PixelScores(scored.maps, truth)
+    assert pixels.ordered.positives == sum(mask.sum() for mask in truth.mask)
+    labels = np.concatenate([mask.ravel() for mask in truth.mask])
+    found = np.concatenate([each.ravel() for each in scored.maps])
+    values = evaluate.evaluate(scored.table, pixels, truth)
+    assert values["pixel_auroc"] == pytest.approx(roc_auc_score(labels, found))
+    assert scores.FullSize.from_settings("x", settings | {"evaluate_at": "input"}) is None
+    name = test.loc[test["mask"] != "", "mask"].iloc[0]
+    save_image(category / name, np.zeros((40, 48), np.uint8))
+    with pytest.raises(DataError, match=f"{name}: has changed since it was indexed"):
+        evaluate.PixelScores(scored.maps, truth)

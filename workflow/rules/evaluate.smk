@@ -21,14 +21,19 @@ rule evaluate:
     conda:
         "../../environment.yaml"
     resources:
-        # The pixels are sorted in blocks of a fixed size; counts of each image.
+        # The pixels are sorted in blocks of a fixed size; counts of each image. At the images' own
+        # size, one of 20 megapixels.
         mem_mb=lambda wildcards, input, attempt: grow(
-            1000 + min(20 * os.path.getsize(input.maps) / 1e6, 2500), attempt
+            1000
+            + min(20 * os.path.getsize(input.maps) / 1e6, 2500)
+            + 2500 * (config["evaluate_at"] == "original"),
+            attempt,
         ),
         runtime=lambda wildcards, input, attempt: grow(
             10 + os.path.getsize(input.maps) / 1e7, attempt
         ),
     params:
         settings=settings("evaluate"),
+        folder=category_folder,
     script:
         "../../scripts/evaluate.py"

@@ -40,10 +40,14 @@ rule figures:
     resources:
         # The pixels of one experiment after the other are sorted, in blocks of a fixed size.
         mem_mb=lambda wildcards, input, attempt: grow(
-            1000 + min(20 * max(map(os.path.getsize, input.maps)) / 1e6, 2500), attempt
+            1000
+            + min(20 * max(map(os.path.getsize, input.maps)) / 1e6, 2500)
+            + 2500 * (config["evaluate_at"] == "original"),
+            attempt,
         ),
         runtime=lambda wildcards, attempt: grow(10 + 5 * len(CONFIG.shown), attempt),
     params:
         settings=settings("figures"),
+        folder=category_folder,
     script:
         "../../scripts/figures.py"

@@ -167,15 +167,27 @@ def _read(folder: Path, row: Any, geometry: Geometry) -> _Result:
         result = examine.read(folder, row, geometry)
         # In formats without a checksum, decoding does not notice damage.
         for name, sha256 in ((row.image, row.sha256), *mask_files(row)):
-            if (found := sha256_file(folder / name)) != sha256:
-                raise DataError(
-                    f"{folder / name}: has changed since it was indexed (sha256 {found[:12]}..., "
-                    f"indexed {sha256[:12]}...): restore the file, or delete the manifest to "
-                    "index it again"
-                )
+            require_unchanged(folder / name, sha256)
         return result
     except DataError as error:
         return str(error)
+
+
+def require_unchanged(path: Path, sha256: str) -> None:
+    """Check that a file is the one that was indexed.
+
+    Raises:
+        DataError: it has changed, or does not exist.
+    """
+    try:
+        found = sha256_file(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    if found != sha256:
+        raise DataError(
+            f"{path}: has changed since it was indexed (sha256 {found[:12]}..., indexed "
+            f"{sha256[:12]}...): restore the file, or delete the manifest to index it again"
+        )
 
 
 class Pixels(contextlib.AbstractContextManager):

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,9 +20,10 @@ import pandas as pd
 
 from indad.core import atomic, checksum
 from indad.core.errors import StoreError
-from indad.data.decode import Pixels
+from indad.data.decode import Pixels, require_unchanged
 from indad.data.ground_truth import GroundTruth
-from indad.data.manifest import content_hash
+from indad.data.images import Geometry, mask_pixels
+from indad.data.manifest import content_hash, mask_files, photo_of
 from indad.evaluation.sorted_scores import median
 from indad.methods.base import Scores
 
@@ -29,6 +31,9 @@ COLUMNS = ("image", "label", "defect", "score")
 #: Layout version of the file of maps. A reader refuses any other.
 SCHEMA_VERSION = 3
 KIND = "maps"
+#: Value outside the crop of a map at the image's own size: below every score, so that a defect
+#: there counts as missed.
+UNSEEN = float(np.finfo(np.float32).min)
 
 
 class Maps(Sequence[np.ndarray]):
@@ -171,19 +176,84 @@ def read(table: Path, maps: Path) -> Scored:
     return Scored(read_table(table), Maps(file), peaks=file["peak"][()], **described)
 
 
-def read_with_truth(files: ScoreFiles, manifest: pd.DataFrame) -> tuple[Scored, GroundTruth]:
+class FullSize(NamedTuple):
+    """What is needed to evaluate at the images' own size.
+
+    Attributes:
+        folder: the category folder, with the masks.
+        geometry: resize and crop that the scores were computed with.
+    """
+
+    folder: Path
+    geometry: Geometry
+
+    @classmethod
+    def from_settings(cls, folder: str, settings: Mapping[str, Any]) -> FullSize | None:
+        """Return it if ``evaluate_at`` of the settings is ``original``, else None."""
+        if settings["evaluate_at"] == "input":
+            return None
+        return cls(Path(folder), Geometry.from_config(settings["resize"], settings["crop"]))
+
+
+class _FullMaps(Sequence[np.ndarray]):
+    """Anomaly maps at the images' own size; `UNSEEN` outside the crop."""
+
+    def __init__(self, maps: Sequence[np.ndarray], rows: pd.DataFrame, geometry: Geometry) -> None:
+        self._maps, self._geometry = maps, geometry
+        self._sizes = list(zip(rows["height"], rows["width"], strict=True))
+
+    def __len__(self) -> int:
+        return len(self._maps)
+
+    def __getitem__(self, image: int) -> np.ndarray:  # type: ignore[override]
+        # Imported here: SciPy's filters are not needed to plan a workflow.
+        from indad.methods.anomaly_map import on_image
+
+        return on_image(self._maps[image], self._geometry, *self._sizes[image], UNSEEN)
+
+
+class _FullMasks(Sequence[np.ndarray]):
+    """Masks at the images' own size, from their files."""
+
+    def __init__(self, rows: pd.DataFrame, folder: Path) -> None:
+        self._rows, self._folder = list(rows.itertuples()), folder
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, image: int) -> np.ndarray:  # type: ignore[override]
+        row = self._rows[image]
+        if not (files := mask_files(row)):
+            return np.zeros((row.height, row.width), bool)
+        for name, sha256 in files:
+            require_unchanged(self._folder / name, sha256)
+        paths = [self._folder / name for name, _ in files]
+        return mask_pixels(*paths, photo=photo_of(self._folder, row))
+
+
+def read_with_truth(
+    files: ScoreFiles, manifest: pd.DataFrame, full: FullSize | None = None
+) -> tuple[Scored, GroundTruth]:
     """Read scores and the ground truth of the same images; maps and masks when they are used.
 
     Args:
         files: of the scores.
         manifest: of the category.
+        full: for maps and masks at the images' own size instead of that of the input.
 
     Raises:
         StoreError: a file is missing or damaged, or belongs to other images.
     """
     scored = read(files.table, files.maps)
     check_images(scored.made_with, manifest, files.maps)
-    return scored, Pixels(files.pixels, manifest).ground_truth(manifest)
+    truth = Pixels(files.pixels, manifest).ground_truth(manifest)
+    if full is None:
+        return scored, truth
+    rows = manifest[manifest["split"] == "test"]
+    return (
+        scored._replace(maps=_FullMaps(scored.maps, rows, full.geometry)),
+        replace(truth, mask=_FullMasks(rows, full.folder)),
+    )
 
 
 def read_table(path: Path) -> pd.DataFrame:

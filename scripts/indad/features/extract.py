@@ -21,6 +21,7 @@ from indad.data.decode import Pixels
 from indad.features import store
 from indad.features.backbone import Backbone, load_backbone
 from indad.features.settings import AUTO_BATCH, made_with, origin
+from indad.features.tiles import TiledBackbone
 
 logger = logging.getLogger("indad")
 
@@ -86,7 +87,8 @@ def open_backbone(
     for line in backbone.report:
         logger.info("weights: %s", line)
     backbone.model.to(device)
-    return backbone
+    tiles = extractor.get("tiles")
+    return TiledBackbone.of(backbone, tiles) if tiles else backbone
 
 
 def extract(

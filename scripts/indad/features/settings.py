@@ -36,6 +36,7 @@ def made_with(extractor: Mapping[str, Any], weights_sha256: str | None) -> dict[
         "embedding": extractor["embedding"],
         "resize": extractor["resize"],
         "crop": extractor["crop"] or "none",
+        "tiles": extractor.get("tiles") or {},
         "mean": extractor.get("mean"),
         "std": extractor.get("std"),
         "precision": extractor["precision"],

@@ -28,7 +28,7 @@ from indad.data.images import Size
 from indad.features.source import FeatureSource, SeveralSizes
 
 #: Version of the file's layout.
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 KIND = "features"
 SPLITS = ("train", "test")
 _TEXT = h5py.string_dtype("utf-8")

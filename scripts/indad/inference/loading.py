@@ -271,7 +271,7 @@ def _load_backbone(
     settings = ("backbone", "layers", "embedding", "precision")
     backbone = open_backbone(
         {name: made_with[name] for name in settings}
-        | {"weights": _find_weights(model, made_with, weights)},
+        | {"tiles": made_with.get("tiles"), "weights": _find_weights(model, made_with, weights)},
         device,
     )
     expected = made_with["weights_sha256"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,9 +14,7 @@ from scipy import ndimage
 
 from indad.core.errors import IndadError
 from indad.data.images import Geometry, Size
-
-#: Rows of an image that are processed together.
-STRIP_ROWS = 256
+from indad.methods.anomaly_map import on_image, strips
 
 
 class FileState(NamedTuple):
@@ -137,45 +134,12 @@ class Failure:
     state: FileState | None = None
 
 
-def on_image(values: np.ndarray, geometry: Geometry, height: int, width: int) -> np.ndarray:
-    """Resize an anomaly map ``(h, w)`` to the image's own size, with NaN outside the crop.
-
-    Args:
-        values: float32, at the model's input size.
-        geometry: the model's resize and crop.
-        height: of the image in pixels.
-        width: of the image in pixels.
-
-    Returns:
-        float32 ``(height, width)``.
-    """
-    top, left, bottom, right = geometry.window(height, width)
-    whole = np.full((height, width), np.nan, np.float32)
-    seen = whole[top:bottom, left:right]
-    for rows, part in strips(Image.fromarray(np.float32(values)), bottom - top, right - left):
-        seen[rows] = np.asarray(part)
-    return whole
-
-
 def above_threshold(values: np.ndarray, threshold: float, height: int, width: int) -> np.ndarray:
     """Return the pixels above a threshold, as `on_image` resizes them: bool, without its border."""
     above = np.empty((height, width), bool)
     for rows, part in strips(Image.fromarray(np.float32(values)), height, width):
         above[rows] = np.asarray(part) > threshold
     return above
-
-
-def strips(image: Image.Image, height: int, width: int) -> Iterator[tuple[slice, Image.Image]]:
-    """Resize an image bilinearly, and yield the result in strips of rows.
-
-    A whole image of a hundred megapixels takes longer, since the memory has to be allocated.
-    """
-    scale = image.height / height
-    for top in range(0, height, STRIP_ROWS):
-        rows = slice(top, min(top + STRIP_ROWS, height))
-        box = (0, rows.start * scale, image.width, min(rows.stop * scale, image.height))
-        size = (width, rows.stop - rows.start)
-        yield rows, image.resize(size, Image.Resampling.BILINEAR, box)
 
 
 def state_of(path: str | os.PathLike[str]) -> FileState | None:

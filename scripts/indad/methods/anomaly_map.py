@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 from scipy.ndimage import gaussian_filter1d
+
+from indad.data.images import Geometry
 
 if TYPE_CHECKING:
     import torch
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
 #: the values in the code of all three papers.
 SIGMA = 4.0
 TRUNCATE = 4.0
+#: Rows of an image that are processed together.
+STRIP_ROWS = 256
 
 
 @lru_cache(maxsize=64)
@@ -63,3 +68,39 @@ def anomaly_maps(patch_maps: Sequence[torch.Tensor], size: tuple[int, int]) -> t
         )
         total += rows @ maps @ columns.T
     return total / len(patch_maps)
+
+
+def on_image(
+    values: np.ndarray, geometry: Geometry, height: int, width: int, outside: float = np.nan
+) -> np.ndarray:
+    """Resize an anomaly map ``(h, w)`` to the image's own size.
+
+    Args:
+        values: float32, at the model's input size.
+        geometry: the model's resize and crop.
+        height: of the image in pixels.
+        width: of the image in pixels.
+        outside: value of the pixels outside the crop.
+
+    Returns:
+        float32 ``(height, width)``.
+    """
+    top, left, bottom, right = geometry.window(height, width)
+    whole = np.full((height, width), outside, np.float32)
+    seen = whole[top:bottom, left:right]
+    for rows, part in strips(Image.fromarray(np.float32(values)), bottom - top, right - left):
+        seen[rows] = np.asarray(part)
+    return whole
+
+
+def strips(image: Image.Image, height: int, width: int) -> Iterator[tuple[slice, Image.Image]]:
+    """Resize an image bilinearly, and yield the result in strips of rows.
+
+    A whole image of a hundred megapixels takes longer, since the memory has to be allocated.
+    """
+    scale = image.height / height
+    for top in range(0, height, STRIP_ROWS):
+        rows = slice(top, min(top + STRIP_ROWS, height))
+        box = (0, rows.start * scale, image.width, min(rows.stop * scale, image.height))
+        size = (width, rows.stop - rows.start)
+        yield rows, image.resize(size, Image.Resampling.BILINEAR, box)

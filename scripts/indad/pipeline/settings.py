@@ -134,9 +134,26 @@ def _score(config: Config, wildcards: Wildcards) -> Settings:
 
 
 def _evaluate(config: Config, wildcards: Wildcards) -> Settings:
+    geometry = config.extractors[config.scored[wildcards["experiment"]].extractor].geometry
     return {
         **config.written["uncertainty"],
+        **_resolution(config),
+        "resize": geometry.resize,
+        "crop": geometry.crop,
         "version": [bootstrap.VERSION, resamples.SCHEMA_VERSION],
+    }
+
+
+def _resolution(config: Config) -> Settings:
+    return {"evaluate_at": config.written.get("evaluate_at", "input")}
+
+
+def _figures(config: Config, wildcards: Wildcards) -> Settings:
+    geometries = [config.extractors[each.extractor].geometry for each in config.shown.values()]
+    return {
+        **_shown(config, wildcards),
+        **_resolution(config),
+        "geometries": [{"resize": each.resize, "crop": each.crop} for each in geometries],
     }
 
 
@@ -268,7 +285,7 @@ _RULES: dict[str, Callable[[Config, Wildcards], Settings]] = {
     "score": _score,
     "evaluate": _evaluate,
     "pictures": _shown,
-    "figures": _shown,
+    "figures": _figures,
     "count": _count,
     "aggregate": _aggregate,
     "compare": _compare,

@@ -9,11 +9,18 @@ from typing import Any
 import pandas as pd
 
 from indad.evaluation.counts import by_category
+from indad.evaluation.metrics import PIXEL_METRICS
 from indad.reporting import published
 from indad.reporting.markdown import markdown_table
 from indad.reporting.numbers import NOT_MEASURED, percent, signed
 from indad.reporting.tables import AVERAGE, SHORT_TITLES, TITLES, Layout, select, with_published
 
+#: What tables say of ``evaluate_at``.
+RESOLUTIONS = {
+    "input": "Pixel metrics: at the size of the network's input, inside the crop.",
+    "original": "Pixel metrics: at the size of the image files; pixels outside the crop have the "
+    "lowest score.",
+}
 _ESCAPED = str.maketrans({
     "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}",
@@ -222,6 +229,8 @@ def document(
     for dataset in () if counts is None else counts["dataset"].unique():
         parts.append(f"{heading} Images: {dataset}\n\n{image_counts(counts, dataset)}")
     explained = [*_explanations(measured, selected, full)]
+    if set(selected) & set(PIXEL_METRICS) & set(measured["metric"]):
+        explained.append(RESOLUTIONS[layout.evaluated_at])
     if len(others):
         explained.append("Published values: `resources/published.csv`, each with its source.")
     explained += [f"{name}: {note}." for name, note in layout.notes.items()]

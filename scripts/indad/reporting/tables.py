@@ -60,6 +60,7 @@ class Layout:
         published: experiment to the published result to compare it with.
         notes: experiment to an important remark, such as random weights.
         metrics: data set to the metrics that it is shown with besides the usual ones.
+        evaluated_at: size of maps and masks in pixel metrics, ``input`` or ``original``.
     """
 
     experiments: Sequence[str]
@@ -68,6 +69,7 @@ class Layout:
     published: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    evaluated_at: str = "input"
 
     def shows(self, dataset: str, metric: str) -> bool:
         """Tell whether tables of a data set show a metric."""
