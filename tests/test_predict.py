@@ -263,14 +263,14 @@ def test_an_image_that_fails_does_not_take_its_batch_with_it(made, monkeypatch):
     images = sorted((made / "data/widget/test/dent").iterdir())
     expected = [each.score for each in model.predict(images)]
     bad = np.asarray(Image.open(images[2]))
-    extract = model._extractor._network
+    extract = model.extractor.network
 
     def failing(pixels):
         if (pixels == np.asarray(model._read(bad).pixels)).all(axis=(1, 2, 3)).any():
             raise RuntimeError("no kernel for this image")
         return extract(pixels)
 
-    monkeypatch.setattr(model._extractor, "_network", failing)
+    monkeypatch.setattr(model.extractor, "network", failing)
     results = list(model.stream([*images, tmp := Path("gone.png")]))
     errors = {each.image: str(each.error) for each in results if isinstance(each, result.Failure)}
     assert list(errors) == [str(images[2]), str(tmp)]
@@ -284,14 +284,14 @@ def test_a_gpu_too_small_for_a_batch_gets_smaller_ones(made, monkeypatch):
     model = load_model(model_file(made, "padim"), device="cpu", batch_size=8)
     images = sorted((made / "data/widget/test/dent").iterdir())
     expected = [result.score for result in model.predict(images)]
-    network = model._extractor._network
+    network = model.extractor.network
 
     def small(batch):
         if len(batch) > 2:
             raise torch.cuda.OutOfMemoryError("too large")
         return network(batch)
 
-    monkeypatch.setattr(model._extractor, "_network", small)
+    monkeypatch.setattr(model.extractor, "network", small)
     np.testing.assert_allclose([r.score for r in model.predict(images)], expected, rtol=1e-4)
     assert model.batch_size == 2
 

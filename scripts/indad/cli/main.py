@@ -25,6 +25,7 @@ COMMANDS = {
     "check": ("indad.cli.check", "examine a data folder, compute nothing"),
     "list": ("indad.cli.listing", "show what has been computed, and with which models"),
     "predict": ("indad.cli.predict", "score new images with a fitted model"),
+    "export": ("indad.cli.export", "write a fitted model as an ONNX file"),
     "verify": ("indad.cli.verify", "compare a finished run, its data and weights with its record"),
 }
 

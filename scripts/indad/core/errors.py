@@ -27,3 +27,7 @@ class DeviceError(IndadError):
 
 class DiskError(IndadError):
     """A disk is full, fails, or is write-protected."""
+
+
+class ExportError(IndadError):
+    """An exported model does not score as the model it was made from."""

@@ -40,7 +40,7 @@ class Network:
     """
 
     def __init__(self, backbone: Backbone, settings: Mapping[str, Any], device: str) -> None:
-        self._backbone, self.device = backbone, device
+        self.backbone, self.device = backbone, device
         self.layers, self._embedding = settings["layers"], settings["embedding"]
         self._mean, self._std = (
             255 * torch.tensor(settings[name], dtype=torch.float32, device=device)
@@ -56,11 +56,14 @@ class Network:
         pixels = torch.from_numpy(images)
         if self.device != "cpu":  # only pinned memory is copied while the GPU computes
             pixels = pixels.pin_memory()
-        pixels = pixels.to(self.device, non_blocking=True)
-        pixels = pixels.sub(self._mean).div_(self._std).permute(0, 3, 1, 2)
         with torch.inference_mode():
-            maps = {layer: values.float() for layer, values in self._backbone(pixels).items()}
-            embedding = maps[self._embedding].mean(dim=(2, 3))
+            return self.features(pixels.to(self.device, non_blocking=True))
+
+    def features(self, pixels: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Return the same for pixels in a tensor on the network's device, of any type."""
+        pixels = pixels.sub(self._mean).div_(self._std).permute(0, 3, 1, 2)
+        maps = {layer: values.float() for layer, values in self.backbone(pixels).items()}
+        embedding = maps[self._embedding].mean(dim=(2, 3))
         return {layer: maps[layer] for layer in self.layers}, embedding
 
 

@@ -68,7 +68,7 @@ class Extractor:
         from indad.features.extract import Network
 
         self.made_with, self.batches = made_with, Batches(batch_size)
-        self._network = Network(backbone, made_with, device)
+        self.network = Network(backbone, made_with, device)
 
     def __call__(self, pixels: np.ndarray) -> ArrayFeatures:
         """Return the features of images, uint8 ``(N, H, W, 3)``.
@@ -77,7 +77,7 @@ class Extractor:
             DeviceError: the GPU's memory is too small for a single image.
         """
         made, parts = self.made_with, []
-        for _, (maps, z) in self.batches.run(len(pixels), lambda at: self._network(pixels[at])):
+        for _, (maps, z) in self.batches.run(len(pixels), lambda at: self.network(pixels[at])):
             # Rounded to the type of the stored features, which may be float16.
             arrays = [maps[name].cpu().numpy().astype(made["dtype"]) for name in made["layers"]]
             parts.append((*arrays, z.cpu().numpy()))
@@ -131,7 +131,7 @@ class Model:
         self.threshold: Threshold | None = None
         if calibration is not None and calibration.good.scores:
             self.threshold = calibration.at_false_alarms()
-        self._detector, self._extractor, self._load = detector, extractor, load
+        self.detector, self.extractor, self._load = detector, extractor, load
         self._scoring, self._process = threading.Lock(), os.getpid()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -143,7 +143,7 @@ class Model:
     @property
     def batch_size(self) -> int:
         """Images that the backbone gets at once."""
-        return self._extractor.batches.size
+        return self.extractor.batches.size
 
     def predict(self, images: Photo | Sequence[Photo]) -> Result | list[Result]:
         """Score one image, or several.
@@ -231,11 +231,11 @@ class Model:
     def _prepare(self, image: Image.Image, name: str) -> list[np.ndarray]:
         """Return an image as each backbone gets it."""
         pixels = prepare(image, self.geometry)
-        if self._detector.needs_one_size and pixels.shape[:2] != self.input_size:
+        if self.detector.needs_one_size and pixels.shape[:2] != self.input_size:
             (height, width), (rows, columns) = self.input_size, pixels.shape[:2]
             raise DataError(
                 f"{name}: {columns} x {rows} pixels after the resize, but the model was fitted on "
-                f"{width} x {height}, without a crop: {self._detector.method} scores only images "
+                f"{width} x {height}, without a crop: {self.detector.method} scores only images "
                 "of the same shape"
             )
         return [pixels]
@@ -299,7 +299,7 @@ class Model:
 
     def _score_batch(self, photos: list[_Prepared], number: int = 0) -> Scores:
         """Score photos by the pixels that the backbone with this number gets."""
-        return self._detector.score(self._extractor(np.stack([p.pixels[number] for p in photos])))
+        return self.detector.score(self.extractor(np.stack([p.pixels[number] for p in photos])))
 
     def calibrate(self, results: Iterable[Result], images: str = "images given") -> None:
         """Use the scores of other good images, results of this model, to choose thresholds from.
@@ -381,7 +381,7 @@ class EnsembleModel(Model):
             calibration: of the ensemble's scores.
             load: loads the same model again, for pickle.
         """
-        super().__init__(path, members[0]._detector, members[0]._extractor, calibration, load)
+        super().__init__(path, members[0].detector, members[0].extractor, calibration, load)
         self._ensemble, self._members = ensemble, list(members)
 
     def _prepare(self, image: Image.Image, name: str) -> list[np.ndarray]:

@@ -190,7 +190,7 @@ class PaDiM(Detector):
         squares.diagonal(dim1=1, dim2=2).add_(self.epsilon)
         return mean + start[:, 0], _pack(torch.linalg.cholesky(squares))
 
-    def _embed(self, layers: dict[str, torch.Tensor]) -> torch.Tensor:
+    def embed(self, layers: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return the drawn channels of a batch: ``(positions, d, B)``."""
         import torch
         from torch.nn.functional import interpolate
@@ -211,7 +211,7 @@ class PaDiM(Detector):
     ) -> tuple[None, list[torch.Tensor]]:
         import torch
 
-        x = self._embed(layers)
+        x = self.embed(layers)
         squared = torch.empty(x.shape[0], x.shape[2], device=self.device_)
         for at in chunks(len(x), SCORE_POSITIONS):
             # Contiguous: MKL rounds products of transposed matrices differently in twelve threads

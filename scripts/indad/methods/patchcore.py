@@ -148,7 +148,7 @@ class PatchCore(Detector):
             raise ConfigError(f"pooling: must be odd, got {pooling}")
         self.distance = one_of("distance", distance, DISTANCES)
         self.image_score = image_score
-        self._share = _top_share(image_score)
+        self._share = top_share(image_score)
         if self.neighbours > 1 and (distance, image_score) != ("euclidean", "max"):
             raise ConfigError(
                 f"neighbours: {neighbours} weights the score of the farthest patch by Euclidean "
@@ -165,7 +165,7 @@ class PatchCore(Detector):
         """Return the share of the stored coreset that scoring uses."""
         return parameters["coreset_ratio"] / fitted["coreset_ratio"]
 
-    def _embed(self, layers: dict[str, torch.Tensor]) -> torch.Tensor:
+    def embed(self, layers: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return patch embeddings ``(B, h, w, D)`` on the first layer's grid."""
         from torch.nn.functional import normalize
 
@@ -250,7 +250,7 @@ class PatchCore(Detector):
         size = (int(before[images.stop] - first), min(self.projection, dimensions))
         points = torch.empty(size, device=self.device_)
         for here in chunks_of(train, FIT_BATCH, images):
-            patches = self._embed(self._read_layers(train, here)).flatten(0, 2)
+            patches = self.embed(self._read_layers(train, here)).flatten(0, 2)
             points[before[here.start] - first : before[here.stop] - first] = (
                 patches if mapping is None else patches @ mapping
             )
@@ -267,7 +267,7 @@ class PatchCore(Detector):
             first, last = before[images.start], before[images.stop]
             chosen = ((self.indices_ >= first) & (self.indices_ < last)).nonzero()[:, 0]
             if len(chosen):
-                patches = self._embed(self._read_layers(train, images)).flatten(0, 2)
+                patches = self.embed(self._read_layers(train, images)).flatten(0, 2)
                 inside = (self.indices_[chosen] - first).to(self.device_)
                 bank[chosen.to(self.device_)] = patches[inside]
             progress(images.stop)
@@ -277,15 +277,20 @@ class PatchCore(Detector):
         """Return the size of the coreset, at least 1; rounded down as in the authors' code."""
         return max(1, int(self.patches_ * self.coreset_ratio))
 
+    @property
+    def coreset(self) -> torch.Tensor:
+        """The bank vectors that scoring uses, ``(G, D)``: a prefix of ``bank_``."""
+        return self.bank_[: self._count()]
+
     def _score(
         self, layers: dict[str, torch.Tensor], z: torch.Tensor
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         from indad.methods.neighbors import Bank
 
-        patches = self._embed(layers)
+        patches = self.embed(layers)
         batch, height, width, dimensions = patches.shape
         if self._bank is None:
-            self._bank = Bank(self.bank_[: self._count()], self.memory_)
+            self._bank = Bank(self.coreset, self.memory_)
         distance, index = self._bank.nearest(patches.reshape(-1, dimensions))
         distance = distance.view(batch, height * width)
         if self.distance == "cosine":
@@ -313,7 +318,7 @@ class PatchCore(Detector):
         """
         import torch
 
-        bank = self.bank_[: self._count()]
+        bank = self.coreset
         neighbours = min(self.neighbours, len(bank))
         if neighbours == 1:  # a bank of one vector has no density
             return score
@@ -344,7 +349,7 @@ class PatchCore(Detector):
             )
 
 
-def _top_share(image_score: str) -> float | None:
+def top_share(image_score: str) -> float | None:
     """Return the share of the patches in the image score; None for the maximum."""
     if image_score == "max":
         return None
