@@ -287,7 +287,7 @@ class NearestPatches(nn.Module):
     def __init__(self, detector: PatchCore) -> None:
         super().__init__()
         self.detector, self.share = detector, top_share(detector.image_score)
-        bank = detector.coreset
+        bank = detector.bank_in_use
         self.neighbours = min(detector.neighbours, len(bank))
         self.register_buffer("mean", bank.mean(dim=0))
         size = max(BANK_BLOCK, math.ceil(len(bank) / MOST_BLOCKS))

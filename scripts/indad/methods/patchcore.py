@@ -278,7 +278,7 @@ class PatchCore(Detector):
         return max(1, int(self.patches_ * self.coreset_ratio))
 
     @property
-    def coreset(self) -> torch.Tensor:
+    def bank_in_use(self) -> torch.Tensor:
         """The bank vectors that scoring uses, ``(G, D)``: a prefix of ``bank_``."""
         return self.bank_[: self._count()]
 
@@ -290,7 +290,7 @@ class PatchCore(Detector):
         patches = self.embed(layers)
         batch, height, width, dimensions = patches.shape
         if self._bank is None:
-            self._bank = Bank(self.coreset, self.memory_)
+            self._bank = Bank(self.bank_in_use, self.memory_)
         distance, index = self._bank.nearest(patches.reshape(-1, dimensions))
         distance = distance.view(batch, height * width)
         if self.distance == "cosine":
@@ -318,7 +318,7 @@ class PatchCore(Detector):
         """
         import torch
 
-        bank = self.coreset
+        bank = self.bank_in_use
         neighbours = min(self.neighbours, len(bank))
         if neighbours == 1:  # a bank of one vector has no density
             return score
