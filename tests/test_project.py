@@ -175,7 +175,7 @@ def test_every_page_of_docs_is_linked_from_the_readme():
 def table_rows(text: str) -> dict[str, list[str]]:
     """Return the cells of a Markdown table, without bold, by the first of each row."""
     rows = [
-        [cell.strip(" *") for cell in line.strip("|").split("|")]
+        [cell.replace("*", "").strip() for cell in line.strip("|").split("|")]
         for line in text.splitlines()
         if line.startswith("|")
     ]
@@ -188,8 +188,7 @@ def test_the_first_table_of_the_readme_repeats_the_generated_ones():
     generated = re.search(r"<!-- begin evidence -->(.*?)<!-- end evidence -->", text, re.DOTALL)[1]
     for title in ("Image AUROC", "Pixel AUROC", "AUPRO"):
         (part,) = (p for p in generated.split("####") if p.strip().startswith(title))
-        spade, padim, _, patchcore_10, _ = table_rows(part)["bottle"]
-        assert first[title] == [spade, padim, patchcore_10], title
+        assert first[title] == table_rows(part)["average"][:3], title
 
 
 def test_rules_and_library_keep_apart():

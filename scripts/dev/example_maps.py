@@ -108,6 +108,7 @@ def _draw_example(axes: Sequence[Axes], example: Example) -> None:
         truth.imshow(mask, cmap="gray", vmin=0, vmax=1)
     for axis, each in zip(maps, shown, strict=True):
         draw_map(axis, each, image)
+        axis.set_aspect("equal")
 
 
 def main() -> None:
