@@ -268,10 +268,11 @@ def test_every_extractor_of_the_run_is_examined(tmp_path):
 
 @pytest.mark.parametrize("sizes", [[(64, 256)], [(64, 256), (96, 300)], [(115, 282), (161, 385)]])
 @pytest.mark.parametrize("crop", [(224, 224), None])
-def test_following_each_remedy_leads_to_a_run_that_works(tmp_path, sizes, crop):
+@pytest.mark.parametrize("patch", [0, 14])
+def test_following_each_remedy_leads_to_a_run_that_works(tmp_path, sizes, crop, patch):
     folder = strips(tmp_path / "part", *sizes)
     first = Geometry(256, crop)
-    report = check(folder, [first], one_size={first: ["PaDiM"]})
+    report = check(folder, [first], one_size={first: ["PaDiM"]}, patches={first: patch})
     warned = [each for each in report.warnings if each.code.startswith("crop-")]
     assert len(warned) >= 2 if crop else not warned
     texts = [each.remedy for each in warned] + [each.split(". Set ")[1] for each in report.problems]
@@ -282,7 +283,10 @@ def test_following_each_remedy_leads_to_a_run_that_works(tmp_path, sizes, crop):
             settings |= yaml.safe_load(option)
         geometry = Geometry.from_config(**settings)
         # The other remedy is another method, which takes any size.
-        again = check(folder, [geometry], one_size={geometry: ["PaDiM"]} if options else None)
+        needs = {"one_size": {geometry: ["PaDiM"]}, "patches": {geometry: patch}}
+        again = check(folder, [geometry], **(needs if options else {}))
         assert again.problems == []
+        if options and patch:
+            assert all(side % patch == 0 for side in geometry.output(*sizes[0]))
         assert not any(each.code.startswith("crop-") for each in again.warnings)
         decoding.decode(manifest.build(folder), folder, tmp_path / "pixels.h5", geometry=geometry)

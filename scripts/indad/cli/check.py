@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -68,6 +70,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
                     [*geometries],
                     reading,
                     one_size=of_one_size(config),
+                    patches=patches_of(config),
                     threads=arguments.cores,
                     progress=update,
                 )
@@ -113,32 +116,54 @@ def find_data(config: dict[str, Any], console: Console) -> list[tuple[Path, Read
     return found
 
 
+def used_extractors(config: dict[str, Any]) -> dict[str, Geometry]:
+    """Return the extractors of the experiments to run, and their resize and crop.
+
+    Raises:
+        ConfigError: an experiment or an extractor is unknown.
+    """
+    used: dict[str, Geometry] = {}
+    for experiment in config["run"]["experiments"]:
+        require_known("run.experiments", experiment, config["experiments"], "experiments")
+        for name in extractors_of(config, experiment):
+            require_known("experiments: extractor", name, config["extractors"], "extractors")
+            settings = config["extractors"][name]
+            resize, crop = settings.get("resize", 256), settings.get("crop", 224)
+            used[name] = Geometry.from_config(resize, crop)
+    return used
+
+
 def preprocessings(config: dict[str, Any]) -> dict[Geometry, str]:
     """Return each resize and crop of the experiments to run, and a text that describes it."""
     found: dict[Geometry, str] = {}
-    chosen = config["run"]["experiments"]
-    for experiment in chosen:
-        require_known("run.experiments", experiment, config["experiments"], "experiments")
-    used = (name for experiment in chosen for name in extractors_of(config, experiment))
-    for name in dict.fromkeys(used):
-        require_known("experiments: extractor", name, config["extractors"], "extractors")
+    for name, geometry in used_extractors(config).items():
         settings = config["extractors"][name]
         resize, crop = settings.get("resize", 256), settings.get("crop", 224)
-        geometry = Geometry.from_config(resize, crop)
         known = found.get(geometry, f"resize {resize}, crop {crop or 'null'} for")
         found[geometry] = f"{known} {name}"
     return found
 
 
+def patches_of(config: dict[str, Any]) -> dict[Geometry, int]:
+    """Return the multiples that transformers need as sides, by resize and crop.
+
+    A transformer is known by its name in timm, such as ``vit_small_patch14_dinov2``.
+    """
+    found: dict[Geometry, int] = {}
+    for name, geometry in used_extractors(config).items():
+        if patch := re.search(r"patch(\d+)", config["extractors"][name]["backbone"]):
+            found[geometry] = math.lcm(found.get(geometry, 1), int(patch[1]))
+    return found
+
+
 def of_one_size(config: dict[str, Any]) -> dict[Geometry, list[str]]:
     """Return the experiments to run that need images of one size, by resize and crop."""
-    experiments, found = config["experiments"], {}
+    experiments, used = config["experiments"], used_extractors(config)
+    found: dict[Geometry, list[str]] = {}
     chosen = [experiments[name].get("members") or [name] for name in config["run"]["experiments"]]
     for name in dict.fromkeys(chain.from_iterable(chosen)):
-        settings = config["extractors"][experiments[name]["extractor"]]
-        geometry = Geometry.from_config(settings.get("resize", 256), settings.get("crop", 224))
         if method_class(experiments[name]["method"]).needs_one_size:
-            found.setdefault(geometry, []).append(name)
+            found.setdefault(used[experiments[name]["extractor"]], []).append(name)
     return found
 
 

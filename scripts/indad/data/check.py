@@ -55,6 +55,7 @@ def check(
     reading: Reading | None = None,
     *,
     one_size: Mapping[Geometry, Sequence[str]] | None = None,
+    patches: Mapping[Geometry, int] | None = None,
     threads: int = 4,
     progress: Progress = ignore,
 ) -> Report:
@@ -65,6 +66,7 @@ def check(
         geometries: the preprocessings that are planned.
         reading: how the folder is read; as in MVTec AD if None.
         one_size: experiments that need images of one size, by preprocessing.
+        patches: pixels that the sides must be multiples of, by preprocessing.
         threads: number of images decoded at once.
         progress: called with the number of images done and in total.
 
@@ -77,10 +79,11 @@ def check(
     problems, warnings = [*found.problems], [*found.warnings]
     done = 0
     for geometry in geometries:
-        usable = geometry
+        usable, patch = geometry, (patches or {}).get(geometry, 0)
         if rows:
             try:
-                check_sizes(found.table, geometry, (one_size or {}).get(geometry, ()))
+                one = (one_size or {}).get(geometry, ())
+                check_sizes(found.table, geometry, one, patch)
             except DataError as error:  # one problem, not one for each image
                 problems.append(f"with preprocessing {geometry.name}: {error}")
                 usable = Geometry((32, 32), None)
@@ -92,7 +95,7 @@ def check(
                 done += 1
                 progress(done, len(rows) * len(geometries))
         table = found.table.join(pd.DataFrame(facts, columns=examine.Facts._fields))
-        warnings += examine.pixel_warnings(table, folder.name, geometry)
+        warnings += examine.pixel_warnings(table, folder.name, geometry, patch)
     return Report(
         category=folder.name,
         counts=Counter("train" if r.split == "train" else f"test {r.defect}" for r in rows),

@@ -39,7 +39,7 @@ STEP = 64
 
 
 def check_sizes(
-    manifest: pd.DataFrame, geometry: Geometry, one_size: Sequence[str] = ()
+    manifest: pd.DataFrame, geometry: Geometry, one_size: Sequence[str] = (), patch: int = 0
 ) -> list[Size]:
     """Return the ``(H, W)`` of each image after the preprocessing.
 
@@ -47,10 +47,11 @@ def check_sizes(
         manifest: the images.
         geometry: resize and crop.
         one_size: experiments that need images of one size.
+        patch: number of pixels that divides the sides, for a transformer; 0 for any.
 
     Raises:
-        DataError: an image is smaller than the crop, or two images differ in size and an experiment
-            needs one size.
+        DataError: an image is smaller than the crop, or cannot be divided into patches; or two
+            images differ in size and an experiment needs one size.
     """
     sizes: dict[Size, str] = {}
     every = []
@@ -59,13 +60,19 @@ def check_sizes(
             raise DataError(f"{row.image}: {refusal}")
         every.append(geometry.output(row.height, row.width))
         sizes.setdefault(every[-1], row.image)
+    remedy = examine.whole_images(manifest, geometry, patch)[0] if sizes else ""
     if len(sizes) > 1 and one_size:
         (one, first), (other, second), *_ = sizes.items()
-        remedy = examine.whole_images(manifest, geometry)[0]
         raise DataError(
             f"images differ in size after the preprocessing: {first} is {one[1]} x {one[0]}, "
             f"{second} is {other[1]} x {other[0]}. {', '.join(one_size)} cannot use them: a model "
             f"of each position needs images of one size. Set {remedy}, or run PatchCore or SPADE"
+        )
+    if not examine.fits(sizes, patch):
+        (height, width), image = next(iter(sizes.items()))
+        raise DataError(
+            f"{image} is {width} x {height} after the preprocessing, which cannot be divided into "
+            f"the backbone's patches of {patch} pixels. Set {remedy}"
         )
     return every
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from indad.core.errors import DataError
 from indad.data.data_warnings import DataWarning
-from indad.data.images import Decoded, Geometry, decode_file, read_masks, to_rgb
+from indad.data.images import Decoded, Geometry, Size, decode_file, read_masks, to_rgb
 from indad.data.manifest import mask_files, photo_of
 
 #: Images of more than 8 bits whose brightest pixels are below this share of white are nearly black.
@@ -108,16 +108,19 @@ def _blank_rows(pixels: np.ndarray) -> float:
     return longest / len(pixels)
 
 
-def pixel_warnings(table: pd.DataFrame, category: str, geometry: Geometry) -> list[DataWarning]:
+def pixel_warnings(
+    table: pd.DataFrame, category: str, geometry: Geometry, patch: int = 0
+) -> list[DataWarning]:
     """Return the warnings about the pixels of a category.
 
     Args:
         table: the manifest, joined with `Facts`.
         category: the category's name.
         geometry: the preprocessing.
+        patch: as `whole_images`.
     """
     found = chain(
-        _crop_warnings(table, geometry),
+        _crop_warnings(table, geometry, patch),
         _depth_warnings(table),
         _kind_warnings(table),
         _damage_warnings(table),
@@ -132,12 +135,12 @@ def pixel_warnings(table: pd.DataFrame, category: str, geometry: Geometry) -> li
 _Warning = tuple[str, str, Iterable[str], str]
 
 
-def _crop_warnings(table: pd.DataFrame, geometry: Geometry) -> Iterator[_Warning]:
+def _crop_warnings(table: pd.DataFrame, geometry: Geometry, patch: int) -> Iterator[_Warning]:
     """Warn of a crop that hides much of the photos, or defects."""
     sizes = table[["height", "width"]]
     shares = pd.Series([geometry.share_seen(row.height, row.width) for row in sizes.itertuples()])
     little = shares[shares < LEAST_SEEN]
-    whole = whole_images(table, geometry)
+    whole = whole_images(table, geometry, patch)
     if len(little):
         percent = " to ".join(
             dict.fromkeys(f"{100 * each:.0f}" for each in (little.min(), little.max()))
@@ -172,26 +175,33 @@ def _crop_warnings(table: pd.DataFrame, geometry: Geometry) -> Iterator[_Warning
         )
 
 
-def whole_images(table: pd.DataFrame, geometry: Geometry) -> list[str]:
+def whole_images(table: pd.DataFrame, geometry: Geometry, patch: int = 0) -> list[str]:
     """Return settings of an extractor with which all images are seen whole and have one size.
 
     Args:
         table: has the columns ``height`` and ``width``.
         geometry: the present preprocessing.
+        patch: number of pixels that divides the sides, for a transformer; 0 for any.
     """
     sizes = table[["height", "width"]].drop_duplicates()
-    height, width = suggested_size(*sizes.median().round().astype(int))
+    height, width = suggested_size(*sizes.median().round().astype(int), patch or 32)
     found = [f"'resize: [{height}, {width}]' and 'crop: null'"]
     whole = Geometry(geometry.resize, None)
-    if len({whole.output(row.height, row.width) for row in sizes.itertuples()}) == 1:
+    resized = {whole.output(row.height, row.width) for row in sizes.itertuples()}
+    if len(resized) == 1 and fits(resized, patch):
         found.insert(0, "'crop: null'")
     return found
 
 
-def suggested_size(height: int, width: int) -> tuple[int, int]:
-    """Return a size of the same shape with about the pixels of 256 x 256, in multiples of 32."""
+def fits(sizes: Iterable[Size], patch: int) -> bool:
+    """Tell whether images can be divided into patches; 0 for a network without patches."""
+    return not patch or all(side % patch == 0 for size in sizes for side in size)
+
+
+def suggested_size(height: int, width: int, multiple: int = 32) -> tuple[int, int]:
+    """Return a size of the same shape with about the pixels of 256 x 256."""
     scale = 256 / math.sqrt(height * width)
-    return tuple(max(1, round(side * scale / 32)) * 32 for side in (height, width))  # type: ignore[return-value]
+    return tuple(max(1, round(side * scale / multiple)) * multiple for side in (height, width))  # type: ignore[return-value]
 
 
 def _depth_warnings(table: pd.DataFrame) -> Iterator[_Warning]:
