@@ -155,6 +155,24 @@ def make_bsdata(root: Path, category: str) -> None:
     (root / "image_data.json").write_text(json.dumps({"images": images}))
 
 
+def make_kolektor_sdd(root: Path, category: str) -> None:
+    for item in range(1, 6):
+        for part in range(2):
+            photo(root / f"kos{item:02d}/Part{part}.jpg")
+            mask(root / f"kos{item:02d}/Part{part}_label.bmp", 5 if (item, part) == (2, 1) else 0)
+
+
+def make_mvtec_3d_ad(root: Path, category: str) -> None:
+    for i in range(3):
+        photo(root / category / f"train/good/rgb/{i:03d}.png")
+    for kind in ("good", "hole"):
+        photo(root / category / f"test/{kind}/rgb/000.png")
+        mask(root / category / f"test/{kind}/gt/000.png", 0 if kind == "good" else 5)
+    photo(root / category / "validation/good/rgb/000.png")
+    (root / category / "train/good/xyz").mkdir()
+    (root / category / "train/good/xyz/000.tiff").write_bytes(b"a point cloud")
+
+
 #: For each data set: its maker, and the numbers of training, good and defective test images.
 MINIATURES = {
     "mvtec_ad": (make_mvtec, 3, 1, {"scratch": 1}),
@@ -167,6 +185,8 @@ MINIATURES = {
     "mvtec_ad_2": (make_mvtec_ad_2, 3, 1, {"bad": 1}),
     "magnetic_tile": (make_magnetic_tile, 3, 2, {"crack": 1, "blowhole": 1}),
     "kolektor_sdd2": (make_kolektor_sdd2, 3, 1, {"defect": 1}),
+    "kolektor_sdd": (make_kolektor_sdd, 7, 2, {"defect": 1}),
+    "mvtec_3d_ad": (make_mvtec_3d_ad, 3, 1, {"hole": 1}),
     "aitex": (make_aitex, 6, 2, {"broken_yarn": 1, "fuzzyball": 1}),
     "bsdata": (make_bsdata, 7, 2, {"pitting": 2}),
 }  # fmt: skip
@@ -365,6 +385,7 @@ SIZES = {
     "mvtec_ad_2": [(1024, 2232), (1056, 4224), (1900, 1400)],
     "aitex": [(256, 4096), (256, 3796)], "bsdata": [(460, 1130), (645, 1540)],
     "magnetic_tile": [(250, 380)], "kolektor_sdd2": [(630, 230)],
+    "kolektor_sdd": [(1240, 500), (1270, 500)], "mvtec_3d_ad": [(400, 400), (800, 800), (500, 800)],
 }  # fmt: skip
 
 

@@ -338,6 +338,35 @@ def _every_fourth_tested(good: Sequence[Path]) -> Iterator[Item]:
         yield (path,), f"{'train' if number % 4 else 'test'}/good/{path.name}"
 
 
+def kolektor_sdd(root: Path, category: str) -> Iterator[Item]:
+    """Kolektor SDD: a folder ``kosNN`` for each item, ``PartN.jpg`` and ``PartN_label.bmp``.
+
+    A photo whose mask is empty is good. The data set has no split: good photos of every fourth item
+    are for testing, so that no item is in both splits.
+    """
+    items = [folder for folder in _folders(root) if folder.name.startswith("kos")]
+    for number, folder in enumerate(items, 1):
+        for photo in _image_files(folder):
+            if photo.stem.endswith("_label"):
+                continue
+            name, mask = f"{folder.name}_{photo.name}", photo.with_name(f"{photo.stem}_label.bmp")
+            if mask_pixels(mask).any():
+                yield (photo,), f"test/defect/{name}"
+                yield (mask,), f"ground_truth/defect/{folder.name}_{photo.stem}_mask.bmp"
+            else:
+                yield (photo,), f"{'train' if number % 4 else 'test'}/good/{name}"
+
+
+def mvtec_3d_ad(root: Path, category: str) -> Iterator[Item]:
+    """MVTec 3D-AD: its colour images. The point clouds and ``validation`` are left out."""
+    folder = root / category
+    yield from _images(folder / "train" / GOOD / "rgb", "train/good")
+    for kind in _folders(folder / "test"):
+        yield from _images(kind / "rgb", f"test/{kind.name}")
+        if kind.name != GOOD:
+            yield from _images(kind / "gt", f"ground_truth/{kind.name}")
+
+
 LAYOUTS = {
     "mvtec": Layout(mvtec, ("{category}/train/good",), "<category>/train/good/*.png", native=True),
     "visa": Layout(
@@ -374,6 +403,15 @@ LAYOUTS = {
         "data/*.jpg, label/*.json, image_data.json",
         single=True,
         unused=frozenset({"demo", "saved_model"}),
+    ),
+    "kolektor_sdd": Layout(
+        kolektor_sdd, ("kos01",), "kos01/Part0.jpg, kos01/Part0_label.bmp, ...", single=True
+    ),
+    "mvtec_3d_ad": Layout(
+        mvtec_3d_ad,
+        ("{category}/train/good/rgb",),
+        "<category>/train/good/rgb/*.png, test/<kind>/rgb/*.png, test/<kind>/gt/*.png",
+        unused=frozenset({"validation", "xyz"}),
     ),
     "kolektor_sdd2": Layout(
         kolektor_sdd2, ("train", "test"), "train/*.png, train/*_GT.png, test/...", single=True
