@@ -63,7 +63,7 @@ def test_what_is_said_to_be_cheaper_is(tmp_path, name):
 
 
 def test_the_expected_times_are_those_of_what_is_missing(category, monkeypatch):
-    monkeypatch.setattr(cost, "operations_per_second", lambda: 1e5)  # an abacus
+    monkeypatch.setattr(cost, "operations_per_second", lambda: 1e5)
     config = parsed(category.parent, **EXPERIMENTS)
     line, advice = cost.expected_times(config)
     assert "expected times on this machine" in line
