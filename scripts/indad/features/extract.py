@@ -18,6 +18,7 @@ import torch
 from indad.core.device import Batches
 from indad.core.progress import Progress, ignore
 from indad.data.decode import Pixels
+from indad.data.images import Size
 from indad.features import store
 from indad.features.backbone import Backbone, load_backbone
 from indad.features.settings import AUTO_BATCH, made_with, origin
@@ -41,7 +42,7 @@ class Network:
 
     def __init__(self, backbone: Backbone, settings: Mapping[str, Any], device: str) -> None:
         self.backbone, self.device = backbone, device
-        self.layers, self._embedding = settings["layers"], settings["embedding"]
+        self.layers, self.embedding = settings["layers"], settings["embedding"]
         self._mean, self._std = (
             255 * torch.tensor(settings[name], dtype=torch.float32, device=device)
             for name in ("mean", "std")
@@ -63,7 +64,7 @@ class Network:
         """Return the same for pixels in a tensor on the network's device, of any type."""
         pixels = pixels.sub(self._mean).div_(self._std).permute(0, 3, 1, 2)
         maps = {layer: values.float() for layer, values in self.backbone(pixels).items()}
-        embedding = maps[self._embedding].mean(dim=(2, 3))
+        embedding = maps[self.embedding].mean(dim=(2, 3))
         return {layer: maps[layer] for layer in self.layers}, embedding
 
 
@@ -134,41 +135,53 @@ def extract(
     }
     network = Network(backbone, settings, device)
     with Pixels(pixels, manifest) as images:
-        groups = [
-            (split, size, numbers)
-            for split in store.SPLITS
-            for size, numbers in images.by_size(split).items()
-        ]
-        sizes = list(dict.fromkeys(size for _, size, _ in groups))
+        sizes = [size for split in store.SPLITS for size in images.by_size(split)]
         shapes = {size: backbone.feature_shapes(*size) for size in sizes}
         numbers = sum(
             len(group) * math.prod(shapes[size][layer])
-            for _, size, group in groups
+            for split in store.SPLITS
+            for size, group in images.by_size(split).items()
             for layer in extractor["layers"]
         )
         description = {
             **made_with(settings, backbone.weights_sha256),
             **origin(manifest, device, torch.backends.cudnn.allow_tf32),
-            "input_size": list(sizes[0]) if len(sizes) == 1 else [],
+            "input_size": list(sizes[0]) if len(shapes) == 1 else [],
             "weights_source": backbone.weights_source,
         }
         with store.create(output, description, extractor["dtype"], numbers) as writer:
-            done = 0
-            for split, size, group in groups:
-                names = images.images(split)
-                part = writer.add_part(
-                    split,
-                    {number: names[number] for number in group},
-                    {layer: shapes[size][layer] for layer in extractor["layers"]},
-                    shapes[size][extractor["embedding"]][0],
-                    size,
-                )
-                batches = Batches(batch_size)
-                read = partial(_read, images, split, group)
-                for written in _extract_part(network, read, len(group), part, writer, batches):
-                    progress(done + written, len(manifest))
-                done += len(group)
+            for done in _extract_all(network, images, shapes, writer, Batches(batch_size)):
+                progress(done, len(manifest))
             writer.add_ground_truth(images.ground_truth(manifest))
+
+
+def _extract_all(
+    network: Network,
+    images: Pixels,
+    shapes: Mapping[Size, Mapping[str, tuple[int, int, int]]],
+    writer: store.StoreWriter,
+    batches: Batches,
+) -> Iterator[int]:
+    """Extract the features of both splits, the images of one size after the other.
+
+    Yields:
+        The number of finished images, at each batch.
+    """
+    done = 0
+    for split in store.SPLITS:
+        names = images.images(split)
+        for size, group in images.by_size(split).items():
+            part = writer.add_part(
+                split,
+                {number: names[number] for number in group},
+                {layer: shapes[size][layer] for layer in network.layers},
+                shapes[size][network.embedding][0],
+                size,
+            )
+            read = partial(_read, images, split, group)
+            for written in _extract_part(network, read, len(group), part, writer, batches):
+                yield done + written
+            done += len(group)
 
 
 def _read(images: Pixels, split: str, numbers: Sequence[int], batch: slice) -> np.ndarray:
