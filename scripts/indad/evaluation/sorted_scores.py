@@ -58,6 +58,14 @@ class Piece(NamedTuple):
         return np.searchsorted(self.negative, keys, side) * self.negative_times
 
 
+class _Stored(NamedTuple):
+    """An array in the temporary file."""
+
+    offset: int
+    count: int
+    dtype: np.dtype
+
+
 class SortedScores:
     """Scores of pixels, sorted from the highest down, each with the number of its region.
 
@@ -88,7 +96,8 @@ class SortedScores:
         self.values: Callable[[np.ndarray], np.ndarray] = _scores_of
         self._folder, self._block = folder, block
         self._file: IO[bytes] | None = None
-        self._runs: list[tuple[np.ndarray, np.ndarray]] = []
+        self._only: list[tuple[np.ndarray, np.ndarray]] = []  # in memory, if it is the only run
+        self._stored: list[tuple[_Stored, _Stored]] = []
         self._counts = np.zeros(_HALF, np.int64)
         self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
         self._bytes = 0
@@ -136,20 +145,18 @@ class SortedScores:
         self._waiting, self._bytes = [], 0
         for keys in run:
             keys.sort()
-        if last and not self._runs:
-            self._runs = [run]
+        if last and not self._stored:
+            self._only = [run]
             return
         negative, positive = run
         self._counts += _NEGATIVE * np.bincount(negative >> np.uint32(16), minlength=_HALF)
         self._counts += _POSITIVE * np.bincount(
             (positive >> np.uint64(48)).astype(np.int64), minlength=_HALF
         )
-        self._runs.append((self._written(negative), self._written(positive)))
+        self._stored.append((self._written(negative), self._written(positive)))
 
-    def _written(self, keys: np.ndarray) -> np.ndarray:
-        """Write an array to the temporary file and return it as a view of the file."""
-        if not len(keys):
-            return keys
+    def _written(self, keys: np.ndarray) -> _Stored:
+        """Write an array to the temporary file."""
         if self._file is None:
             # Without a name: it is gone when the process ends, however it ends.
             self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115
@@ -157,12 +164,18 @@ class SortedScores:
         offset = self._file.tell()
         keys.tofile(self._file)
         self._file.flush()
-        return np.memmap(self._file, keys.dtype, "r", offset, keys.shape)
+        return _Stored(offset, len(keys), keys.dtype)
+
+    def _mapped(self, stored: _Stored) -> np.ndarray:
+        """Return a stored array as a view of the file; only what is used of it is read."""
+        if not stored.count:
+            return np.empty(0, stored.dtype)
+        return np.memmap(self._file, stored.dtype, "r", stored.offset, (stored.count,))
 
     def pieces(self) -> Iterator[Piece]:
         """Yield all scores in pieces, the highest scores first; equal scores are in one piece."""
         if self._file is None:
-            yield from (Piece(*run) for run in self._runs)
+            yield from (Piece(*run) for run in self._only)
             return
         for first, last in _ranges(self._counts, self._block):
             low, high = first * _HALF, last * _HALF + _HALF - 1
@@ -178,12 +191,14 @@ class SortedScores:
 
     def _slices(self, low: int, high: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield the part of each run with keys from ``low`` to ``high``, both included."""
-        for negative, positive in self._runs:
+        for run in self._stored:
+            # Mapped again for each piece: pages that were read do not stay in memory.
+            negative, positive = map(self._mapped, run)
             start = np.searchsorted(negative, np.uint32(low))
             stop = np.searchsorted(negative, np.uint32(high), "right")
             begin = np.searchsorted(positive, np.uint64(low << 32))
             end = np.searchsorted(positive, np.uint64(high << 32) | _LOWER, "right")
-            yield negative[start:stop], positive[begin:end]
+            yield np.array(negative[start:stop]), np.array(positive[begin:end])
 
     def _read(self, low: int, high: int) -> Piece:
         piece = Piece(*map(np.concatenate, zip(*self._slices(low, high), strict=True)))
