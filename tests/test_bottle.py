@@ -102,7 +102,6 @@ def test_a_transformer(config, mvtec, tmp_path):
     with FeatureStore(features) as store:
         detector = methods.create(experiment.method, experiment.parameters)
         result = detector.fit(store.split("train")).score(store.split("test"))
-    with decode.Pixels(pixels, images) as decoded:
-        truth = decoded.ground_truth(images)
+    truth = decode.Pixels(pixels, images).ground_truth(images)
     assert metrics.image_metrics(truth.label, result.image)["image_auroc"] > 0.98
     assert metrics.pixel_metrics(result.maps, truth.mask)["pixel_auroc"] > 0.96
