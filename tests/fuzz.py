@@ -183,8 +183,8 @@ def _store(path: Path, seed: int) -> None:
             maps = rng.random((count, 3, 4, 4), dtype=np.float32)
             writer.write(part, 0, {"a": maps}, rng.random((count, 5), dtype=np.float32))
         truth = store.GroundTruth(
-            np.array(["0", "1", "2"], object), np.array([0, 1, 1]), np.array(["good", "cut", "cut"], object),
-            np.array([True] * 3), rng.random((3, 16, 16)) < 0.2,
+            np.array(["0", "1", "2"], object), np.array([0, 1, 1]),
+            np.array(["good", "cut", "cut"], object), np.array([True] * 3), (),
         )  # fmt: skip
         writer.add_ground_truth(truth)
 
