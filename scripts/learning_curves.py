@@ -4,7 +4,7 @@ from pathlib import Path
 
 from indad.core import atomic
 from indad.core.csv_files import read_csv, write_csv
-from indad.evaluation import counts, evaluate
+from indad.evaluation import counts, evaluate, resamples
 from indad.pipeline.job import Job, run
 from indad.reporting import learning_curves
 
@@ -18,7 +18,8 @@ def main(job: Job) -> None:
         for row in counts.by_category(rows)
     }
     metrics = evaluate.read([Path(job.input.metrics)])
-    table = learning_curves.gather(metrics, settings["sweeps"], trained)
+    runs = map(resamples.read, map(Path, job.input.resamples))
+    table = learning_curves.gather(metrics, settings["sweeps"], trained, runs)
     write_csv(table, Path(job.output.table))
     compared, methods = settings["compared"], settings["methods"]
     atomic.write_text(job.output.document, learning_curves.document(table, compared, methods))

@@ -6,13 +6,17 @@ import itertools
 import re
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.image import imread
+from scipy.stats import norm
 
 from fabricate import fabricate
 from indad.core.csv_files import write_csv
 from indad.core.errors import ConfigError
+from indad.evaluation import comparison
+from indad.evaluation.resamples import Resamples
 from indad.pipeline.config import one_for_each_number_of_shots
 from indad.reporting import learning_curves, report
 
@@ -28,16 +32,30 @@ VALUES = {
 }
 
 
+def resamples(category: str, experiment: str, seed: int, value: float) -> Resamples:
+    """The scores of 20 good and 20 defective images with an image AUROC near ``value``."""
+    label = np.repeat([0, 1], 20)
+    # Good images have the scores 0 to 19; a defective one is above a share of them.
+    score = np.concatenate([np.arange(20.0), np.full(20, 20 * value - 0.5)])
+    # Each experiment has the same order of the defective images.
+    score[20:] += np.linspace(-3, 3, 20) if value < 1 else 0
+    return Resamples(
+        "mvtec", category, experiment, seed, label.astype(str), label, score, label, {}, {}, 0, 20
+    )
+
+
 @pytest.fixture
 def table() -> pd.DataFrame:
-    rows = [
-        ("mvtec", category, experiment, seed, "image_auroc", value, value - 0.04, 1.0)
+    keys = [
+        (category, experiment, seed, value)
         for experiment, by_category in VALUES.items()
         for category, values in by_category.items()
         for seed, value in enumerate(values)
     ]
-    names = ["dataset", "category", "experiment", "seed", "metric", "value", "ci_low", "ci_high"]
-    return learning_curves.gather(pd.DataFrame(rows, columns=names), SWEEPS, TRAINED)
+    names = ["category", "experiment", "seed", "value"]
+    metrics = pd.DataFrame(keys, columns=names).assign(dataset="mvtec", metric="image_auroc")
+    runs = [resamples(*each) for each in keys]
+    return learning_curves.gather(metrics, SWEEPS, TRAINED, runs)
 
 
 def points(table: pd.DataFrame, category: str) -> list[tuple]:
@@ -63,22 +81,45 @@ def test_points_are_means_and_ranges_over_draws(table):
     assert list(table["category"].unique()) == ["average", "bottle", "brush"]
 
 
+def test_more_images_are_compared_on_the_same_test_images(table):
+    """As the comparison of two experiments does, averaged over the categories."""
+    runs = {
+        (category, shots): [
+            resamples(category, name, seed, value) for seed, value in enumerate(values[category])
+        ]
+        for name, values in VALUES.items()
+        for category in values
+        for shots in (SWEEPS["PaDiM"][name],)
+    }
+    spreads = [
+        comparison.difference_spread(runs[name, None], runs[name, 10], "image_auroc")
+        for name in ("bottle", "brush")
+    ]
+    variance = sum(each.variance for each in spreads) / 4
+    expected = 2 * norm.sf((0.935 - 0.865) / variance**0.5)
+    average = table[table["category"] == "average"].set_index("shots")["p"]
+    assert average[10] == pytest.approx(expected)
+    assert average[1] < average[10] < 0.05 < average[50]
+    assert average[0] == 1
+
+
 def test_one_sentence_says_how_many_images_are_enough(table):
     (sentence,) = learning_curves.sentences(table)
-    # The interval of the average is 4 / sqrt(2) wide: 93.0 is inside it, 86.5 is not.
+    p = table.set_index(["category", "shots"])["p"]["average", 50]
     assert sentence == (
         "mvtec, PaDiM, image AUROC: 10 good images give 86.5 (85.0 to 88.0), 45 good images give "
         "93.0 (93.0 to 93.0). More than 45 good images make no difference that these test images "
-        "can show: 93.0 with 45 is within the confidence interval of 93.5 with all images, which "
-        "begins at 90.7."
+        f"can show: 93.0 with 45, 93.5 with all images (p = {p:.3f})."
     )
 
 
 def test_a_curve_that_still_rises_is_not_called_enough(table):
-    rising = table[table["images"] < 45].assign(ci_low=lambda each: each["percent"] - 1)
+    rising = table[table["images"] < 45]
+    rising = rising.assign(p=np.where(rising["shots"] == 10, 1, 0.012))
     (sentence,) = learning_curves.sentences(rising)
     assert sentence.endswith(
-        "The value still rises with the last images added: more than 10 images may help."
+        "The value still rises with the last images added (p = 0.012): more than 10 images may "
+        "help."
     )
 
 

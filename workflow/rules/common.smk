@@ -127,8 +127,10 @@ def shown(pattern):
 
 def of_runs(pattern, runs):
     """The pattern for these experiments and seeds."""
-    names, seeds = zip(*runs)
-    return expand(pattern, zip, experiment=names, seed=seeds, allow_missing=True)
+    return [
+        expand(pattern, experiment=name, seed=seed, allow_missing=True)[0]
+        for name, seed in runs
+    ]
 
 
 def category_folder(wildcards, input):

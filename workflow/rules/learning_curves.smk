@@ -2,6 +2,7 @@ rule learning_curves:
     input:
         metrics=f"{RESULTS}/metrics.csv",
         images=f"{RESULTS}/tables/images.csv",
+        resamples=per_run(f"{RESULTS}/metrics/{RUN}.h5", CONFIG.swept),
         settings=settings_file("learning_curves"),
     output:
         table=report(

@@ -403,6 +403,11 @@ class Config:
         return {name: each for name, each in runs.items() if len(each) > 1}
 
     @cached_property
+    def swept(self) -> dict[str, Experiment]:
+        """The experiments that are one number of ``shots`` of several."""
+        return {name: self.experiments[name] for runs in self.sweeps.values() for name in runs}
+
+    @cached_property
     def shown(self) -> dict[str, Experiment]:
         """The experiments of tables, pictures and comparisons; of a sweep, the most images."""
         left_out = {

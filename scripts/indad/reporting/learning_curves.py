@@ -7,7 +7,8 @@ images, so the spread over seeds is the spread over draws.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from indad.evaluation.comparison import difference_spread, t_test
+from indad.evaluation.intervals import add
+from indad.evaluation.resamples import Resamples
 from indad.reporting import published, style
 from indad.reporting.colours import GREY
 from indad.reporting.markdown import markdown_table
-from indad.reporting.numbers import NOT_MEASURED, percent
+from indad.reporting.numbers import NOT_MEASURED, p_value, percent
 from indad.reporting.tables import AVERAGE, SHORT_TITLES
 
 #: Metrics with a curve of the averages; categories have one of the first.
@@ -27,8 +31,10 @@ METRICS = ("image_auroc", "pixel_auroc", "aupro")
 COLUMNS = {
     "dataset": "str", "category": "str", "experiment": "str", "metric": "str", "shots": "int",
     "images": "float", "draws": "int", "percent": "float", "low": "float", "high": "float",
-    "ci_low": "float",
+    "p": "float",
 }  # fmt: skip
+#: Level of the tests between fewer images and the most.
+ALPHA = 0.05
 #: Numbers of images that the summary states, or those of the curve that are nearest.
 STATED = (10, 50)
 
@@ -37,7 +43,10 @@ Sweeps = Mapping[str, Mapping[str, int | None]]
 
 
 def gather(
-    metrics: pd.DataFrame, sweeps: Sweeps, trained: Mapping[tuple[str, str], int]
+    metrics: pd.DataFrame,
+    sweeps: Sweeps,
+    trained: Mapping[tuple[str, str], int],
+    runs: Iterable[Resamples],
 ) -> pd.DataFrame:
     """Return the points of all curves.
 
@@ -45,22 +54,43 @@ def gather(
         metrics: tidy metrics, as ``evaluate.read``.
         sweeps: the experiments with several shots.
         trained: data set and category to its number of training images.
+        runs: the image scores of these experiments.
 
     Returns:
         ``COLUMNS``: the category, or ``average`` of several; ``shots``, 0 for all images; the
         ``images`` in use, at most those of the category, and their mean for an average;
         ``percent``, the mean over the ``draws``, with their minimum ``low`` and maximum ``high``;
-        ``ci_low``, the lower bound of the confidence interval for other test images.
+        for the image AUROC ``p``, of the difference to the value with the most shots on the same
+        test images (DeLong).
     """
     names = {one: (base, shots) for base, each in sweeps.items() for one, shots in each.items()}
+    most = {base: max(each, key=lambda one: each[one] or math.inf) for base, each in sweeps.items()}
     chosen = metrics[metrics["experiment"].isin(names) & metrics["metric"].isin(METRICS)]
+    means = chosen.groupby(["dataset", "metric", "category", "experiment"])["value"].mean()
+    draws_of = defaultdict(list)
+    for run in runs:
+        draws_of[run.dataset, run.category, run.experiment].append(run)
+
+    def p(dataset: str, metric: str, experiment: str, categories: list[str]) -> float:
+        last = most[names[experiment][0]]
+        table = means[dataset, metric].unstack("category")[categories]
+        difference = (table.loc[last] - table.loc[experiment]).mean(skipna=False)
+        if metric != METRICS[0] or math.isnan(difference):
+            return math.nan
+        spreads = [
+            difference_spread(
+                draws_of[dataset, name, last], draws_of[dataset, name, experiment], metric
+            )
+            for name in categories
+        ]
+        return t_test(difference, add(spreads, 1 / len(spreads)), 1 - ALPHA)[2]
+
     points = []
     for (dataset, metric, experiment), rows in chosen.groupby(
         ["dataset", "metric", "experiment"], sort=False
     ):
         base, shots = names[experiment]
         values = 100 * rows.pivot_table("value", "seed", "category")
-        below = values - 100 * rows.pivot_table("ci_low", "seed", "category")
         used = pd.Series({
             name: min(shots or math.inf, trained[dataset, name]) for name in values
         })  # fmt: skip
@@ -69,10 +99,9 @@ def gather(
             scopes.append((AVERAGE, list(values)))
         for scope, categories in scopes:
             draws = values[categories].dropna().mean(axis=1)
-            margin = np.sqrt((below[categories].mean() ** 2).sum()) / len(categories)
             points.append((
                 dataset, scope, base, metric, shots or 0, used[categories].mean(), len(draws),
-                draws.mean(), draws.min(), draws.max(), draws.mean() - margin,
+                draws.mean(), draws.min(), draws.max(), p(dataset, metric, experiment, categories),
             ))  # fmt: skip
     table = pd.DataFrame(points, columns=list(COLUMNS))
     orders = {
@@ -89,16 +118,17 @@ def gather(
 
 
 def enough(curve: pd.DataFrame) -> float:
-    """Return the number of images from which a curve stays within the last point's interval.
+    """Return the number of images from which more make no significant difference.
 
-    With at least as many images, every mean is at or above the lower confidence bound of the value
-    with the most images: a test set of this size does not show the difference.
+    It is the lowest for which neither its value nor that of any more images differs from the value
+    with the most.
 
     Args:
-        curve: points of one category, experiment and metric, by number of images.
+        curve: points of one category and experiment, image AUROC, by number of images.
     """
-    below = (curve["percent"] < curve["ci_low"].iloc[-1]).to_numpy()
-    return float(curve["images"].iloc[below.nonzero()[0].max() + 1 if below.any() else 0])
+    differs = ~(curve["p"] >= ALPHA).to_numpy()
+    differs[-1] = False
+    return float(curve["images"].iloc[differs.nonzero()[0].max() + 1 if differs.any() else 0])
 
 
 def sentences(table: pd.DataFrame) -> Iterator[str]:
@@ -117,16 +147,16 @@ def sentences(table: pd.DataFrame) -> Iterator[str]:
             f"{'gives' if each.images == 1 else 'give'} {_value(each)}"
             for each in curve[curve["images"].isin(stated)].itertuples()
         ]
-        limit, last = enough(curve), curve.iloc[-1]
+        limit, (before, last) = enough(curve), (curve.iloc[max(-2, -len(curve))], curve.iloc[-1])
         most = f"{_count(last.images)} images" if last.shots else "all images"
-        at = percent(curve.loc[curve["images"] == limit, "percent"].iloc[0])
+        at = curve[curve["images"] == limit].iloc[0]
         yield f"{dataset}, {experiment}, image AUROC: {', '.join(values)}. " + (
             f"More than {_count(limit)} good {'image makes' if limit == 1 else 'images make'} no "
-            f"difference that these test images can show: {at} with {_count(limit)} is within the "
-            f"confidence interval of {percent(last.percent)} with {most}, which begins at "
-            f"{percent(last.ci_low)}."
+            f"difference that these test images can show: {percent(at.percent)} with "
+            f"{_count(limit)}, {percent(last.percent)} with {most} ({p_value(at.p)})."
             if limit < last.images
-            else f"The value still rises with the last images added: more than {most} may help."
+            else f"The value still rises with the last images added ({p_value(before.p)}): more "
+            f"than {_count(last.images)} images may help."
         )
 
 
