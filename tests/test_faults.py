@@ -211,7 +211,7 @@ def test_a_read_only_and_a_full_disk_are_reported_and_survived(finished, tmp_pat
 READS = {
     "decode": {"manifest": "manifests/drawn/wood.csv"},
     "extract": {"manifest": "manifests/drawn/wood.csv", "pixels": "pixels/drawn/wood/*.h5"},
-    "fit": {"features": "features/drawn/wood/lite0.h5"},
+    "fit": {"features": "features/drawn/wood/lite0.h5", "manifest": "manifests/drawn/wood.csv"},
     "score": {
         "features": "features/drawn/wood/lite0.h5",
         "model": "models/drawn/wood/padim*/seed0.safetensors",

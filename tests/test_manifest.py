@@ -497,7 +497,7 @@ def test_warnings_about_results(category):
     assert texts[0].startswith("all test images are defective")
     assert texts[1].startswith("1 of 3 defective images have no mask")
     assert "see only 30 % of the area of 6 of 6 images" in texts[2]
-    assert "'crop: null', or 'resize: [224, 288]'" in texts[2]
+    assert "set 'crop: null' or 'resize: [224, 288]' and 'crop: null'" in texts[2]
     assert texts[3].startswith("1 of 2 defects are completely outside the centre crop (40-24)")
     assert texts[4].startswith("1 of 2 defects are partly outside")
     assert "1 by more than half: ground_truth/dirt/a.png" in texts[4]

@@ -419,7 +419,7 @@ def test_a_folder_of_ones_own_by_a_list_and_with_one_class(category, tmp_path):
     succeed(first, f"{results}/metrics.csv", *(f"{results}/{name}" for name in shown), **changes)
     metrics = evaluate.read([results / "metrics.csv"])
     value = metrics.set_index(["category", "metric"])["value"]
-    assert value["widget"].notna().sum() == 7
+    assert value["widget"].notna().sum() == 8
     assert value["gadget"].isna().all()
     text = (results / "tables/image_auroc.md").read_text()
     (row,) = (line for line in text.splitlines() if line.startswith("| gadget"))

@@ -169,9 +169,9 @@ def bootstrap_table(found: pd.DataFrame) -> str:
     """Return mean and worst coverage of our and of the percentile intervals."""
     rates = found.groupby(["metric", "method"], sort=False)["rate"].agg(["mean", "min"])
     body = {}
-    for metric, title in TITLES.items():
+    for metric in rates.index.unique("metric"):
         both = [100 * rates.loc[metric, method] for method in ("indad", "percentile")]
-        body[title] = [f"{each['mean']:.1f} (worst {each['min']:.1f})" for each in both]
+        body[TITLES[metric]] = [f"{each['mean']:.1f} (worst {each['min']:.1f})" for each in both]
     return markdown(pd.DataFrame(body).T, ["metric", "indad", "percentile bootstrap"])
 
 

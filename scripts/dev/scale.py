@@ -30,7 +30,7 @@ from tabulate import tabulate
 from indad import methods
 from indad.core import atomic
 from indad.data import decode
-from indad.data.images import Geometry
+from indad.data.images import Geometry, Size
 from indad.data.synthetic import draw_category
 from indad.features.extract import extract
 from indad.features.source import FeatureSource
@@ -117,7 +117,7 @@ class Repeated:
         count: number of images.
     """
 
-    path, identity = None, "memory"
+    path, identity, starts = None, "memory", (0,)
 
     def __init__(self, source: FeatureSource, count: int) -> None:
         self.layers, self.input_size = source.layers, source.input_size
@@ -133,7 +133,11 @@ class Repeated:
     def __len__(self) -> int:
         return self._count
 
-    def shape(self, layer: str) -> tuple[int, int, int]:
+    def size_of(self, image: int) -> Size:
+        """Return ``(H, W)`` of an image."""
+        return self.input_size
+
+    def shape(self, layer: str, image: int = 0) -> tuple[int, int, int]:
         """Return ``(C, h, w)`` of a layer."""
         _, channels, height, width = self._base[layer].shape
         return channels, height, width
