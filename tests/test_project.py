@@ -188,7 +188,8 @@ def test_the_first_table_of_the_readme_repeats_the_generated_ones():
     generated = re.search(r"<!-- begin evidence -->(.*?)<!-- end evidence -->", text, re.DOTALL)[1]
     for title in ("Image AUROC", "Pixel AUROC", "AUPRO"):
         (part,) = (p for p in generated.split("####") if p.strip().startswith(title))
-        assert first[title] == table_rows(part)["average"][:3], title
+        spade, padim, _, patchcore, _ = table_rows(part)["average"]  # that of 10 %
+        assert first[title] == [spade, padim, patchcore], title
 
 
 def test_rules_and_library_keep_apart():
