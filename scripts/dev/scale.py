@@ -30,10 +30,10 @@ from tabulate import tabulate
 from indad import methods
 from indad.core import atomic
 from indad.data import decode
-from indad.data.images import Geometry, Size
+from indad.data.images import Geometry
 from indad.data.synthetic import draw_category
 from indad.features.extract import extract
-from indad.features.source import FeatureSource
+from indad.features.source import ArrayFeatures, FeatureSource
 from indad.features.store import FeatureStore
 
 #: The text of the page, with places for its tables.
@@ -109,7 +109,7 @@ def planning_table(sizes: list[tuple[int, int, int]]) -> str:
 # -- methods -------------------------------------------------------------------------------------
 
 
-class Repeated:
+class Repeated(ArrayFeatures):
     """The images of a feature source, repeated to a number of images, each with its own noise.
 
     Args:
@@ -117,46 +117,29 @@ class Repeated:
         count: number of images.
     """
 
-    path, identity, starts = None, "memory", (0,)
-
     def __init__(self, source: FeatureSource, count: int) -> None:
-        self.layers, self.input_size = source.layers, source.input_size
-        self._count = count
-        self._base = {layer: source.maps(layer) for layer in self.layers}
         z = source.embedding()
         noise = np.random.default_rng(0).standard_normal((count, z.shape[1]), np.float32)
-        self._z = z[np.arange(count) % len(z)] + np.float32(NOISE * z.std()) * noise
-        largest = max(each[0].size for each in self._base.values())
+        super().__init__(
+            {layer: source.maps(layer) for layer in source.layers},
+            input_size=source.input_size,
+            embedding=z[np.arange(count) % len(z)] + np.float32(NOISE * z.std()) * noise,
+        )
+        largest = max(each[0].size for each in self._maps.values())
         # Each image takes another part of the same numbers.
         self._noise = np.random.default_rng(1).standard_normal(largest + 7 * count, np.float32)
-
-    def __len__(self) -> int:
-        return self._count
-
-    def size_of(self, image: int) -> Size:
-        """Return ``(H, W)`` of an image."""
-        return self.input_size
-
-    def shape(self, layer: str, image: int = 0) -> tuple[int, int, int]:
-        """Return ``(C, h, w)`` of a layer."""
-        _, channels, height, width = self._base[layer].shape
-        return channels, height, width
 
     def maps(
         self, layer: str, images: slice = slice(None), rows: slice = slice(None)
     ) -> np.ndarray:
         """Return float32 ``(n, C, rows, w)``."""
-        base, shape = self._base[layer], self.shape(layer)
+        base, shape = self._maps[layer], self.shape(layer)
         size, scale = math.prod(shape), np.float32(NOISE * base.std())
         found = []
-        for i in range(self._count)[images]:
+        for i in range(len(self))[images]:
             noise = self._noise[7 * i : 7 * i + size].reshape(shape)
             found.append(base[i % len(base), :, rows] + scale * noise[:, rows])
         return np.stack(found)
-
-    def embedding(self, images: slice = slice(None)) -> np.ndarray:
-        """Return float32 ``(n, D)``."""
-        return self._z[images]
 
 
 def measure_method(features: Path, name: str, count: int) -> dict[str, float]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from rich.console import Console
 from rich.filesize import decimal
 
 from indad.cli.console import path_argument, print_line
-from indad.cli.predict import choose_threshold
+from indad.cli.predict import add_model_options, choose_threshold
 from indad.inference.export import check_packages, export, images_of_run
 from indad.inference.loading import choose_experiment, load_model
 from indad.inference.photos import list_photos
@@ -33,17 +32,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         epilog=EPILOG,
     )
     parser.set_defaults(run=run)
-    add, limit = parser.add_argument, parser.add_mutually_exclusive_group()
-    add("model", metavar="MODEL", help="a model file, or an experiment's scores folder")
-    add("file", metavar="FILE.onnx", type=path_argument, help="the file to write")
-    text = "images and folders to compare scores on (default: the test images of the run)"
-    add("--images", metavar="PATH", nargs="+", type=path_argument, help=text)
-    text = "threshold by the share of good images that may exceed it (default: 0.05)"
-    limit.add_argument("--false-alarms", type=float, metavar="RATE", help=text)
-    text = "threshold: a number, f1max, or none: scores and maps alone"
-    limit.add_argument("--threshold", metavar="T", help=text)
-    add("--experiment", metavar="NAME", help="which experiment's, if several share the model")
-    add("--weights", type=Path, metavar="FILE", help="the backbone's weights")
+    add_model_options(parser)
+    parser.add_argument("file", metavar="FILE.onnx", type=path_argument, help="the file to write")
+    parser.add_argument(
+        "--images",
+        metavar="PATH",
+        nargs="+",
+        type=path_argument,
+        help="images and folders to compare scores on (default: the test images of the run)",
+    )
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:

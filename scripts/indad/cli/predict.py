@@ -60,8 +60,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         epilog=EPILOG,
     )
     parser.set_defaults(run=run)
-    add, limit = parser.add_argument, parser.add_mutually_exclusive_group()
-    add("model", metavar="MODEL", help="a model file, or an experiment's scores folder")
+    add_model_options(parser)
+    add = parser.add_argument
     add("images", metavar="IMAGES", nargs="*", type=Path, help="images, and folders to search")
     add("--watch", type=Path, metavar="FOLDER", help="score what is and what arrives in a folder")
     text = "seconds between looks at the watched folder (default: %(default)g)"
@@ -74,20 +74,26 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     add("--csv", metavar="FILE", help=f"table: {', '.join(COLUMNS)}; - prints it")
     text = "the same as JSON: a line per image for *.jsonl, else one document; - prints it"
     add("--json", metavar="FILE", help=text)
-    text = "threshold by the share of good images that may exceed it (default: 0.05)"
-    limit.add_argument("--false-alarms", type=float, metavar="RATE", help=text)
-    text = "threshold: a number, f1max (best on the labelled test images), or none: scores alone"
-    limit.add_argument("--threshold", metavar="T", help=text)
     text = "good images, none of them used to fit, to take the threshold from"
     add("--good", type=Path, metavar="DIR", help=text)
-    add("--experiment", metavar="NAME", help="which experiment's, if several share the model")
-    add("--weights", type=Path, metavar="FILE", help="the backbone's weights")
     add("--features", type=Path, metavar="FILE", help="SPADE's feature store")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: %(default)s")
     text = "images the backbone gets at once (default: 8 on a CPU, 64 on a GPU)"
     add("--batch-size", type=_positive, metavar="N", help=text)
     add("--exit-zero", action="store_true", help="exit code 0 also if images are anomalous")
     add("-q", "--quiet", action="store_true", help="print only anomalous images and errors")
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose a model and its threshold."""
+    add, limit = parser.add_argument, parser.add_mutually_exclusive_group()
+    add("model", metavar="MODEL", help="a model file, or an experiment's scores folder")
+    add("--experiment", metavar="NAME", help="which experiment's, if several share the model")
+    add("--weights", type=Path, metavar="FILE", help="the backbone's weights")
+    text = "threshold by the share of good images that may exceed it (default: 0.05)"
+    limit.add_argument("--false-alarms", type=float, metavar="RATE", help=text)
+    text = "threshold: a number, f1max (best on the labelled test images), or none: no verdicts"
+    limit.add_argument("--threshold", metavar="T", help=text)
 
 
 def _positive(text: str) -> int:

@@ -147,7 +147,7 @@ def draw(path: Path, photo: Photo) -> tuple[np.ndarray, Shapes]:
             mask |= pixels
         except ValueError as error:
             problems.append(f"{name} {error}")
-        except Exception as error:  # junk instead of numbers
+        except Exception as error:  # values of other types
             problems.append(f"{name} cannot be read ({error})")
     if problems:
         raise DataError(f"{path}: {'; '.join(problems[:5])}")
@@ -180,7 +180,7 @@ def _parse(path: Path, *version: int) -> _File:
         if needed <= keys:
             try:
                 return parse(content)
-            except Exception as error:  # junk of any kind
+            except Exception as error:  # keys or values of other types
                 raise DataError(f"{path}: no valid {name} file ({error!r})") from None
     raise DataError(
         f"{path}: neither a labelme file (it has no 'shapes') nor COCO instances (no 'images', "

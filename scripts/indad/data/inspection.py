@@ -39,7 +39,7 @@ def inspect(
     path = folder.joinpath(*image.path)
     masks = [folder.joinpath(*parts) for parts in image.masks]
     names = ["/".join(parts) for parts in image.masks]
-    size, problems, values, hashes, facts = None, [], [], [], FACTS
+    size, problems, values, hashes, shapes, facts = None, [], [], [], [], FACTS
     try:
         size = image_size(path)
     except DataError as error:
@@ -47,7 +47,13 @@ def inspect(
     annotated = [mask for mask in masks if is_annotation(mask.name)]
     photo = Photo("/".join((folder.name, *image.path)), size or (0, 0), labels)
     try:
-        values = [mask_values(mask, photo) for mask in masks if size or mask not in annotated]
+        for mask in masks:
+            if mask not in annotated:
+                values.append(mask_values(mask))
+            elif size:
+                drawn, found = draw(mask, photo)
+                values.append(drawn)
+                shapes.append(found)
         hashes = [sha256_file(mask) for mask in masks]
     except DataError as error:
         problems.append(str(error))
@@ -65,7 +71,7 @@ def inspect(
             "specks": _has_specks(drawn),
             "lossy": [name for name, each in zip(names, values, strict=True) if is_lossy(each)],
             "rotated": is_rotated(path),
-            "shapes": [draw(mask, photo)[1] for mask in annotated],
+            "shapes": shapes,
         }
         if not drawn.any():
             why = "no shape that counts" if annotated else "no pixel above 0"

@@ -21,6 +21,7 @@ from indad.core.errors import ConfigError, DataError, ExportError
 from indad.core.progress import Progress, ignore
 from indad.data import manifest
 from indad.data.images import to_rgb
+from indad.inference.loading import place_in_results
 from indad.inference.model import Model
 from indad.inference.photos import open_photo
 
@@ -226,17 +227,18 @@ def images_of_run(model: Path) -> list[Path]:
         ConfigError: the model is in no such folder, or the images are no longer there.
     """
     advice = "name images to compare scores on (--images)"
-    *_, models, dataset, category, _ = ["", "", "", *model.absolute().parent.parts]
-    results = model.absolute().parents[min(4, len(model.absolute().parents) - 1)]
-    record = results / "provenance.json"
-    if models != "models" or not record.is_file():
+    place = place_in_results(model)
+    if place is None or not (record := place.results / "provenance.json").is_file():
         raise ConfigError(f"{model}: not in the results folder of a finished run; {advice}")
-    table = f"manifests/{dataset}/{category}.csv"
+    category = f"{place.dataset}/{place.category}"
+    table = f"manifests/{category}.csv"
     folders = provenance.read(record)["data"]
     if table not in folders:
-        raise ConfigError(f"{record}: the run has no {dataset}/{category}; {advice}")
-    rows = manifest.read(results / table)
-    images = [results / folders[table] / name for name in rows["image"][rows["split"] == "test"]]
+        raise ConfigError(f"{record}: the run has no {category}; {advice}")
+    rows = manifest.read(place.results / table)
+    images = [
+        place.results / folders[table] / name for name in rows["image"][rows["split"] == "test"]
+    ]
     missing = [each for each in images if not each.is_file()]
     if missing:
         raise ConfigError(f"{missing[0]}: the run's test images are no longer there; {advice}")

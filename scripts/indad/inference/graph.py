@@ -24,7 +24,7 @@ from indad.inference.model import EnsembleModel, Model
 from indad.methods.anomaly_map import anomaly_maps
 from indad.methods.base import Detector
 from indad.methods.padim import PaDiM
-from indad.methods.patchcore import PatchCore, top_share
+from indad.methods.patchcore import PatchCore
 
 #: Pillow's weights are whole numbers of 22 bits. Their upper and lower 11 bits are applied by
 #: themselves, so that float32 holds the sums without rounding.
@@ -286,8 +286,7 @@ class NearestPatches(nn.Module):
 
     def __init__(self, detector: PatchCore) -> None:
         super().__init__()
-        self.detector, self.share = detector, top_share(detector.image_score)
-        bank = detector.bank_in_use
+        self.detector, bank = detector, detector.bank_in_use
         self.neighbours = min(detector.neighbours, len(bank))
         self.register_buffer("mean", bank.mean(dim=0))
         size = max(BANK_BLOCK, math.ceil(len(bank) / MOST_BLOCKS))
@@ -302,17 +301,10 @@ class NearestPatches(nn.Module):
         centred = patches.reshape(-1, dimensions) - self.mean
         nearest = self._nearest(centred)
         distance = (centred - nearest).square().sum(dim=1).sqrt().reshape(-1, height * width)
-        if self.detector.distance == "cosine":
-            distance = distance.square() / 2
-        score, farthest = distance.max(dim=1)
-        if self.share is not None:
-            count = max(1, int(self.share * height * width))
-            score = distance.topk(count, dim=1).values.mean(dim=1)
+        score, farthest, patch_map = self.detector.summarise(distance)
         if self.neighbours > 1:
             at = torch.arange(farthest.shape[0]) * (height * width) + farthest
             score = score * self._weight(centred[at], nearest[at])
-        squared = self.detector.squared and self.detector.distance == "euclidean"
-        patch_map = distance.square() if squared else distance
         return score, patch_map.unflatten(1, (height, width))
 
     def _nearest(self, queries: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from indad import methods
 from indad.core import checksum
@@ -208,11 +208,27 @@ def _identity(model: Path) -> str:
 def _calibration_files(model: Path) -> list[Path]:
     """List the calibration files in the model's folder and in its results folder."""
     neighbours = sorted(model.parent.glob(f"*{calibration.NAME}"))
-    *_, models, dataset, category, _ = ["", "", "", *model.parent.parts]
-    if models != "models":
+    place = place_in_results(model)
+    if place is None:
         return neighbours
-    scores = model.parents[4] / "scores" / dataset / category
+    scores = place.results / "scores" / place.dataset / place.category
     return neighbours + sorted(scores.glob(f"*/{model.stem}/{calibration.NAME}"))
+
+
+class Place(NamedTuple):
+    """Where a model lies in a results folder."""
+
+    results: Path
+    dataset: str
+    category: str
+
+
+def place_in_results(model: Path) -> Place | None:
+    """Return the place of ``RESULTS/models/DATASET/CATEGORY/MODEL/seedN.safetensors``, or None."""
+    parts = model.absolute().parts
+    if len(parts) < 6 or parts[-5] != "models":
+        return None
+    return Place(Path(*parts[:-5]), parts[-4], parts[-3])
 
 
 # -- the gallery and the backbone -----------------------------------------------------------------

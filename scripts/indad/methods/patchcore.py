@@ -148,7 +148,7 @@ class PatchCore(Detector):
             raise ConfigError(f"pooling: must be odd, got {pooling}")
         self.distance = one_of("distance", distance, DISTANCES)
         self.image_score = image_score
-        self._share = top_share(image_score)
+        self._share = _top_share(image_score)
         if self.neighbours > 1 and (distance, image_score) != ("euclidean", "max"):
             raise ConfigError(
                 f"neighbours: {neighbours} weights the score of the farthest patch by Euclidean "
@@ -292,19 +292,30 @@ class PatchCore(Detector):
         if self._bank is None:
             self._bank = Bank(self.bank_in_use, self.memory_)
         distance, index = self._bank.nearest(patches.reshape(-1, dimensions))
-        distance = distance.view(batch, height * width)
+        score, farthest, patch_map = self.summarise(distance.view(batch, height * width))
+        if self.neighbours > 1:
+            match = index.view(batch, -1).gather(1, farthest[:, None])[:, 0]
+            score = self._weighted(score, patches.flatten(1, 2)[range(batch), farthest], match)
+        return score, [patch_map.view(batch, height, width)]
+
+    def summarise(self, distance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return what follows from the distances of patches to their nearest bank vectors.
+
+        Args:
+            distance: Euclidean, ``(B, patches)``.
+
+        Returns:
+            Image scores without the weighting ``(B,)``, the index of the farthest patch ``(B,)``,
+            and the values of the map ``(B, patches)``.
+        """
         if self.distance == "cosine":
             distance = distance.square() / 2
         score, farthest = distance.max(dim=1)
         if self._share is not None:
             count = max(1, int(self._share * distance.shape[1]))
             score = distance.topk(count, dim=1).values.mean(dim=1)
-        if self.neighbours > 1:
-            match = index.view(batch, -1).gather(1, farthest[:, None])[:, 0]
-            score = self._weighted(score, patches.flatten(1, 2)[range(batch), farthest], match)
         squared = self.squared and self.distance == "euclidean"
-        patch_map = distance.square() if squared else distance
-        return score, [patch_map.view(batch, height, width)]
+        return score, farthest, distance.square() if squared else distance
 
     def _weighted(
         self, score: torch.Tensor, patch: torch.Tensor, match: torch.Tensor
@@ -349,7 +360,7 @@ class PatchCore(Detector):
             )
 
 
-def top_share(image_score: str) -> float | None:
+def _top_share(image_score: str) -> float | None:
     """Return the share of the patches in the image score; None for the maximum."""
     if image_score == "max":
         return None

@@ -2,7 +2,7 @@
 
 Work is counted in floating-point operations of matrix products. What else a stage does is counted
 as the operations that take as long; these constants were measured on 2 cores. So the times are
-estimates, to tell minutes from hours. Nothing here imports torch.
+estimates: they distinguish minutes from hours. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -81,14 +81,14 @@ class Layers(NamedTuple):
 def expected_times(config: Config) -> list[str]:
     """Return lines that say how long what is missing of a run will take on this machine.
 
-    They are for people: data that are not there yet and backbones whose layers are not known here
-    are left out, and named.
+    Data that do not exist yet and backbones whose layers are not known here are left out, and
+    named.
     """
     if config.device != "cpu" and Path("/proc/driver/nvidia/version").exists():
         return []  # the speed of a GPU is not measured
     try:
         seconds, unknown, train = _work(config)
-    except IndadError:  # a run explains it
+    except IndadError:  # the run raises it with its message
         return []
     left_out = "; ".join(unknown)
     if not seconds:
@@ -110,7 +110,7 @@ def expected_times(config: Config) -> list[str]:
 
 
 def cheaper(experiment: Experiment, train: int) -> str:
-    """Say what makes an experiment cheaper, and how much.
+    """Return what makes an experiment cheaper, and by how much.
 
     Args:
         experiment: the experiment.
@@ -202,7 +202,7 @@ def _images_of(config: Config, dataset: str, category: str) -> Images | None:
         found = find_images(folder, data.reading).images
         train = [each for each in found if each.split == TRAIN]
         size = image_size(folder.joinpath(*train[0].path))
-    except (IndadError, OSError, IndexError):  # a run explains it
+    except (IndadError, OSError, IndexError):  # the run reports it
         return None
     return Images(len(train), len(found) - len(train), size)
 

@@ -147,7 +147,8 @@ def sentences(table: pd.DataFrame) -> Iterator[str]:
             f"{'gives' if each.images == 1 else 'give'} {_value(each)}"
             for each in curve[curve["images"].isin(stated)].itertuples()
         ]
-        limit, (before, last) = enough(curve), (curve.iloc[max(-2, -len(curve))], curve.iloc[-1])
+        limit, last = enough(curve), curve.iloc[-1]
+        before = curve.iloc[max(-2, -len(curve))]
         most = f"{_count(last.images)} images" if last.shots else "all images"
         at = curve[curve["images"] == limit].iloc[0]
         yield f"{dataset}, {experiment}, image AUROC: {', '.join(values)}. " + (
