@@ -4,7 +4,8 @@ from pathlib import Path
 
 from indad.core.csv_files import write_csv
 from indad.data import manifest
-from indad.evaluation import evaluate, resamples, scores
+from indad.data.images import Geometry
+from indad.evaluation import evaluate, resamples, saturated_overlap, scores
 from indad.pipeline.job import Facts, Job, run
 
 
@@ -41,6 +42,13 @@ def main(job: Job) -> Facts:
         ),
         Path(job.output.resamples),
     )
+    asked, defects = settings.get("metrics", ()), None
+    if "spro_05" in asked:
+        geometry = None if full else Geometry.from_config(settings["resize"], settings["crop"])
+        test = images[images["split"] == "test"]
+        defects = saturated_overlap.Defects(test, Path(job.params.folder), geometry)
+    # After the intervals, which these metrics do not have.
+    values |= evaluate.optional_metrics(asked, scored.maps, pixels, truth, defects)
     write_csv(evaluate.tidy(values, bounds, **run), Path(job.output.metrics))
     return {"images": len(table)}
 

@@ -22,9 +22,12 @@ from indad.core import atomic
 from indad.core.errors import ConfigError, DataError
 from indad.data import manifest
 from indad.data.examine import LEAST_SEEN
+from indad.data.folder_layout import Reading
 from indad.data.images import Geometry
 from indad.data.public import archives, catalogue, sources
 from indad.data.public.layouts import LAYOUTS
+from indad.evaluation import saturated_overlap
+from indad.pipeline.dataset import Dataset
 
 RNG = np.random.default_rng(0)
 
@@ -244,7 +247,7 @@ def test_a_miniature_becomes_a_category(tmp_path, name, form):
         make(root, each)
     place = str(root) if form == "folder" else str(pack(root, tmp_path / entry.file, "top/"))
     folder = make_category(name, category, place, tmp_path)
-    table = manifest.build(folder)
+    table = manifest.build(folder, Reading(mask_suffix=entry.layout.mask_suffix))
     counts = table.groupby(["split", "defect"]).size().to_dict()
     expected = {("train", "good"): train, ("test", "good"): good}
     assert counts == expected | {("test", defect): n for defect, n in defects.items()}
@@ -255,11 +258,19 @@ def test_a_miniature_becomes_a_category(tmp_path, name, form):
     assert len(list(root.rglob("*.*"))) > 0
 
 
-def test_several_masks_of_an_image_are_combined(tmp_path):
+def test_the_masks_of_loco_stay_separate_beside_their_saturations(tmp_path):
     make_mvtec_loco(tmp_path / "loco", "pushpins")
-    folder = make_category("mvtec_loco_ad", "pushpins", str(tmp_path / "loco"), tmp_path)
-    united = np.asarray(Image.open(folder / "ground_truth/logical_anomalies/000_mask.png"))
-    assert (united > 0).sum() == 36
+    make_category("mvtec_loco_ad", "pushpins", str(tmp_path / "loco"), tmp_path)
+    settings = {"source": "mvtec_loco_ad", "categories": ["pushpins"]}
+    made = Dataset.from_config("loco", settings, tmp_path / "results", tmp_path / "downloads")
+    assert made.request["layout"] == LAYOUTS["mvtec_loco"].version == 2
+    assert (made.metrics, made.reading.mask_suffix) == (("spro_05",), ("/*",))
+    table = manifest.build(tmp_path / "made/pushpins", made.reading)
+    for row in table[table["label"] == 1].itertuples():
+        folder = f"ground_truth/{row.defect}/000"
+        names = [name for name, _ in manifest.mask_files(row)]
+        assert names == [f"{folder}/000.png", f"{folder}/001.png"]
+    assert (tmp_path / "made/pushpins" / saturated_overlap.FILE).is_file()
 
 
 def test_both_masks_of_a_fabric_are_used_and_a_fourth_of_its_good_strips_tests(tmp_path):

@@ -24,6 +24,7 @@ from indad.cli.main import main as indad
 from indad.core import checksum, provenance
 from indad.data import manifest
 from indad.evaluation import comparison, evaluate
+from indad.evaluation.metrics import IMAGE_METRICS, PIXEL_METRICS
 from indad.pipeline import lock
 from indad.pipeline.verify import verify
 from indad.reporting import tables
@@ -48,7 +49,7 @@ def test_all_metrics_of_all_experiments(finished):
     measured = metrics.groupby(["dataset", "category", "experiment"])["metric"].apply(tuple)
     assert len(measured) == 6
     for (dataset, _, _), names in measured.items():
-        assert names == (tuple(tables.TITLES) if dataset == "drawn" else tuple(tables.TITLES)[:3])
+        assert names == IMAGE_METRICS + (PIXEL_METRICS if dataset == "drawn" else ())
 
 
 def test_every_value_has_an_interval_and_a_number_of_images(finished):

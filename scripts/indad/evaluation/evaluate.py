@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pandas as pd
 from indad.core.csv_files import read_csv
 from indad.core.errors import StoreError
 from indad.data.ground_truth import GroundTruth
-from indad.evaluation import bootstrap
+from indad.evaluation import bootstrap, segmentation
 from indad.evaluation.intervals import (
     UNKNOWN,
     Interval,
@@ -31,6 +31,7 @@ from indad.evaluation.metrics import (
     image_metrics,
     pixel_values,
 )
+from indad.evaluation.saturated_overlap import Defect, au_spro
 from indad.evaluation.sorted_scores import SortedScores
 
 #: Columns of every metrics file and their types. The bounds of the confidence interval are empty
@@ -56,6 +57,7 @@ class PixelScores:
         images: indices of these images; they are read one after the other.
         ordered: their scores; None if no image has a defective pixel.
         n_regions: ground truth regions of all of them.
+        folder: where temporary files may be created; None for that of the system.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class PixelScores:
         """
         if len(maps) != len(truth.image):
             raise StoreError("the scores belong to other images; delete them and run again")
+        self.folder = folder
         self.images = np.flatnonzero(truth.has_mask)
         self.labelled = LabelledMaps(maps, truth.mask, self.images)
         self.ordered: SortedScores | None = None
@@ -108,6 +111,37 @@ def evaluate(scores: pd.DataFrame, pixels: PixelScores, truth: GroundTruth) -> d
         values = image_metrics(truth.label, scores["score"].to_numpy())
     if pixels.measurable:
         values |= pixel_values(pixels.measurable)
+    return values
+
+
+def optional_metrics(
+    asked: Collection[str],
+    maps: Sequence[np.ndarray],
+    pixels: PixelScores,
+    truth: GroundTruth,
+    defects: Sequence[Sequence[Defect]] | None = None,
+) -> dict[str, float]:
+    """Compute the metrics of ``OPTIONAL_METRICS`` that a data set asks for.
+
+    They are left out where the other pixel metrics are, and use the same images.
+
+    Args:
+        asked: names of metrics; others than ``OPTIONAL_METRICS`` are ignored.
+        maps, pixels, truth: of the same images.
+        defects: of the same images; needed for ``spro_05``.
+    """
+    values: dict[str, float] = {}
+    if not pixels.measurable:
+        return values
+    good = truth.label == 0
+    if "spro_05" in asked:
+        assert defects is not None
+        kinds = np.where(good, "", np.where(truth.has_mask, truth.defect, None))
+        values["spro_05"] = au_spro(maps, defects, kinds.tolist(), pixels.folder)
+    if "seg_f1" in asked:
+        at = segmentation.threshold(maps[i] for i in np.flatnonzero(good))
+        pairs = ((maps[i], truth.mask[i]) for i in pixels.images)
+        values["seg_f1"] = segmentation.f1(pairs, at)
     return values
 
 

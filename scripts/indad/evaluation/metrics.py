@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import scipy  # loads its parts when they are used, not when a workflow is planned
 
 from indad.evaluation.sorted_scores import SortedScores
@@ -20,9 +21,11 @@ from indad.evaluation.sorted_scores import SortedScores
 #: The metrics in the order tables show them.
 IMAGE_METRICS = ("image_auroc", "image_ap", "image_f1max")
 PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1max", "aupro", "aupro_05")
-METRICS = IMAGE_METRICS + PIXEL_METRICS
+#: Metrics that are computed only for data sets that ask for them, without an interval.
+OPTIONAL_METRICS = ("spro_05", "seg_f1")
+METRICS = IMAGE_METRICS + PIXEL_METRICS + OPTIONAL_METRICS
 #: Metrics that tables show only for data sets that ask for them.
-EXTRA_METRICS = ("aupro_05",)
+EXTRA_METRICS = ("aupro_05", *OPTIONAL_METRICS)
 
 #: Largest false positive rate of AUPRO (Bergmann et al., arXiv:1911.02357), and the stricter one of
 #: ``aupro_05`` (MVTec AD 2, arXiv:2503.21622).
@@ -136,8 +139,13 @@ class ScoreCurve:
         return float(np.trapezoid(heights, rate) / limit)
 
 
-def curve_parts(scores: SortedScores) -> Iterator[ScoreCurve]:
+def curve_parts(scores: SortedScores, saturation: np.ndarray | None = None) -> Iterator[ScoreCurve]:
     """Yield the curve of sorted scores: one part for each piece with positives.
+
+    Args:
+        scores: the scores.
+        saturation: number of flagged pixels from which a region counts as completely found, for
+            each region number, ``(R + 1,)``; by default its area. ``overlap`` is then saturated.
 
     Raises:
         ValueError: there are no positives or no negatives.
@@ -145,16 +153,21 @@ def curve_parts(scores: SortedScores) -> Iterator[ScoreCurve]:
     if not scores.positives or not scores.negatives:
         missing = "negatives" if scores.positives else "positives"
         raise ValueError(f"undefined: there are no {missing}")
+    full = scores.area.astype(float) if saturation is None else saturation
     with np.errstate(divide="ignore"):
-        weight = 1 / (np.count_nonzero(scores.area) * scores.area.astype(float))
+        weight = 1 / (np.count_nonzero(scores.area) * full)
+    found = np.zeros(len(full), np.int64)  # flagged pixels of each region in earlier pieces
     passed, start = 0, (0, 0, 0.0)
     for piece in scores.pieces():
         if len(piece.positive):
             key, region = piece.positive_keys, piece.positive.astype(np.uint32)  # the lower half
             first = np.flatnonzero(np.r_[True, key[1:] != key[:-1]])
+            times = piece.positive_times
             gained = weight[region]
-            if piece.positive_times is not None:
-                gained *= piece.positive_times
+            if saturation is not None:
+                gained *= _below_saturation(region, times, found, saturation)
+            elif times is not None:
+                gained *= times
             # A tie may hold negatives beside the positives.
             before, upto = (piece.negatives_before(key[first], side) for side in ("left", "right"))
             part = ScoreCurve(
@@ -170,6 +183,17 @@ def curve_parts(scores: SortedScores) -> Iterator[ScoreCurve]:
             yield part
             start = (int(part.fp[-1]), int(part.tp[-1]), float(part.overlap[-1]))
         passed += piece.negatives
+
+
+def _below_saturation(
+    region: np.ndarray, times: np.ndarray | None, found: np.ndarray, saturation: np.ndarray
+) -> np.ndarray:
+    """Return how many pixels of each element count, and add its pixels to ``found``."""
+    times = np.ones(len(region), int) if times is None else times
+    upto = found[region] + pd.Series(times).groupby(region).cumsum().to_numpy()
+    np.add.at(found, region, times)
+    limit = saturation[region]
+    return np.minimum(upto, limit) - np.minimum(upto - times, limit)
 
 
 class LabelledMaps:

@@ -83,10 +83,13 @@ class Dataset:
                     f"{key}.{min(misplaced)}: only for a data set with a 'path'; a source always "
                     "has the layout of MVTec AD"
                 )
-            if sources.get(source, f"{key}.source").entry is None and mirrors:
+            entry = sources.get(source, f"{key}.source").entry
+            if entry is None and mirrors:
                 raise ConfigError(
                     f"{key}.mirrors: only for a source that is downloaded: {', '.join(known)}"
                 )
+            if entry is not None:
+                settings = settings | {"mask_suffix": entry.layout.mask_suffix}
         # A folder may keep the source that an override file gives a path for.
         original = settings.get("source", "")
         published_as = settings.get("published")
@@ -176,7 +179,10 @@ class Dataset:
             return None
         assert self.source is not None
         options = sources.check_options(self.source, self.options, f"datasets.{self.name}.options")
-        return {"source": self.source, "options": options}
+        request = {"source": self.source, "options": options}
+        if self.entry is not None and self.entry.layout.version > 1:
+            request["layout"] = self.entry.layout.version
+        return request
 
     def category_folder(self, category: str) -> Path:
         """Return the folder of a category's images."""

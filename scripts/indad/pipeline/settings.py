@@ -17,7 +17,15 @@ from indad import methods
 from indad.core import provenance
 from indad.data import decode as pixels
 from indad.data import manifest
-from indad.evaluation import bootstrap, calibration, cases, resamples, scores
+from indad.evaluation import (
+    bootstrap,
+    calibration,
+    cases,
+    resamples,
+    saturated_overlap,
+    scores,
+)
+from indad.evaluation.metrics import OPTIONAL_METRICS
 from indad.features import store
 from indad.features.settings import EXTRACT_VERSION
 from indad.pipeline import presentation
@@ -138,10 +146,24 @@ def _evaluate(config: Config, wildcards: Wildcards) -> Settings:
     return {
         **config.written["uncertainty"],
         **_resolution(config),
+        **_optional_metrics(config, wildcards),
         "resize": geometry.resize,
         "crop": geometry.crop,
         "version": [bootstrap.VERSION, resamples.SCHEMA_VERSION],
     }
+
+
+def _optional_metrics(config: Config, wildcards: Wildcards) -> Settings:
+    dataset = config.datasets[wildcards["dataset"]]
+    asked = [name for name in OPTIONAL_METRICS if name in dataset.metrics]
+    if not asked:
+        return {}
+    if "spro_05" not in asked or not dataset.used_in_place:
+        return {"metrics": asked}
+    # The file is no input of the rule, but the user may change it.
+    folder = dataset.category_folder(wildcards["category"])
+    found = saturated_overlap.read(folder / saturated_overlap.FILE)
+    return {"metrics": asked, "saturations": [[key, *found[key]] for key in sorted(found)]}
 
 
 def _resolution(config: Config) -> Settings:

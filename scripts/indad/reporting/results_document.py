@@ -9,11 +9,19 @@ from typing import Any
 import pandas as pd
 
 from indad.evaluation.counts import by_category
-from indad.evaluation.metrics import PIXEL_METRICS
+from indad.evaluation.metrics import IMAGE_METRICS
 from indad.reporting import published
 from indad.reporting.markdown import markdown_table
 from indad.reporting.numbers import NOT_MEASURED, percent, signed
-from indad.reporting.tables import AVERAGE, SHORT_TITLES, TITLES, Layout, select, with_published
+from indad.reporting.tables import (
+    AVERAGE,
+    EXPLANATIONS,
+    SHORT_TITLES,
+    TITLES,
+    Layout,
+    select,
+    with_published,
+)
 
 #: What tables say of ``evaluate_at``.
 RESOLUTIONS = {
@@ -229,7 +237,9 @@ def document(
     for dataset in () if counts is None else counts["dataset"].unique():
         parts.append(f"{heading} Images: {dataset}\n\n{image_counts(counts, dataset)}")
     explained = [*_explanations(measured, selected, full)]
-    if set(selected) & set(PIXEL_METRICS) & set(measured["metric"]):
+    present = [metric for metric in selected if metric in set(measured["metric"])]
+    explained += [EXPLANATIONS[metric] for metric in present if metric in EXPLANATIONS]
+    if set(present) - set(IMAGE_METRICS):
         explained.append(RESOLUTIONS[layout.evaluated_at])
     if len(others):
         explained.append("Published values: `resources/published.csv`, each with its source.")

@@ -27,6 +27,17 @@ TITLES = {
     "pixel_f1max": "Pixel F1-max (threshold chosen with the test labels)",
     "aupro": "AUPRO (up to 30 % false positives)",
     "aupro_05": "AUPRO-05 (up to 5 % false positives)",
+    "spro_05": "AU-sPRO-05 (saturated overlap, up to 5 % false positives)",
+    "seg_f1": "SegF1 (threshold from good images)",
+}
+#: What a reader has to know of a metric besides its heading.
+EXPLANATIONS = {
+    "spro_05": "AU-sPRO-05: the metric of MVTec LOCO AD, average over the kinds of defects. Each "
+    "mask file is one defect, which counts as completely found from its saturation in "
+    "defects_config.json on.",
+    "seg_f1": "SegF1: F1 of all pixels, where those above the mean plus three standard deviations "
+    "of the maps of the good test images are flagged. MVTec AD 2 takes this threshold from "
+    "validation images instead.",
 }
 #: Headings without the remark in parentheses.
 SHORT_TITLES = {name: title.split(" (")[0] for name, title in TITLES.items()}

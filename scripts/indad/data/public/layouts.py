@@ -22,7 +22,7 @@ from PIL import Image
 from indad.core.errors import DataError
 from indad.core.progress import Progress, ignore
 from indad.data.files import is_left_out, walk
-from indad.data.folder_layout import GOOD
+from indad.data.folder_layout import GOOD, Reading
 from indad.data.formats import SUFFIXES
 from indad.data.images import mask_pixels
 from indad.data.public.unpack import safe_name
@@ -45,6 +45,8 @@ class Layout:
         single: whether the whole data set is one category.
         shared: folders that every category needs.
         unused: folders that no category needs.
+        mask_suffix: option of that name which reads the categories laid out here.
+        version: increased when the same data set is laid out in another way.
     """
 
     items: Callable[..., Iterator[Item]]
@@ -54,6 +56,8 @@ class Layout:
     single: bool = False
     shared: frozenset[str] = frozenset()
     unused: frozenset[str] = frozenset()
+    mask_suffix: tuple[str, ...] = Reading.mask_suffix
+    version: int = 1
 
     def wants(self, category: str, parts: tuple[str, ...]) -> bool:
         """Tell whether a category needs a file of an archive.
@@ -208,14 +212,18 @@ def btad(root: Path, category: str) -> Iterator[Item]:
 
 
 def mvtec_loco(root: Path, category: str) -> Iterator[Item]:
-    """MVTec LOCO AD, with a folder of masks for each image. ``validation`` is left out."""
+    """MVTec LOCO AD, with a folder of masks for each image, one mask for each defect.
+
+    ``validation`` is left out. ``defects_config.json`` is what the metric ``spro_05`` needs.
+    """
     folder = root / category
+    if (config := folder / "defects_config.json").is_file():
+        yield (config,), config.name
     yield from _images(folder / "train" / GOOD, "train/good")
     yield from _images_by_kind(folder / "test", "test")
     for kind in _folders(folder / "ground_truth"):
         for masks in _folders(kind):
-            if files := tuple(_image_files(masks)):
-                yield files, f"ground_truth/{kind.name}/{masks.name}_mask{files[0].suffix}"
+            yield from _images(masks, f"ground_truth/{kind.name}/{masks.name}")
 
 
 def mvtec_ad_2(root: Path, category: str) -> Iterator[Item]:
@@ -381,6 +389,8 @@ LAYOUTS = {
         ("{category}/train/good",),
         "<category>/train/good/*.png, test/..., ground_truth/<kind>/<image>/*.png",
         unused=frozenset({"validation"}),
+        mask_suffix=("/*",),
+        version=2,
     ),
     "mvtec_ad_2": Layout(
         mvtec_ad_2,

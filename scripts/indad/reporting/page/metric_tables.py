@@ -43,6 +43,11 @@ class Table:
         return tables.TITLES[self.metric]
 
     @property
+    def explanation(self) -> str:
+        """What a reader has to know of the metric, or an empty string."""
+        return tables.EXPLANATIONS.get(self.metric, "")
+
+    @property
     def first(self) -> bool:
         """Whether it is shown before the tables of other metrics."""
         return self.metric in tables.SUMMARY
