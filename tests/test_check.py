@@ -33,7 +33,7 @@ def test_a_good_folder_is_described(category):
     assert report.problems == []
     assert report.counts == {"train": 3, "test good": 2, "test cut": 2, "test dirt": 1}
     assert (report.masks, report.defective) == (3, 3)
-    assert report.sizes == {"48x40": 8}
+    assert report.sizes == {(40, 48): 8}
     assert report.modes == {"PNG RGB": 8}
 
 
@@ -290,3 +290,21 @@ def test_following_each_remedy_leads_to_a_run_that_works(tmp_path, sizes, crop, 
             assert all(side % patch == 0 for side in geometry.output(*sizes[0]))
         assert not any(each.code.startswith("crop-") for each in again.warnings)
         decoding.decode(manifest.build(folder), folder, tmp_path / "pixels.h5", geometry=geometry)
+
+
+def test_the_tiles_of_each_extractor_are_counted(tmp_path):
+    folder = strips(tmp_path / "data/strip", (64, 256), (64, 200))
+    extractors = {
+        name: {"resize": 64, "crop": None, "tiles": {"size": 64, "overlap": overlap}}
+        for name, overlap in (("few", 0), ("many", 32), ("wrong", 30))
+    }
+    file = write_config(tmp_path / "c.yaml", folder, **extractors)
+    settings = yaml.safe_load(file.read_text())
+    for each in settings["experiments"].values():
+        each["method"] = "spade"
+    file.write_text(yaml.safe_dump(settings))
+    lines = " ".join(run_check("--configfile", str(file)).stdout.split())
+    assert "extractor few sees each image in 4 tiles of at most 64 x 64 pixels" in lines
+    assert "extractor many sees each image in 6 to 7 tiles" in lines
+    assert "strip: extractor wrong: tiles: the overlap has 30 pixels, which is not" in lines
+    assert "extractor wrong sees" not in lines

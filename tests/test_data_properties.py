@@ -220,7 +220,7 @@ def settle(config) -> Config:
     made = Config.parse(filled(config, SCHEMA))
     assert made.experiments
     assert made.models
-    assert made.geometries
+    assert all(map(made.geometries, made.datasets))
     for dataset in made.datasets.values():
         if dataset.source:
             assert dataset.categories

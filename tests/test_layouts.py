@@ -28,6 +28,10 @@ from indad.data.public import archives, catalogue, sources
 from indad.data.public.layouts import LAYOUTS
 from indad.evaluation import saturated_overlap
 from indad.pipeline.dataset import Dataset
+from indad.pipeline.config import Config
+from indad.pipeline.config_files import load_config, merged
+from indad.pipeline.presentation import deciding_part, size_notes
+from indad.pipeline.settings import category_jobs, job_settings
 
 RNG = np.random.default_rng(0)
 
@@ -353,7 +357,7 @@ def test_an_archive_placed_by_hand_is_found_first_and_must_not_change(tmp_path):
 
 def chosen(*arguments: str):
     """The settings of a command line, and what is said of them."""
-    parsed = main.parse(["patchcore", *arguments])
+    parsed = main.parse(["all", *arguments])
     settings = override.override(parsed)
     return settings, override.describe(parsed, settings)
 
@@ -362,18 +366,52 @@ def test_a_folder_with_some_categories_of_a_public_data_set(tmp_path):
     place = ("--dataset", "visa", "--data-root", str(tmp_path))
     make_visa(tmp_path, "capsules")
     make_visa(tmp_path, "candle")
-    settings, (absent, whole) = chosen(*place)
+    settings, (absent,) = chosen(*place)
     expected = {"mirrors": [str(tmp_path)], "categories": ["candle", "capsules"]}
     assert settings["datasets"] == {"visa": expected}
     assert absent.startswith(f"visa: {tmp_path} does not have cashew, chewinggum, fryum")
-    assert whole.startswith("visa: images are resized to 256 x 384 without a crop")
     settings, lines = chosen(*place, "--category", "capsules")
     assert settings["datasets"]["visa"] == expected | {"categories": ["capsules"]}
-    assert len(lines) == 1
+    assert lines == []
     with pytest.raises(ConfigError, match="--category fryum: not in .*, which has candle"):
         chosen(*place, "--category", "fryum")
     with pytest.raises(ConfigError, match="a run downloads, converts or makes visa first"):
         check.run(main.parse(["check", *place]), Console())
+
+
+def rearrange_visa(original: Path, folder: Path) -> None:
+    """Copy VisA's images as its authors' script and anomalib do."""
+    with (original / "split_csv/1cls.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            kind = "good" if row["label"] == "normal" else "bad"
+            target = folder / row["object"] / row["split"] / kind
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.copy(original / row["image"], target)
+            if row["mask"]:
+                drawn = np.where(np.asarray(Image.open(original / row["mask"])) > 0, 255, 0)
+                name = f"{row['object']}/ground_truth/bad/{Path(row['mask']).name}"
+                save_image(folder / name, drawn.astype(np.uint8))
+
+
+@pytest.mark.parametrize("top", ["VisA_pytorch/1cls", "visa_pytorch", ""])
+def test_every_arrangement_of_visa_gives_the_same_category(top, tmp_path):
+    make_visa(tmp_path / "original", "candle")
+    copies = tmp_path / "copies"
+    rearrange_visa(tmp_path / "original", copies / top)
+    # Copies by the splits with two classes lack the masks of the other split.
+    two = copies / Path(top).parent / "2cls_fewshot/candle"
+    if top.endswith("1cls"):
+        shutil.copytree(copies / top / "candle", two)
+    settings, _ = chosen("--dataset", "visa", "--data-root", str(copies))
+    assert settings["datasets"]["visa"] == {"mirrors": [str(copies)], "categories": ["candle"]}
+    made = []
+    for place in (tmp_path / "original", copies, pack(copies, tmp_path / "copies.tar", "")):
+        folder = make_category("visa", "candle", str(place), tmp_path / f"from_{place.name}")
+        table = manifest.build(folder)
+        made.append(table[["image", "split", "label", "defect", "mask", "width", "height"]])
+    assert len(made[0]) == 5
+    assert made[0].equals(made[1])
+    assert made[0].equals(made[2])
 
 
 def test_mvtec_ad_and_its_relatives_by_their_layout(tmp_path):
@@ -400,13 +438,52 @@ SIZES = {
 }  # fmt: skip
 
 
+def settings_of(config: Config) -> dict[str, dict]:
+    """The settings of all jobs on the first category, by the job's name."""
+    (dataset, category), *_ = config.categories
+    found = {}
+    for job in category_jobs(config):
+        rule, _, at, *rest = job.split("/")
+        if at == category:
+            names = dict.fromkeys(
+                ("geometry", "extractor", "model", "experiment"), "".join(rest[:1])
+            )
+            found[job] = job_settings(config, rule, {"dataset": dataset, "category": at, **names})
+    return found
+
+
 @pytest.mark.parametrize("name", catalogue.load())
 def test_public_data_sets_are_seen_whole(name, tmp_path):
+    plain = check.parsed(merged(load_config(None), {"run": {"datasets": [name]}}))
+    geometry = plain.extractor("wrn50", name).geometry
+    assert all(geometry.share_seen(*size) >= LEAST_SEEN for size in SIZES[name])
+    # `indad run` and `snakemake --config` have the same settings of all jobs.
     settings, _ = chosen("--dataset", name)
-    for extractor in settings.get("extractors", {"wrn50": {"resize": 256, "crop": 224}}).values():
-        geometry = Geometry.from_config(extractor["resize"], extractor["crop"])
-        assert all(geometry.share_seen(*size) >= LEAST_SEEN for size in SIZES[name])
-    if "extractors" in settings:  # a choice of the user is kept
-        mine = tmp_path / "mine.yaml"
-        mine.write_text("extractors: {wrn50: {crop: 200}}")
-        assert "extractors" not in chosen("--dataset", name, "--configfile", str(mine))[0]
+    command = check.parsed(merged(load_config(None), settings))
+    assert settings_of(command) == settings_of(plain)
+    (line, *_), resized = [*size_notes(plain), ""], plain.datasets[name].resize
+    if resized:
+        assert line.startswith(f"{name}: whole images are resized to {resized[0]} x {resized[1]}")
+        assert (geometry.resize, geometry.crop) == (tuple(resized), None)
+    # An extractor's own size, or another one of the data set, replaces it.
+    own = {"run": {"datasets": [name]}, "extractors": {"wrn50": {"crop": 200}}}
+    made = check.parsed(merged(load_config(None), own))
+    assert made.extractor("wrn50", name).geometry == Geometry(256, (200, 200))
+    assert not size_notes(made)
+    own = {"run": {"datasets": [name]}, "datasets": {name: {"resize": None}}}
+    made = check.parsed(merged(load_config(None), own))
+    assert made.extractor("wrn50", name).geometry == Geometry(256, (224, 224))
+
+
+def test_data_sets_of_one_run_have_their_own_sizes():
+    changes = {"datasets": ["mvtec_ad", "visa"], "experiments": ["PatchCore-10", "AnomalyDINO"]}
+    made = check.parsed(merged(load_config(None), {"run": changes}))
+    assert list(made.geometries("mvtec_ad")) == ["256-224", "448-448"]
+    assert list(made.geometries("visa")) == ["256x384", "448-448"]
+    assert made.of_one_size("visa", "256x384") == []
+    (line,) = size_notes(made)
+    assert line.startswith("visa: whole images are resized to 256 x 384 for wrn50, as set for")
+    assert "resize" not in deciding_part(made)["extractors"]["wrn50"]
+    jobs = category_jobs(made)
+    assert "decode/visa/candle/256x384" in jobs
+    assert "decode/visa/candle/256-224" not in jobs

@@ -22,7 +22,7 @@ if isinstance(BASE, LocalGitFile):
 
 from indad.core.disk import explain_disk_errors
 from indad.core.errors import IndadError
-from indad.pipeline import cost, lock
+from indad.pipeline import cost, lock, presentation
 from indad.pipeline.config import Config
 from indad.pipeline.config_files import check_schema, expand_paths, read_yaml
 from indad.pipeline.currency import Planner, job_name
@@ -140,12 +140,7 @@ def category_folder(wildcards, input):
 
 def experiments_of_one_size(wildcards, input):
     """The experiments on a geometry that need images of one size."""
-    return [
-        name
-        for name, each in CONFIG.scored.items()
-        if CONFIG.extractors[each.extractor].geometry.name == wildcards.geometry
-        and each.needs_one_size
-    ]
+    return CONFIG.of_one_size(wildcards.dataset, wildcards.geometry)
 
 
 def archive_record(wildcards):
@@ -157,7 +152,10 @@ def archive_record(wildcards):
     return ancient(f"{RESULTS}/data/{{dataset}}.json") if public else []
 
 
-# The lists of data warnings of every category to run.
-data_warnings = per_category(
-    *(f"{RESULTS}/pixels/{CATEGORY}/{name}.warnings.json" for name in CONFIG.geometries)
-)
+def data_warnings(wildcards):
+    """The lists of data warnings of every category to run."""
+    return [
+        f"{RESULTS}/pixels/{dataset}/{category}/{geometry}.warnings.json"
+        for dataset, category in CONFIG.categories
+        for geometry in CONFIG.geometries(dataset)
+    ]

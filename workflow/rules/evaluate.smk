@@ -5,7 +5,7 @@ rule evaluate:
         manifest=f"{RESULTS}/manifests/{CATEGORY}.csv",
         # For labels and masks: the features have them too, but are a hundred times as large.
         pixels=lambda wildcards: PRODUCTS.pixels(
-            CONFIG.experiments[wildcards.experiment].extractor
+            CONFIG.experiments[wildcards.experiment].extractor, wildcards.dataset
         ),
         settings=settings_file("evaluate"),
     output:

@@ -1,7 +1,7 @@
 rule extract:
     input:
         manifest=f"{RESULTS}/manifests/{CATEGORY}.csv",
-        pixels=lambda wildcards: PRODUCTS.pixels(wildcards.extractor),
+        pixels=lambda wildcards: PRODUCTS.pixels(wildcards.extractor, wildcards.dataset),
         weights=PRODUCTS.weights,
         settings=settings_file("extract"),
     output:

@@ -1,7 +1,7 @@
 rule figures:
     input:
         manifest=f"{RESULTS}/manifests/{CATEGORY}.csv",
-        pixels=[PRODUCTS.pixels(each.extractor) for each in CONFIG.shown.values()],
+        pixels=PRODUCTS.shown_pixels,
         tables=shown(f"{RESULTS}/scores/{RUN}/scores.csv"),
         maps=shown(f"{RESULTS}/scores/{RUN}/maps.h5"),
         settings=settings_file("figures"),

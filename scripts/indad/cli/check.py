@@ -8,7 +8,6 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +16,24 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from indad.cli.console import plain, print_labelled, print_line
-from indad.cli.override import describe, extractors_of, override, reading_of
+from indad.cli.override import describe, override
 from indad.cli.run import add_data_options
 from indad.core.errors import ConfigError
 from indad.data.check import Report, check
-from indad.data.data_warnings import counted
-from indad.data.folder_layout import GOOD, Reading
-from indad.data.images import Geometry
-from indad.data.public import catalogue
+from indad.data.data_warnings import DataWarning, counted
+from indad.data.folder_layout import GOOD
+from indad.data.images import Geometry, Size
 from indad.data.public.suggest import find_categories
-from indad.methods import method_class
-from indad.pipeline.config_files import check_config, expand_paths, load_config, merged
-from indad.pipeline.dataset import require_known
+from indad.pipeline.config import Config
+from indad.pipeline.config_files import (
+    check_config,
+    expand_paths,
+    load_config,
+    merged,
+    schema_file,
+)
+from indad.pipeline.dataset import Dataset
+from indad.pipeline.presentation import size_notes
 
 COLUMNS = ("train", "good", "defects", "masks", "sizes", "files", "problems")
 
@@ -53,28 +58,28 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     """
     if not console.is_terminal:
         console = Console(width=120)
-    config = load_config(arguments.configfile)
     settings = override(arguments)
-    for line in describe(arguments, settings):
+    config = parsed(merged(load_config(arguments.configfile), expand_paths(settings)))
+    for line in (*describe(arguments, settings), *size_notes(config)):
         print_labelled(console, "note", "cyan", line)
-    config = merged(config, expand_paths(settings))
-    check_config(config)
-    geometries = preprocessings(config)
     reports = []
     with Progress(console=console, transient=True) as bar:
-        for folder, reading in find_data(config, console):
-            update = partial(_update, bar, bar.add_task(plain(folder.name)))
-            reports.append(
-                check(
-                    folder,
-                    [*geometries],
-                    reading,
-                    one_size=of_one_size(config),
-                    patches=patches_of(config),
-                    threads=arguments.cores,
-                    progress=update,
-                )
+        for dataset, folder in find_data(config, console):
+            geometries = config.geometries(dataset.name)
+            report = check(
+                folder,
+                [*geometries.values()],
+                dataset.reading,
+                one_size={
+                    geometry: config.of_one_size(dataset.name, name)
+                    for name, geometry in geometries.items()
+                },
+                patches=patches_of(config, dataset.name),
+                threads=arguments.cores,
+                progress=partial(_update, bar, bar.add_task(plain(folder.name))),
             )
+            check_tiles(config, dataset.name, report)
+            reports.append(report)
     print_reports(reports, console)
     for report in reports:
         for line in report.problems:
@@ -82,11 +87,25 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         for each in report.warnings:
             label, colour = ("note", "cyan") if each.note else ("warning", "yellow")
             print_labelled(console, label, colour, f"{report.category}: {each}")
-    return print_verdict(reports, "; ".join(geometries.values()), console)
+    return print_verdict(reports, "; ".join(preprocessings(config)), console)
 
 
-def find_data(config: dict[str, Any], console: Console) -> list[tuple[Path, Reading]]:
-    """Return the category folders of the data sets to run, and how they are read.
+def parsed(config: dict[str, Any]) -> Config:
+    """Return a configuration as the workflow reads it.
+
+    Raises:
+        ConfigError: the workflow would refuse it.
+    """
+    # Imported here: other commands do not need Snakemake.
+    from snakemake.utils import validate
+
+    check_config(config)
+    validate(config, str(schema_file()))  # fills in the defaults
+    return Config.parse(config)
+
+
+def find_data(config: Config, console: Console) -> list[tuple[Dataset, Path]]:
+    """Return the category folders of the data sets to run.
 
     A data set that a run downloads or makes first is only named.
 
@@ -94,20 +113,16 @@ def find_data(config: dict[str, Any], console: Console) -> list[tuple[Path, Read
         IndadError: no such folder, or nothing in it; or there is no folder to check.
     """
     found, later = [], []
-    for name in config["run"]["datasets"]:
-        require_known("run.datasets", name, config["datasets"], "data sets")
-        settings = config["datasets"][name]
-        entry = catalogue.load().get(settings.get("source"))
-        places = [settings["path"]] if "path" in settings else []
-        if entry is not None and entry.layout.native:
-            mirrors = [catalogue.Place.of(each).path for each in settings.get("mirrors") or ()]
-            places += [each for each in mirrors if each and each.is_dir()]
+    for name, dataset in config.datasets.items():
+        places = [] if dataset.folder is None else [dataset.folder]
+        if dataset.entry is not None and dataset.entry.layout.native:
+            places += [each.path for each in dataset.mirrors if each.path and each.path.is_dir()]
         if not places:
             later.append(name)
             continue
-        folder, reading = Path(places[0]).resolve(), reading_of(config["datasets"], name)
-        categories = settings.get("categories") or find_categories(folder, reading)
-        found += [(folder / category, reading) for category in categories]
+        folder = places[0].resolve()
+        categories = dataset.asked or find_categories(folder, dataset.reading)
+        found += [(dataset, folder / category) for category in categories]
     first = f"a run downloads, converts or makes {', '.join(later)} first: check it afterwards"
     if not found:
         raise ConfigError(f"check needs --data-root DIR, or a data set with a 'path'; {first}")
@@ -116,55 +131,52 @@ def find_data(config: dict[str, Any], console: Console) -> list[tuple[Path, Read
     return found
 
 
-def used_extractors(config: dict[str, Any]) -> dict[str, Geometry]:
-    """Return the extractors of the experiments to run, and their resize and crop.
-
-    Raises:
-        ConfigError: an experiment or an extractor is unknown.
-    """
-    used: dict[str, Geometry] = {}
-    for experiment in config["run"]["experiments"]:
-        require_known("run.experiments", experiment, config["experiments"], "experiments")
-        for name in extractors_of(config, experiment):
-            require_known("experiments: extractor", name, config["extractors"], "extractors")
-            settings = config["extractors"][name]
-            resize, crop = settings.get("resize", 256), settings.get("crop", 224)
-            used[name] = Geometry.from_config(resize, crop)
-    return used
+def preprocessings(config: Config) -> list[str]:
+    """Return texts that describe each resize and crop of the run, and name the extractors."""
+    found: dict[str, dict[str, None]] = {}
+    for dataset in config.datasets:
+        for name in config.used_extractors:
+            settings = config.extractor(name, dataset).settings
+            text = f"resize {settings['resize']}, crop {settings['crop'] or 'null'}"
+            found.setdefault(text, {})[name] = None
+    return [f"{text} for {', '.join(names)}" for text, names in found.items()]
 
 
-def preprocessings(config: dict[str, Any]) -> dict[Geometry, str]:
-    """Return each resize and crop of the experiments to run, and a text that describes it."""
-    found: dict[Geometry, str] = {}
-    for name, geometry in used_extractors(config).items():
-        settings = config["extractors"][name]
-        resize, crop = settings.get("resize", 256), settings.get("crop", 224)
-        known = found.get(geometry, f"resize {resize}, crop {crop or 'null'} for")
-        found[geometry] = f"{known} {name}"
-    return found
-
-
-def patches_of(config: dict[str, Any]) -> dict[Geometry, int]:
+def patches_of(config: Config, dataset: str) -> dict[Geometry, int]:
     """Return the multiples that transformers need as sides, by resize and crop.
 
     A transformer is known by its name in timm, such as ``vit_small_patch14_dinov2``.
     """
     found: dict[Geometry, int] = {}
-    for name, geometry in used_extractors(config).items():
-        if patch := re.search(r"patch(\d+)", config["extractors"][name]["backbone"]):
+    for name, extractor in config.used_extractors.items():
+        if patch := re.search(r"patch(\d+)", extractor.backbone):
+            geometry = config.extractor(name, dataset).geometry
             found[geometry] = math.lcm(found.get(geometry, 1), int(patch[1]))
     return found
 
 
-def of_one_size(config: dict[str, Any]) -> dict[Geometry, list[str]]:
-    """Return the experiments to run that need images of one size, by resize and crop."""
-    experiments, used = config["experiments"], used_extractors(config)
-    found: dict[Geometry, list[str]] = {}
-    chosen = [experiments[name].get("members") or [name] for name in config["run"]["experiments"]]
-    for name in dict.fromkeys(chain.from_iterable(chosen)):
-        if method_class(experiments[name]["method"]).needs_one_size:
-            found.setdefault(used[experiments[name]["extractor"]], []).append(name)
-    return found
+def check_tiles(config: Config, dataset: str, report: Report) -> None:
+    """Add to a report in how many tiles each extractor sees an image, or why it cannot."""
+    for name in config.used_extractors:
+        extractor = config.extractor(name, dataset)
+        if not extractor.settings.get("tiles"):
+            continue
+        # Imported here: it takes seconds, and few configurations have tiles.
+        from indad.features.extract import open_backbone
+
+        geometry = extractor.geometry
+        sizes = {geometry.output(*size) for size in report.sizes if not geometry.refusal(*size)}
+        try:
+            # The tiles do not depend on the weights, which may not be on this machine.
+            backbone = open_backbone({**extractor.settings, "weights": "random"}, "cpu")
+            counts = sorted({math.prod(backbone.tiles(*size)) for size in sizes})
+        except ConfigError as error:
+            report.problems.append(f"extractor {name}: {error}")
+            continue
+        tile = " x ".join(map(str, backbone.tile))
+        number = " to ".join(map(str, dict.fromkeys([*counts[:1], *counts[-1:]])))
+        text = f"extractor {name} sees each image in {number} tiles of at most {tile} pixels"
+        report.warnings.append(DataWarning("tiles", report.category, text, note=True))
 
 
 def print_reports(reports: Sequence[Report], console: Console) -> None:
@@ -206,7 +218,7 @@ def _cells(report: Report) -> tuple[str, ...]:
         str(report.counts[f"test {GOOD}"]),
         plain("\n".join(f"{n} {kind.removeprefix('test ')}" for kind, n in kinds)),
         f"{report.masks} of {report.defective}",
-        _most_common(report.sizes),
+        _most_common(_as_text(report.sizes)),
         _most_common(report.modes),
         f"[red]{len(report.problems)}[/]" if report.problems else "none",
     )
@@ -214,6 +226,10 @@ def _cells(report: Report) -> tuple[str, ...]:
 
 def _update(bar: Progress, task: TaskID, done: int, total: int) -> None:
     bar.update(task, completed=done, total=total)
+
+
+def _as_text(sizes: Counter[Size]) -> Counter[str]:
+    return Counter({f"{width}x{height}": count for (height, width), count in sizes.items()})
 
 
 def _most_common(counts: Counter[str], most: int = 3) -> str:

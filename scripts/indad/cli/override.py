@@ -12,7 +12,7 @@ from indad.data.categories import is_category
 from indad.data.folder_layout import Reading
 from indad.data.public import catalogue
 from indad.data.public.suggest import find_categories
-from indad.pipeline.config_files import literal_path, load_config, read_yaml
+from indad.pipeline.config_files import literal_path, load_config
 
 
 def override(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -29,9 +29,6 @@ def override(arguments: argparse.Namespace) -> dict[str, Any]:
         name, dataset = chosen
         run["datasets"] = [name]
         settings["datasets"] = {name: dataset}
-        used = {name for each in experiments for name in extractors_of(config, each)}
-        if extractors := whole_images(arguments, config, name, used):
-            settings["extractors"] = extractors
     if arguments.seeds:
         run["seeds"] = arguments.seeds
     if arguments.results:
@@ -131,7 +128,7 @@ def _folder(
 
 
 def describe(arguments: argparse.Namespace, settings: dict[str, Any]) -> list[str]:
-    """Say what was chosen for a public data set: categories that are absent, and the resize."""
+    """Say which categories of a public data set are absent."""
     config = load_config(arguments.configfile)
     lines = []
     for name, chosen in settings.get("datasets", {}).items():
@@ -141,38 +138,7 @@ def describe(arguments: argparse.Namespace, settings: dict[str, Any]) -> list[st
         absent = [each for each in entry.categories if each not in chosen.get("categories", ())]
         if arguments.data_root and not arguments.category and absent:
             lines.append(f"{name}: {arguments.data_root} does not have {', '.join(absent)}")
-        if "extractors" in settings:
-            height, width = entry.resize or ()
-            lines.append(
-                f"{name}: images are resized to {height} x {width} without a crop, since the usual "
-                "crop would hide much of them; 'resize' or 'crop' in your configuration replace it"
-            )
     return lines
-
-
-def whole_images(
-    arguments: argparse.Namespace, config: dict[str, Any], dataset: str, extractors: set[str]
-) -> dict[str, Any]:
-    """Return extractor settings with which the whole images of a public data set are seen.
-
-    A ``resize`` or ``crop`` in the user's own configuration file is kept.
-
-    Args:
-        arguments: the command line.
-        config: the configuration.
-        dataset: its name in the configuration.
-        extractors: names of those in use.
-    """
-    entry = catalogue.load().get(config["datasets"].get(dataset, {}).get("source"))
-    if entry is None or entry.resize is None:
-        return {}
-    own = read_yaml(arguments.configfile) if arguments.configfile else {}
-    written = own.get("extractors") or {}
-    return {
-        name: {"resize": list(entry.resize), "crop": None}
-        for name in sorted(extractors)
-        if not {"resize", "crop"} & set(written.get(name) or {})
-    }
 
 
 def _only(categories: list[str] | None) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from indad.data import examine, manifest
 from indad.data.data_warnings import DataWarning
 from indad.data.decode import check_sizes
 from indad.data.folder_layout import Reading
-from indad.data.images import Geometry
+from indad.data.images import Geometry, Size
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Report:
         counts: number of images by ``train``, ``test good`` and ``test <defect>``.
         masks: number of masks of defective test images.
         defective: number of defective test images.
-        sizes: number of images by ``WxH``.
+        sizes: number of images by ``(height, width)``.
         modes: number of images by file type and PIL mode, such as ``PNG RGB``.
         problems: errors that keep the category from being used.
         warnings: things that can be used, but may be a mistake.
@@ -43,7 +43,7 @@ class Report:
     counts: Counter[str]
     masks: int
     defective: int
-    sizes: Counter[str]
+    sizes: Counter[Size]
     modes: Counter[str]
     problems: list[str]
     warnings: list[DataWarning]
@@ -101,7 +101,7 @@ def check(
         counts=Counter("train" if r.split == "train" else f"test {r.defect}" for r in rows),
         masks=int((table["mask"] != "").sum()),
         defective=int(table["label"].sum()),
-        sizes=Counter(f"{row.width}x{row.height}" for row in rows),
+        sizes=Counter((row.height, row.width) for row in rows),
         modes=Counter(filter(None, table["mode"])),
         problems=list(dict.fromkeys(problems)),
         warnings=list(dict.fromkeys(warnings)),

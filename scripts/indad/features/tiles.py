@@ -99,9 +99,7 @@ class TiledBackbone(Backbone):
         first = super().__call__(images[..., : sides[0], : sides[1]])
         shapes = {layer: tuple(values.shape[1:]) for layer, values in first.items()}
         strides = self._strides(shapes, sides)
-        down, across = map(max, zip(*strides.values(), strict=True)) if strides else (1, 1)
-        rows = spans(height, self.tile[0], self.overlap, down)
-        columns = spans(width, self.tile[1], self.overlap, across)
+        rows, columns = self._spans(strides, height, width)
         joined = {
             layer: values.new_zeros(
                 len(values), *self._joined(shapes, strides, height, width)[layer]
@@ -135,6 +133,14 @@ class TiledBackbone(Backbone):
             strides[layer] = (sides[0] // rows, sides[1] // columns)
         return strides
 
+    def _spans(self, strides: Mapping[str, Size], *size: int) -> tuple[list[Span], list[Span]]:
+        """Return the tiles along the height and the width of images of a size."""
+        down, across = map(max, zip(*strides.values(), strict=True)) if strides else (1, 1)
+        return (
+            spans(size[0], self.tile[0], self.overlap, down),
+            spans(size[1], self.tile[1], self.overlap, across),
+        )
+
     def _joined(
         self, shapes: Mapping[str, tuple[int, ...]], strides: Mapping[str, Size], *size: int
     ) -> dict[str, tuple[int, ...]]:
@@ -152,13 +158,24 @@ class TiledBackbone(Backbone):
         Raises:
             ConfigError: the tiles cannot be joined, or the network cannot run on them.
         """
+        shapes, strides = self._tile(height, width)
+        self._spans(strides, height, width)
+        return self._joined(shapes, strides, height, width)  # type: ignore[return-value]
+
+    def tiles(self, height: int, width: int) -> Size:
+        """Return the numbers of tiles along the height and the width of images of a size.
+
+        Raises:
+            ConfigError: as `feature_shapes`.
+        """
+        rows, columns = self._spans(self._tile(height, width)[1], height, width)
+        return len(rows), len(columns)
+
+    def _tile(self, height: int, width: int) -> tuple[dict, dict[str, Size]]:
+        """Return the shapes of a tile's maps in images of a size, and the layers' strides."""
         sides = min(self.tile[0], height), min(self.tile[1], width)
         shapes = super().feature_shapes(*sides)
-        strides = self._strides(shapes, sides)
-        for axis, length in enumerate((height, width)):
-            stride = max((each[axis] for each in strides.values()), default=1)
-            spans(length, self.tile[axis], self.overlap, stride)
-        return self._joined(shapes, strides, height, width)  # type: ignore[return-value]
+        return shapes, self._strides(shapes, sides)
 
 
 def _keep(joined: Tensor, values: Tensor, row: Span, column: Span, stride: Size) -> None:

@@ -25,6 +25,8 @@ from indad.features import weights
 from indad.pipeline.dataset import Dataset, require_known
 from indad.reporting import published
 
+#: Resize and crop of the papers: those of an extractor, unless the configuration gives others.
+USUAL_SIZE = {"resize": 256, "crop": 224}
 #: A part of the names of experiments whose scores of an image depend on the other test images.
 TRANSDUCTIVE = "transductive"
 
@@ -36,10 +38,12 @@ class Extractor:
     Attributes:
         name: as in the configuration.
         settings: all settings, defaults filled in.
+        own_size: whether its configuration has ``resize`` or ``crop``.
     """
 
     name: str
     settings: Mapping[str, Any]
+    own_size: bool = False
 
     @classmethod
     def from_config(cls, name: str, settings: Mapping[str, Any]) -> Extractor:
@@ -48,7 +52,7 @@ class Extractor:
         Raises:
             ConfigError: the crop is larger than the resized image.
         """
-        complete = {"weights": None, **settings}
+        complete = {"weights": None, **USUAL_SIZE, **settings}
         complete["embedding"] = complete.get("embedding") or complete["layers"][-1]
         crop, resize = complete["crop"], complete["resize"]
         if isinstance(crop, int) and isinstance(resize, int) and crop > resize:
@@ -56,7 +60,13 @@ class Extractor:
                 f"extractors.{name}.crop: {crop} is larger than resize, {resize}; it must be at "
                 "most that, or null for no crop"
             )
-        return cls(name, complete)
+        return cls(name, complete, not USUAL_SIZE.keys().isdisjoint(settings))
+
+    def on(self, dataset: Dataset) -> Extractor:
+        """Return the extractor with the data set's ``resize``, unless it has a size of its own."""
+        if self.own_size or dataset.resize is None:
+            return self
+        return replace(self, settings={**self.settings, "resize": dataset.resize, "crop": None})
 
     @property
     def backbone(self) -> str:
@@ -389,10 +399,23 @@ class Config:
         """The extractors of the experiments to score, by name."""
         return {each.extractor: self.extractors[each.extractor] for each in self.scored.values()}
 
-    @cached_property
-    def geometries(self) -> dict[str, Geometry]:
-        """Resize and crop of these extractors, by name."""
-        return {each.geometry.name: each.geometry for each in self.used_extractors.values()}
+    def extractor(self, name: str, dataset: str) -> Extractor:
+        """Return an extractor as it is used on a data set."""
+        return self.extractors[name].on(self.datasets[dataset])
+
+    def geometries(self, dataset: str) -> dict[str, Geometry]:
+        """Return resize and crop of the used extractors on a data set, by name."""
+        used = [self.extractor(name, dataset).geometry for name in self.used_extractors]
+        return {each.name: each for each in used}
+
+    def of_one_size(self, dataset: str, geometry: str) -> list[str]:
+        """Return the experiments with a resize and crop on a data set that need one size."""
+        return [
+            name
+            for name, each in self.scored.items()
+            if each.needs_one_size
+            and self.extractor(each.extractor, dataset).geometry.name == geometry
+        ]
 
     @cached_property
     def sweeps(self) -> dict[str, dict[str, int | None]]:

@@ -162,14 +162,15 @@ def _work(config: Config) -> tuple[dict[str, tuple[float, int]], list[str], int]
             continue
         train = max(train, images.train)
         at = f"{dataset}/{category}"
-        for name, extractor in config.used_extractors.items():
+        for name in config.used_extractors:
+            extractor = config.extractor(name, dataset)
             layers = layers_of(extractor.settings, images.size)
             if layers is None:
                 unknown[f"experiments with {extractor.backbone}, whose layers are not known"] = None
             elif not (config.results / f"features/{at}/{name}.h5").exists():
                 add(f"extraction ({name})", layers.forward * (images.train + images.test))
         for name, run in config.scored.items():
-            layers = layers_of(config.extractors[run.extractor].settings, images.size)
+            layers = layers_of(config.extractor(run.extractor, dataset).settings, images.size)
             for seed in run.seeds if layers and not run.members else ():
                 if (config.results / f"scores/{at}/{name}/seed{seed}/scores.csv").exists():
                     continue

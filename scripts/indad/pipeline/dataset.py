@@ -48,6 +48,8 @@ class Dataset:
         published: the data set of the published results that this one is, if any.
         groups: groups of categories whose averages the tables show.
         metrics: metrics that the tables show besides the usual ones.
+        resize: ``[height, width]`` to which extractors without a size of their own resize the whole
+            images; None for the usual resize and crop.
         made_in: the folder in which the categories of a source are made.
         archives: the folder in which the archives of a source are kept.
     """
@@ -62,6 +64,7 @@ class Dataset:
     published: str | None
     groups: Mapping[str, Sequence[str]]
     metrics: Sequence[str]
+    resize: list[int] | None
     made_in: Path
     archives: Path
 
@@ -103,6 +106,7 @@ class Dataset:
             groups = public.groups if public else {}
         if metrics is None:
             metrics = public.metrics if public else ()
+        resize = settings.get("resize", public.resize if public else None)
         return cls(
             name=name,
             folder=None if source else Path(settings["path"]),
@@ -114,6 +118,7 @@ class Dataset:
             published=published_as,
             groups={group: list(categories) for group, categories in groups.items()},
             metrics=tuple(metrics),
+            resize=None if resize is None else list(resize),
             made_in=results / "data" / name,
             archives=downloads / original,
         )

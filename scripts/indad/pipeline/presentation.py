@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from indad.features.weights import RANDOM
-from indad.pipeline.config import Config, Experiment
+from indad.pipeline.config import USUAL_SIZE, Config, Experiment
 from indad.reporting import published
 
 
@@ -80,13 +80,37 @@ def experiment_summaries(config: Config) -> dict[str, dict[str, Any]]:
     }
 
 
+def size_notes(config: Config) -> list[str]:
+    """Say for which extractors a data set decides the size of the images."""
+    lines = []
+    for name, dataset in config.datasets.items():
+        used = [each.name for each in config.used_extractors.values() if each.on(dataset) != each]
+        if used and dataset.resize:
+            height, width = dataset.resize
+            lines.append(
+                f"{name}: whole images are resized to {height} x {width} for {', '.join(used)}, as "
+                "set for this data set; 'resize' or 'crop' of an extractor replaces it"
+            )
+    return lines
+
+
+def _size(config: Config, extractor: str) -> dict[str, Any]:
+    """Return resize and crop of an extractor, if they are the same on all data sets."""
+    used = [config.extractor(extractor, dataset).settings for dataset in config.datasets]
+    sizes = [{key: each[key] for key in USUAL_SIZE} for each in used]
+    return sizes[0] if all(each == sizes[0] for each in sizes) else {}
+
+
 def deciding_part(config: Config) -> dict[str, Any]:
     """Return the part of the configuration that decides the results: enough to repeat the run."""
     written = config.written
     return {
         "run": dict(written["run"]),
         "datasets": {name: written["datasets"][name] for name in config.datasets},
-        "extractors": {name: written["extractors"][name] for name in config.used_extractors},
+        "extractors": {
+            name: written["extractors"][name] | _size(config, name)
+            for name in config.used_extractors
+        },
         "experiments": {
             each.configured: written["experiments"][each.configured]
             for each in config.scored.values()

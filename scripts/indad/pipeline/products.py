@@ -24,10 +24,15 @@ class Products:
     def __init__(self, config: Config) -> None:
         self.config, self.results = config, str(config.results)
 
-    def pixels(self, extractor: str) -> str:
-        """Return the decoded images that an extractor gets."""
-        geometry = self.config.extractors[extractor].geometry.name
+    def pixels(self, extractor: str, dataset: str) -> str:
+        """Return the decoded images of a data set that an extractor gets."""
+        geometry = self.config.extractor(extractor, dataset).geometry.name
         return f"{self.results}/pixels/{CATEGORY}/{geometry}.h5"
+
+    def shown_pixels(self, wildcards: Any) -> list[str]:
+        """Return the decoded images of each experiment that pictures and figures show."""
+        shown = self.config.shown.values()
+        return [self.pixels(each.extractor, wildcards.dataset) for each in shown]
 
     def features(self, extractor: str) -> str:
         """Return the feature store of an extractor."""
@@ -70,5 +75,5 @@ class Products:
             "tables": [f"{folder}/scores.csv" for folder in folders],
             "maps": [f"{folder}/maps.h5" for folder in folders],
             "manifest": f"{self.results}/manifests/{CATEGORY}.csv",
-            "pixels": self.pixels(experiment.extractor),
+            "pixels": self.pixels(experiment.extractor, wildcards.dataset),
         }

@@ -79,13 +79,17 @@ def _index(config: Config, wildcards: Wildcards) -> Settings:
 
 
 def _decode(config: Config, wildcards: Wildcards) -> Settings:
-    geometry = config.geometries[wildcards["geometry"]]
+    geometry = config.geometries(wildcards["dataset"])[wildcards["geometry"]]
     return {"resize": geometry.resize, "crop": geometry.crop, "version": pixels.VERSION}
+
+
+def _extractor(config: Config, name: str, wildcards: Wildcards) -> Settings:
+    return dict(config.extractor(name, wildcards["dataset"]).settings)
 
 
 def _extract(config: Config, wildcards: Wildcards) -> Settings:
     return {
-        "extractor": dict(config.extractors[wildcards["extractor"]].settings),
+        "extractor": _extractor(config, wildcards["extractor"], wildcards),
         "tf32": config.written["tf32"],
         "version": [EXTRACT_VERSION, store.SCHEMA_VERSION],
     }
@@ -94,11 +98,13 @@ def _extract(config: Config, wildcards: Wildcards) -> Settings:
 def _fit(config: Config, wildcards: Wildcards) -> Settings:
     model = config.models[wildcards["model"]]
     if model.members:
-        return _ensemble(config, model) | {"members": [_member(config, m) for m in model.members]}
+        return _ensemble(config, model) | {
+            "members": [_member(config, each, wildcards) for each in model.members]
+        }
     return {
         "method": model.method,
         "parameters": dict(model.parameters),
-        "extractor": dict(config.extractors[model.extractor].settings),
+        "extractor": _extractor(config, model.extractor, wildcards),
         "tf32": config.written["tf32"],
         "version": [methods.method_class(model.method).version, methods.SCHEMA_VERSION],
     }
@@ -113,11 +119,11 @@ def _ensemble(config: Config, experiment: Experiment) -> Settings:
     }
 
 
-def _member(config: Config, experiment: Experiment) -> Settings:
+def _member(config: Config, experiment: Experiment, wildcards: Wildcards) -> Settings:
     return {
         "method": experiment.method,
         "parameters": dict(experiment.parameters),
-        "extractor": dict(config.extractors[experiment.extractor].settings),
+        "extractor": _extractor(config, experiment.extractor, wildcards),
         "version": methods.method_class(experiment.method).version,
     }
 
@@ -135,14 +141,15 @@ def _score(config: Config, wildcards: Wildcards) -> Settings:
             name: experiment.parameters[name]
             for name in methods.method_class(experiment.method).score_parameters
         },
-        "extractor": dict(config.extractors[experiment.extractor].settings),
+        "extractor": _extractor(config, experiment.extractor, wildcards),
         "tf32": config.written["tf32"],
         "version": [scores.SCHEMA_VERSION, calibration.SCHEMA_VERSION],
     }
 
 
 def _evaluate(config: Config, wildcards: Wildcards) -> Settings:
-    geometry = config.extractors[config.scored[wildcards["experiment"]].extractor].geometry
+    used = config.scored[wildcards["experiment"]].extractor
+    geometry = config.extractor(used, wildcards["dataset"]).geometry
     return {
         **config.written["uncertainty"],
         **_resolution(config),
@@ -171,7 +178,9 @@ def _resolution(config: Config) -> Settings:
 
 
 def _figures(config: Config, wildcards: Wildcards) -> Settings:
-    geometries = [config.extractors[each.extractor].geometry for each in config.shown.values()]
+    dataset = wildcards["dataset"]
+    used = [config.extractor(each.extractor, dataset) for each in config.shown.values()]
+    geometries = [each.geometry for each in used]
     return {
         **_shown(config, wildcards),
         **_resolution(config),
@@ -196,7 +205,7 @@ def category_jobs(config: Config) -> list[str]:
         for at in (f"{name}/{category}" for category in dataset.categories):
             jobs += [] if dataset.used_in_place else [f"download/{at}"]
             jobs += [f"index/{at}"]
-            jobs += [f"decode/{at}/{geometry}" for geometry in config.geometries]
+            jobs += [f"decode/{at}/{geometry}" for geometry in config.geometries(name)]
             jobs += [f"extract/{at}/{extractor}" for extractor in config.used_extractors]
             for rule, runs in (
                 ("fit", config.models),

@@ -47,6 +47,7 @@ class Layout:
         unused: folders that no category needs.
         mask_suffix: option of that name which reads the categories laid out here.
         version: increased when the same data set is laid out in another way.
+        arranged: markers of another arrangement of the same files, which ``items`` reads, too.
     """
 
     items: Callable[..., Iterator[Item]]
@@ -58,6 +59,7 @@ class Layout:
     unused: frozenset[str] = frozenset()
     mask_suffix: tuple[str, ...] = Reading.mask_suffix
     version: int = 1
+    arranged: tuple[str, ...] = ()
 
     def wants(self, category: str, parts: tuple[str, ...]) -> bool:
         """Tell whether a category needs a file of an archive.
@@ -76,18 +78,22 @@ class Layout:
         Raises:
             DataError: there is none, or more than one.
         """
-        level = [tree]
+        level, arrangements = [tree], [each for each in (self.markers, self.arranged) if each]
         for _ in range(3):
             found = [
                 folder
                 for folder in level
-                if all((folder / m.format(category=category)).exists() for m in self.markers)
+                if any(
+                    all((folder / marker.format(category=category)).exists() for marker in markers)
+                    for markers in arrangements
+                )
             ]
             if len(found) > 1:
                 raise DataError(f"{category} is in both {found[0]} and {found[1]}: give one")
             if found:
                 return found[0]
-            level = [path for folder in level for path in _folders(folder)]
+            inside = (path for folder in level for path in _folders(folder))
+            level = [path for path in inside if path.name not in self.unused]
         raise DataError(f"{tree} does not contain {category}; expected {self.picture}")
 
     def place(
@@ -179,8 +185,20 @@ def mvtec(root: Path, category: str) -> Iterator[Item]:
 
 
 def visa(root: Path, category: str) -> Iterator[Item]:
-    """VisA with its one-class split, ``split_csv/1cls.csv``. Every defect is an ``anomaly``."""
+    """VisA with its one-class split, ``split_csv/1cls.csv``. Every defect is an ``anomaly``.
+
+    The authors' script and anomalib copy the images into the folders of this split. Their copies
+    are read without the table, with the same result.
+    """
     table = root / "split_csv" / "1cls.csv"
+    if not table.exists():
+        folder = root / category
+        yield from _images(folder / "train" / GOOD, "train/good")
+        yield from _images(folder / "test" / GOOD, "test/good")
+        yield from _images(folder / "test" / "bad", "test/anomaly")
+        for mask in _image_files(folder / "ground_truth" / "bad"):
+            yield (mask,), f"ground_truth/anomaly/{mask.stem}_mask{mask.suffix}"
+        return
     with table.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         columns = {"object", "split", "label", "image", "mask"}
@@ -380,8 +398,11 @@ LAYOUTS = {
     "visa": Layout(
         visa,
         ("split_csv/1cls.csv", "{category}"),
-        "split_csv/1cls.csv and <category>/Data/Images/...",
+        "split_csv/1cls.csv and <category>/Data/Images/..., or <category>/train/good, test/good, "
+        "test/bad and ground_truth/bad",
         shared=frozenset({"split_csv"}),
+        unused=frozenset({"2cls_fewshot", "2cls_highshot"}),
+        arranged=("{category}/train/good", "{category}/test/bad", "{category}/ground_truth/bad"),
     ),
     "btad": Layout(btad, ("{category}/train/ok",), "<category>/train/ok/*, test/ok, test/ko"),
     "mvtec_loco": Layout(
