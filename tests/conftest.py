@@ -15,6 +15,8 @@ from PIL import Image
 # Test files run in parallel, so waiting threads must not spin. Set before torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from indad.data import examine
+from indad.data.images import Geometry, read_masks
 from indad.features.source import ArrayFeatures
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,6 +48,16 @@ def folder_from(variable: str, what: str) -> Path:
     if not value or not Path(value).exists():
         pytest.skip(f"{what} not here: set {variable}")
     return Path(value)
+
+
+def read_image(path: Path, geometry: Geometry) -> np.ndarray:
+    """Decode and preprocess an image as a run does: uint8 ``(H, W, 3)``."""
+    return examine.read(path.parent, SimpleNamespace(image=path.name, mask=""), geometry)[0]
+
+
+def read_mask(path: Path, geometry: Geometry) -> np.ndarray:
+    """Read a mask of one file as a run does: bool ``(H, W)``."""
+    return read_masks([path], geometry)[0]
 
 
 @pytest.fixture(scope="session")

@@ -28,12 +28,12 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
 
-from conftest import make_features, save_image  # noqa: E402
+from conftest import make_features, read_image, read_mask, save_image  # noqa: E402
 from indad.core import checksum, provenance  # noqa: E402
 from indad.core.csv_files import write_csv  # noqa: E402
 from indad.core.errors import IndadError  # noqa: E402
 from indad.data import decode, manifest  # noqa: E402
-from indad.data.images import Geometry, read_image, read_mask, size  # noqa: E402
+from indad.data.images import Geometry, size  # noqa: E402
 from indad.data.public import archives  # noqa: E402
 from indad.evaluation import calibration, evaluate, resamples, scores  # noqa: E402
 from indad.features import store  # noqa: E402

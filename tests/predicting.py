@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -57,13 +58,19 @@ def photo(rng: np.random.Generator, defect: bool, size: tuple[int, int] = (80, 9
     return np.repeat(np.clip(surface, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
 
 
-def make_results(root: Path, extractor: dict, experiments: list[str]) -> Path:
+def make_results(
+    root: Path,
+    extractor: dict,
+    experiments: list[str],
+    sizes: Sequence[tuple[int, int]] = ((80, 90),),
+) -> Path:
     """Data and a results folder, by the workflow's own scripts."""
     rng = np.random.default_rng(0)
     folder, results = root / "data/widget", root / "results"
     for kind, count in (("train/good", 8), ("test/good", 19), ("test/dent", 6)):
         for i in range(count):
-            save_image(folder / kind / f"{i:03d}.png", photo(rng, "dent" in kind))
+            picture = photo(rng, "dent" in kind, sizes[i % len(sizes)])
+            save_image(folder / kind / f"{i:03d}.png", picture)
     manifest = results / "manifests/mine/widget.csv"
     pixels, features = results / "pixels.h5", results / "features/mine/widget/lite0.h5"
     data = {"folder": str(folder), "one_size": []}

@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import shutil
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -308,3 +309,17 @@ def test_other_json_files_are_only_noted(category):
     assert note.files == ("ground_truth/info.json", "test/camera.json")
     save(category / "ground_truth/cut/lonely.json", labelme(shape()))
     assert "lonely.json: no image of that name in test" in problems_of(category)
+
+
+def test_a_coco_file_in_the_folder_above_is_named(unmasked):
+    defects = [path.relative_to(unmasked.parent).as_posix() for path in defective(unmasked)]
+    content = coco(defects, [(name, [list(chain(*SQUARE))]) for name in defects])
+    file = save(unmasked.parent / "all.json", content)
+    save(unmasked.parent / "other.json", coco(["elsewhere/x.png"], []))
+    (warning,) = manifest.survey(unmasked, Reading()).warnings
+    assert str(warning) == (
+        f"../all.json (COCO) names {len(defects)} of these images, but is not used; copy it into "
+        "the category folder and set 'masks: all.json'"
+    )
+    shutil.copy(file, unmasked)
+    assert set(manifest.build(unmasked, Reading(masks="all.json"))["mask"]) == {"", "all.json"}

@@ -18,12 +18,12 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
-from conftest import ROOT, save_image
+from conftest import ROOT, read_image, save_image
 from indad.cli import main
 from indad.data import decode as decoding
 from indad.data import manifest
 from indad.data.check import check
-from indad.data.images import Geometry, decode, read_image
+from indad.data.images import Geometry, decode
 
 WHOLE = Geometry(40, None)
 

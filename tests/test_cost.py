@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from snakemake.utils import validate
 
 from indad.data import manifest
 from indad.pipeline import cost
 from indad.pipeline.config import Config, Extractor
-from indad.pipeline.config_files import load_config, merged, schema_file
+from indad.pipeline.config_files import load_config, merged
 
 SETTINGS = {"backbone": "resnet18.tv_in1k", "layers": ["layer1", "layer2"], "resize": 256}
 IMAGES = cost.Images(200, 80, (256, 256))
@@ -27,8 +26,7 @@ def parsed(folder: Path, **experiments: dict) -> Config:
         "extractors": {"r18": SETTINGS | {"crop": None}},
         "experiments": {name: each | {"extractor": "r18"} for name, each in experiments.items()},
     })  # fmt: skip
-    validate(config, str(schema_file()))
-    return Config.parse(config)
+    return Config.read(config)
 
 
 def work(config: Config, name: str, resize: int = 256, **changes) -> float:

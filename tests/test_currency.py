@@ -10,9 +10,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from snakemake.utils import validate
 
-from conftest import ROOT, Named, make_job
+from conftest import Named, make_job
 from indad.core import atomic
 from indad.pipeline.config import Config
 from indad.pipeline.config_files import load_config, merged
@@ -173,8 +172,7 @@ RULES += ("pictures", "figures", "runtime", "tradeoff", "html_report")
 
 def settings_of_all_rules(**changes) -> dict[str, dict]:
     written = merged(merged(load_config(None), SMALL), changes)
-    validate(written, schema=str(ROOT / "workflow/schemas/config.schema.yaml"))  # the defaults
-    config = Config.parse(written)
+    config = Config.read(written)
     wildcards = WILDCARDS | {"model": config.experiments["PaDiM"].model}
     return {rule: job_settings(config, rule, wildcards) for rule in RULES}
 

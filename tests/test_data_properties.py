@@ -17,15 +17,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from conftest import ROOT
+from conftest import ROOT, read_image, read_mask
 from indad.core.errors import IndadError
+from indad.core.names import printable
 from indad.data import files, manifest
 from indad.data.folder_layout import Reading
 from indad.data.formats import SUFFIXES
-from indad.data.images import Geometry, mask_pixels, read_image, read_mask
-from indad.data.manifest import printable
+from indad.data.images import Geometry, mask_pixels
 from indad.pipeline.config import Config
-from indad.pipeline.config_files import check_schema, load_config
+from indad.pipeline.config_files import load_config
 from indad.pipeline.presentation import layout
 
 EASY = {"deadline": None, "suppress_health_check": list(HealthCheck)}
@@ -192,32 +192,10 @@ def test_geometry_equals_torchvision_on_any_size(tmp_path_factory, size, resize,
 
 # -- configurations -------------------------------------------------------------------------------
 
-SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
-
-
-def filled(value, schema):
-    """Fill in the schema's defaults, as Snakemake does."""
-    if "$ref" in schema:
-        schema = SCHEMA["$defs"][schema["$ref"].rsplit("/", 1)[1]]
-    if not isinstance(value, dict):
-        return value
-    value = dict(value)
-    for key, each in schema.get("properties", {}).items():
-        if key not in value and "default" in each:
-            value[key] = copy.deepcopy(each["default"])
-        if key in value:
-            value[key] = filled(value[key], each)
-    if isinstance(schema.get("additionalProperties"), dict):
-        for key in value:
-            if key not in schema.get("properties", {}):
-                value[key] = filled(value[key], schema["additionalProperties"])
-    return value
-
 
 def settle(config) -> Config:
     """Do to a configuration what planning a workflow does, except for reading data folders."""
-    check_schema(config, SCHEMA)
-    made = Config.parse(filled(config, SCHEMA))
+    made = Config.read(config)
     assert made.experiments
     assert made.models
     assert all(map(made.geometries, made.datasets))

@@ -301,22 +301,28 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
+    """Two experiments and their ensembles."""
+    return make(
+        tmp_path_factory.mktemp("made"), SMALL, EXTRACTORS, [(80, 90 + i) for i in range(8)]
+    )
+
+
+def make(root: Path, experiments: dict, extractors: dict, sizes: list) -> Path:
     """Two experiments and their ensembles, by the workflow's own scripts."""
-    root = tmp_path_factory.mktemp("made")
     rng = np.random.default_rng(0)
     folder, results = root / "data/widget", root / "results"
     for kind, count in (("train/good", 8), ("test/good", 4), ("test/dent", 3)):
         for i in range(count):
-            size = (80, 90 + i)
-            save_image(folder / kind / f"{i:03d}.png", photo(rng, "dent" in kind, size))
+            picture = photo(rng, "dent" in kind, sizes[i % len(sizes)])
+            save_image(folder / kind / f"{i:03d}.png", picture)
     manifest = results / "manifests/mine/widget.csv"
     warnings = manifest.with_suffix(".warnings.json")
     data = {"folder": str(folder), "one_size": []}
     output = {"manifest": manifest, "warnings": warnings}
     job(index.main, settings={"reading": {}}, params=data, output=output)
     members = []
-    for name, (method, extractor, given) in SMALL.items():
-        settings = COMMON | EXTRACTORS[extractor]
+    for name, (method, extractor, given) in experiments.items():
+        settings = COMMON | extractors[extractor]
         settings |= {"embedding": settings["layers"][-1]}
         parameters = methods.create(method, given).parameters
         del parameters["seed"]
@@ -355,7 +361,8 @@ def made(tmp_path_factory) -> Path:
         )
     for name, scaling in (("Both", "training"), ("Test", "test")):
         fitted = {"method": "ensemble", "parameters": {"members": [*SMALL], "scaling": scaling}}
-        stores = [results / f"features/mine/widget/{each}.h5" for _, each, _ in SMALL.values()]
+        used = [extractor for _, extractor, _ in experiments.values()]
+        stores = [results / f"features/mine/widget/{each}.h5" for each in used]
         files = [scored(root, member) for member in SMALL]
         job(
             fit.main,
@@ -409,6 +416,24 @@ def test_new_images_get_the_scores_of_the_workflow(made):
     assert loaded.threshold.score == pytest.approx(highest, rel=1e-3)
     assert list(made_with["members"]) == ["A", "B"]
     assert results[0].map_full.shape == results[0].size
+
+
+def test_members_of_several_sizes_and_in_tiles(tmp_path):
+    experiments = {"A": ("spade", "small", {"k_pixel": 3}), "B": SMALL["B"]}
+    tiles = {"tiles": {"size": 32, "overlap": 16}}
+    extractors = {
+        "small": EXTRACTORS["small"] | {"resize": 48, "crop": None} | tiles,
+        "vit": EXTRACTORS["vit"] | {"resize": 64, "crop": None},
+    }
+    make(tmp_path, experiments, extractors, [(64, 96), (96, 64), (128, 128)])
+    files = scored(tmp_path, "Both")
+    table, maps, *_ = scores.read(files["table"], files["maps"])
+    assert {each.shape for each in maps} == {(48, 72), (72, 48), (48, 48)}
+    loaded = load_model(model(tmp_path, "Both"), device="cpu")
+    results = loaded.predict([str(tmp_path / "data/widget" / name) for name in table["image"]])
+    np.testing.assert_allclose([each.score for each in results], table["score"], rtol=1e-4)
+    for result, expected in zip(results, maps, strict=True):
+        np.testing.assert_allclose(result.map, expected, rtol=1e-3, atol=1e-5)
 
 
 def test_scores_of_the_workflow_are_the_average_of_the_members(made):

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 import extract as stage_script
-from conftest import make_job, save_image
+from conftest import make_job, read_image, read_mask, save_image
 from indad.core.errors import DataError, DeviceError, StoreError
 from indad.data import decode, manifest
 from indad.data.decode import Pixels
-from indad.data.images import Geometry, read_image, read_mask
+from indad.data.images import Geometry
 from indad.features.extract import Network, extract
 from indad.features.store import FeatureStore
 

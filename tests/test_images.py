@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
-from conftest import ROOT, save_image
+from conftest import ROOT, read_image, read_mask, save_image
 from indad.core.errors import DataError
 from indad.data import images
-from indad.data.images import Geometry, decode, mask_pixels, read_image, read_mask, size, to_rgb
+from indad.data.images import Geometry, decode, mask_pixels, size, to_rgb
 
 STANDARD = Geometry.from_config(256, 224)
 

@@ -454,12 +454,12 @@ def settings_of(config: Config) -> dict[str, dict]:
 
 @pytest.mark.parametrize("name", catalogue.load())
 def test_public_data_sets_are_seen_whole(name, tmp_path):
-    plain = check.parsed(merged(load_config(None), {"run": {"datasets": [name]}}))
+    plain = Config.read(merged(load_config(None), {"run": {"datasets": [name]}}))
     geometry = plain.extractor("wrn50", name).geometry
     assert all(geometry.share_seen(*size) >= LEAST_SEEN for size in SIZES[name])
     # `indad run` and `snakemake --config` have the same settings of all jobs.
     settings, _ = chosen("--dataset", name)
-    command = check.parsed(merged(load_config(None), settings))
+    command = Config.read(merged(load_config(None), settings))
     assert settings_of(command) == settings_of(plain)
     (line, *_), resized = [*size_notes(plain), ""], plain.datasets[name].resize
     if resized:
@@ -467,17 +467,17 @@ def test_public_data_sets_are_seen_whole(name, tmp_path):
         assert (geometry.resize, geometry.crop) == (tuple(resized), None)
     # An extractor's own size, or another one of the data set, replaces it.
     own = {"run": {"datasets": [name]}, "extractors": {"wrn50": {"crop": 200}}}
-    made = check.parsed(merged(load_config(None), own))
+    made = Config.read(merged(load_config(None), own))
     assert made.extractor("wrn50", name).geometry == Geometry(256, (200, 200))
     assert not size_notes(made)
     own = {"run": {"datasets": [name]}, "datasets": {name: {"resize": None}}}
-    made = check.parsed(merged(load_config(None), own))
+    made = Config.read(merged(load_config(None), own))
     assert made.extractor("wrn50", name).geometry == Geometry(256, (224, 224))
 
 
 def test_data_sets_of_one_run_have_their_own_sizes():
     changes = {"datasets": ["mvtec_ad", "visa"], "experiments": ["PatchCore-10", "AnomalyDINO"]}
-    made = check.parsed(merged(load_config(None), {"run": changes}))
+    made = Config.read(merged(load_config(None), {"run": changes}))
     assert list(made.geometries("mvtec_ad")) == ["256-224", "448-448"]
     assert list(made.geometries("visa")) == ["256x384", "448-448"]
     assert made.of_one_size("visa", "256x384") == []

@@ -19,6 +19,7 @@ from PIL import Image
 from rich.console import Console
 from scipy import ndimage
 
+from conftest import save_image
 from indad import load_model, methods
 from indad.cli.main import parse_command
 from indad.core import checksum
@@ -71,6 +72,25 @@ def test_models_of_float16_features_and_random_weights_give_the_same_scores(tmp_
     model = load_model(scores_folder(root, "PatchCore-20"), device="cpu")
     results = model.predict([root / "data/widget" / name for name in table["image"]])
     np.testing.assert_allclose([r.score for r in results], table["score"], rtol=1e-4)
+
+
+def test_tiles_of_images_of_several_sizes_are_the_workflows(tmp_path):
+    extractor = EXTRACTOR | {"resize": 64, "crop": None, "tiles": {"size": 32, "overlap": 16}}
+    root = make_results(tmp_path, extractor, ["PatchCore-20"], [(64, 96), (96, 64), (128, 256)])
+    folder = scores_folder(root, "PatchCore-20")
+    table, maps, *_ = scores.read(folder / "scores.csv", folder / "maps.h5")
+    model = load_model(folder, device="cpu")
+    images = [root / "data/widget" / name for name in table["image"]]
+    results = list(model.predict(images))
+    assert {result.map.shape for result in results} == {(64, 96), (96, 64), (64, 128)}
+    np.testing.assert_allclose([each.score for each in results], table["score"], rtol=1e-4)
+    for each, expected in zip(results, maps, strict=True):
+        np.testing.assert_allclose(each.map, expected, rtol=1e-3, atol=1e-4)
+    # An image that the tiles do not fit to is refused, and the others are scored.
+    wrong = save_image(tmp_path / "wrong.png", photo(np.random.default_rng(1), False, (64, 70)))
+    first, second = model.stream([images[0], wrong])
+    assert first.score == pytest.approx(table["score"][0], rel=1e-4)
+    assert "the image has 70 pixels, which is not a multiple of 8" in str(second.error)
 
 
 def test_arrays_pictures_and_paths_are_the_same(made, padim):

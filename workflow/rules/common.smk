@@ -7,7 +7,6 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.sourcecache import LocalGitFile
-from snakemake.utils import validate
 
 # The folder of the rules: on disk, or an address if Snakemake fetches the module with git.
 BASE = workflow.current_basedir
@@ -24,7 +23,12 @@ from indad.core.disk import explain_disk_errors
 from indad.core.errors import IndadError
 from indad.pipeline import cost, lock, presentation
 from indad.pipeline.config import Config
-from indad.pipeline.config_files import check_schema, expand_paths, read_yaml
+from indad.pipeline.config_files import (
+    check_schema,
+    expand_paths,
+    read_yaml,
+    with_defaults,
+)
 from indad.pipeline.currency import Planner, job_name
 from indad.pipeline.products import CATEGORY, RUN, Products
 from indad.pipeline.settings import category_jobs, job_settings
@@ -42,11 +46,10 @@ def workflow_errors(key=""):
 
 
 with workflow_errors("configuration: "):
-    # The library's own messages name the key and what is allowed; `validate` fills in the defaults.
-    schema = workflow.source_path("../schemas/config.schema.yaml")
-    check_schema(config, read_yaml(Path(schema)))
-    config.update(expand_paths(config))
-    validate(config, schema="../schemas/config.schema.yaml")
+    # Not Snakemake's `validate`: the library's messages name the key and what is allowed.
+    schema = read_yaml(Path(workflow.source_path("../schemas/config.schema.yaml")))
+    check_schema(config, schema)
+    config.update(with_defaults(expand_paths(config), schema))
     CONFIG = Config.parse(config)
 
 PRODUCTS = Products(CONFIG)

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress, TaskID
@@ -25,13 +24,7 @@ from indad.data.folder_layout import GOOD
 from indad.data.images import Geometry, Size
 from indad.data.public.suggest import find_categories
 from indad.pipeline.config import Config
-from indad.pipeline.config_files import (
-    check_config,
-    expand_paths,
-    load_config,
-    merged,
-    schema_file,
-)
+from indad.pipeline.config_files import expand_paths, load_config, merged
 from indad.pipeline.dataset import Dataset
 from indad.pipeline.presentation import size_notes
 
@@ -59,7 +52,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     if not console.is_terminal:
         console = Console(width=120)
     settings = override(arguments)
-    config = parsed(merged(load_config(arguments.configfile), expand_paths(settings)))
+    config = Config.read(merged(load_config(arguments.configfile), expand_paths(settings)))
     for line in (*describe(arguments, settings), *size_notes(config)):
         print_labelled(console, "note", "cyan", line)
     reports = []
@@ -88,20 +81,6 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
             label, colour = ("note", "cyan") if each.note else ("warning", "yellow")
             print_labelled(console, label, colour, f"{report.category}: {each}")
     return print_verdict(reports, "; ".join(preprocessings(config)), console)
-
-
-def parsed(config: dict[str, Any]) -> Config:
-    """Return a configuration as the workflow reads it.
-
-    Raises:
-        ConfigError: the workflow would refuse it.
-    """
-    # Imported here: other commands do not need Snakemake.
-    from snakemake.utils import validate
-
-    check_config(config)
-    validate(config, str(schema_file()))  # fills in the defaults
-    return Config.parse(config)
 
 
 def find_data(config: Config, console: Console) -> list[tuple[Dataset, Path]]:

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from indad.cli.reporter import Interruption, Printer, Reporter, discard_output
 from indad.core.errors import ConfigError
+from indad.core.names import printable
 from indad.evaluation.calibration import Calibration, Threshold
 from indad.inference import photos
 from indad.inference.image_files import ImageFiles, check_apart
@@ -173,7 +174,7 @@ def _predict(arguments: argparse.Namespace, say: Printer, interruption: Interrup
 def _facts(model: Model, reporter: Reporter, seconds: float) -> dict[str, Any]:
     """Return what a JSON document says about the model and the run."""
     return {
-        "model": photos.printable(str(model.path)),
+        "model": printable(str(model.path)),
         "experiment": _experiment(model),
         "threshold": None if model.threshold is None else asdict(model.threshold),
         "images_per_second": round(reporter.done / seconds, 2),

@@ -15,8 +15,8 @@ from types import FrameType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from indad.core.names import printable
 from indad.core.progress import duration
-from indad.inference.photos import printable
 from indad.inference.result import Failure, Result
 from indad.inference.tables import ResultTables, Row, as_row
 

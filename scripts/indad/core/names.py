@@ -1,4 +1,4 @@
-"""Names that become parts of the paths of products: of data sets, categories and experiments."""
+"""Names: those that become parts of the paths of products, and how those of files are shown."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pathlib import Path
 LONGEST = 150
 #: Characters that Snakemake replaces in paths.
 _SNAKEMAKE = "{}<>"
+#: Unicode's categories of control characters, single surrogates and line breaks.
+_NOT_SHOWN = ("Cc", "Cs", "Zl", "Zp")
 
 
 def name_problem(name: str) -> str:
@@ -24,11 +26,31 @@ def name_problem(name: str) -> str:
         return f"{name!r} begins with a dot, as hidden folders do; choose a name without"
     if problem := path_problem(name):
         return problem
-    if any(unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp") for each in name):
+    if printable(name) != name:
         return f"{name!r} has a line break, another control character or is not UTF-8; rename it"
     if (size := len(os.fsencode(name))) > LONGEST:
         return f"{name!r} has {size} bytes; choose a name of at most {LONGEST}"
     return ""
+
+
+def printable(text: str, keep: str = "") -> str:
+    r"""Escape control characters and what UTF-8 does not have: ``\x0a``, ``\udce9``.
+
+    Names of files are bytes on Linux. Python holds those that are not UTF-8 as single surrogates.
+
+    Args:
+        text: a name, or a text with names.
+        keep: characters that are not escaped.
+    """
+    return "".join(
+        each if each in keep or unicodedata.category(each) not in _NOT_SHOWN else _escaped(each)
+        for each in text
+    )
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 
 def path_problem(path: str) -> str:

@@ -81,6 +81,7 @@ def _name_what_is_not_read(listed: Folder, found: Findings) -> None:
             _how_to_use(unread, kinds, found.reading),
         )
         others = [path for path in others if not kinds[path]]
+    _name_coco_above(found)
     for code, paths, what in (
         ("no-image", others, "no image, not read"),
         (
@@ -91,6 +92,20 @@ def _name_what_is_not_read(listed: Folder, found: Findings) -> None:
     ):
         if paths:
             found.warn(code, f"{len(paths)} x {what}", map("/".join, paths), note=True)
+
+
+def _name_coco_above(found: Findings) -> None:
+    """Name the COCO files in the folder above that have images of this category."""
+    photos = [(found.folder.name, *image.path) for image in found.images]
+    for path in sorted(found.folder.parent.glob("*.json")):
+        if annotations.kind(path) == annotations.COCO:
+            number = sum(map(bool, annotations.match(path, photos).values()))
+            if number:
+                found.warn(
+                    "annotations-unread",
+                    f"../{path.name} (COCO) names {number} of these images, but is not used",
+                    remedy=f"copy it into the category folder and set 'masks: {path.name}'",
+                )
 
 
 def _how_to_use(unread: Sequence[Parts], kinds: Mapping[Parts, str], reading: Reading) -> str:

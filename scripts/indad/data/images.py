@@ -306,18 +306,6 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def read_image(path: Path, geometry: Geometry) -> np.ndarray:
-    """Decode and preprocess an image, without normalisation: uint8 ``(H, W, 3)``.
-
-    Raises:
-        DataError: the file cannot be decoded, or does not fit ``geometry``.
-    """
-    try:
-        return prepare(decode(path), geometry)
-    except ValueError as error:
-        raise DataError(f"{path}: {error}") from None
-
-
 def prepare(image: Image.Image, geometry: Geometry) -> np.ndarray:
     """Preprocess a decoded image, without normalisation: uint8 ``(H, W, 3)``.
 
@@ -325,15 +313,6 @@ def prepare(image: Image.Image, geometry: Geometry) -> np.ndarray:
         ValueError: as ``to_rgb`` and ``Geometry.apply``.
     """
     return np.asarray(geometry.apply(to_rgb(image), Image.Resampling.BILINEAR))
-
-
-def read_mask(path: Path, geometry: Geometry) -> np.ndarray:
-    """Read a mask and preprocess it with nearest-neighbour resize: bool ``(H, W)``.
-
-    Raises:
-        DataError: as ``read_image``.
-    """
-    return read_masks([path], geometry)[0]
 
 
 def read_masks(
@@ -350,7 +329,7 @@ def read_masks(
         bool ``(H, W)``, and the share of the union that is inside the crop.
 
     Raises:
-        DataError: as ``read_image``; or the masks differ in size.
+        DataError: as ``decode``; the masks differ in size, or do not fit ``geometry``.
     """
     drawn = Image.fromarray(mask_pixels(*paths, photo=photo).astype(np.uint8))
     try:

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import pandas as pd
 
 from indad.core import atomic
 from indad.core.errors import DataError
+from indad.core.names import printable
 from indad.core.progress import Progress, ignore
 from indad.data.annotations import Photo
 from indad.data.categories import missing_folder
@@ -138,11 +140,14 @@ def survey(
     table = pd.DataFrame(rows, columns=[*COLUMNS, *FACTS])
     _warn_of_masks(found, table)
     _warn_of_images(found, table)
+    shown = partial(printable, keep="\n")
     return Survey(
         table[list(COLUMNS)],
-        [printable(problem) for problem in problems],
+        list(map(shown, problems)),
         [
-            each._replace(text=printable(each.text), files=tuple(map(printable, each.files)))
+            each._replace(
+                text=printable(each.text, keep="\n"), files=tuple(map(printable, each.files))
+            )
             for each in found.warnings
         ],
     )
@@ -272,15 +277,6 @@ def _warn_of_images(found: Findings, table: pd.DataFrame) -> None:
             f"training images have {shown[0]} pixels, test images {shown[1]}",
             remedy="the methods compare details, so both should have the same resolution",
         )
-
-
-def printable(text: str) -> str:
-    """Escape characters of file names that a terminal or a UTF-8 file cannot show."""
-    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(
-        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii")
-        for c in text
-    )
 
 
 def fingerprint(folder: Path, reading: Reading | None = None) -> str:

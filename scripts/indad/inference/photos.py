@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from indad.core.errors import DataError
+from indad.core.names import printable
 from indad.data.data_warnings import first_names
 from indad.data.files import scan
 from indad.data.formats import FORMATS, SUFFIXES
@@ -29,15 +30,6 @@ _LOADING = threading.Lock()
 
 class PhotoTypeError(DataError, TypeError):
     """An object that is not an image of a type that can be scored."""
-
-
-def printable(text: str) -> str:
-    r"""Escape what a name may have but UTF-8 has not, and control characters: ``\udce9``, ``\x0a``.
-
-    Names of files are bytes on Linux. Python holds those that are not UTF-8 as single surrogates.
-    """
-    text = "".join(f"\\x{ord(c):02x}" if c < " " or c == "\x7f" else c for c in text)
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def photo_name(photo: Photo) -> str | None:

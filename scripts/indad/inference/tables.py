@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from indad.core.errors import ConfigError, DataError
-from indad.inference.photos import printable
+from indad.core.names import printable
 from indad.inference.result import Failure, FileState, Result
 
 #: Columns of the CSV file, and fields of an image in the JSON file.

@@ -22,6 +22,7 @@ from indad.core.errors import ConfigError, IndadError
 from indad.core.names import path_problem, same_file
 from indad.data.images import Geometry
 from indad.features import weights
+from indad.pipeline.config_files import check_schema, read_yaml, schema_file, with_defaults
 from indad.pipeline.dataset import Dataset, require_known
 from indad.reporting import published
 
@@ -334,6 +335,17 @@ class Config:
     scored: Mapping[str, Experiment]
     models: Mapping[str, Experiment]
     written: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any]) -> Config:
+        """Check a configuration whose paths are expanded, fill in the defaults, and parse it.
+
+        Raises:
+            ConfigError: naming the key and the values that are allowed.
+        """
+        schema = read_yaml(schema_file())
+        check_schema(config, schema)
+        return cls.parse(with_defaults(config, schema))
 
     @classmethod
     def parse(cls, config: Mapping[str, Any]) -> Config:

@@ -200,6 +200,30 @@ def check_schema(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
         raise ConfigError("\n".join(dict.fromkeys(lines)))
 
 
+def with_defaults(
+    config: Any, schema: Mapping[str, Any], root: Mapping[str, Any] | None = None
+) -> Any:
+    """Return a configuration with the schema's defaults filled in.
+
+    Args:
+        config: the configuration, or a part of it.
+        schema: that of the same part.
+        root: the whole schema, which has the ``$defs``; ``schema`` if None.
+    """
+    root = root or schema
+    if "$ref" in schema:
+        schema = root["$defs"][schema["$ref"].rpartition("/")[2]]
+    if not isinstance(config, Mapping):
+        return config
+    known, others = schema.get("properties", {}), schema.get("additionalProperties")
+    others = others if isinstance(others, Mapping) else {}
+    defaults = {key: each["default"] for key, each in known.items() if "default" in each}
+    return {
+        key: with_defaults(value, known.get(key, others), root)
+        for key, value in (defaults | dict(config)).items()
+    }
+
+
 def _schema_lines(problem: Any) -> list[str]:
     """Explain a schema violation: the key, and what is allowed."""
     key = ".".join(map(str, problem.absolute_path))
