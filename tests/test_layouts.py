@@ -27,9 +27,9 @@ from indad.data.images import Geometry
 from indad.data.public import archives, catalogue, sources
 from indad.data.public.layouts import LAYOUTS
 from indad.evaluation import saturated_overlap
-from indad.pipeline.dataset import Dataset
 from indad.pipeline.config import Config
 from indad.pipeline.config_files import load_config, merged
+from indad.pipeline.dataset import Dataset
 from indad.pipeline.presentation import deciding_part, size_notes
 from indad.pipeline.settings import category_jobs, job_settings
 
