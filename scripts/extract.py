@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from indad.core.device import import_large
 from indad.core.progress import LoggedProgress
 from indad.data import manifest
 from indad.features.cache import FeatureCache
@@ -22,6 +23,7 @@ def main(job: Job) -> Facts:
     )
     if cache and cache.take(features):
         return facts | {"cached": True}
+    import_large("indad.features.extract")
     from indad.features.extract import extract
 
     extract(

@@ -14,12 +14,14 @@ from indad.pipeline.job import Facts, Job, run, start_device
 
 
 def main(job: Job) -> Facts:
-    device, facts = start_device(job)
     settings = job.params.settings
-    images = manifest.read(Path(job.input.manifest))
-    if settings["method"] == methods.Ensemble.method:
-        return facts | {"images": fit_ensemble(job, images, device)}
     method = settings["method"]
+    images = manifest.read(Path(job.input.manifest))
+    if method == methods.Ensemble.method:
+        device, facts = start_device(job)
+        return facts | {"images": fit_ensemble(job, images, device)}
+    computes = methods.method_class(method).fit_computes
+    device, facts = start_device(job) if computes else ("cpu", {})
     expected = expected_store(settings["extractor"], tf32=job.config["tf32"])
     with FeatureStore(job.input.features, expected) as store:
         detector = methods.create(method, settings["parameters"], seed=int(job.wildcards.seed))

@@ -284,7 +284,7 @@ def models(folder: Path) -> list[Reader]:
 
         def read(path: Path = path) -> Any:
             found = methods.load(path, gallery=train)
-            return [found.parameters, {k: v.numpy() for k, v in found._state().items()}]
+            return [found.parameters, {k: np.asarray(v) for k, v in found._state().items()}]
 
         readers.append(Reader(f"model of {name}", path, read, 600, foreign=foreign))
     return readers

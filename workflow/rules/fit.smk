@@ -12,10 +12,9 @@ rule fit:
         f"{BENCHMARKS}/fit/{CATEGORY}/{{model}}/seed{{seed}}.tsv"
     conda:
         "../../environment.yaml"
-    # SPADE only reads.
     threads:
         lambda wildcards: (
-            1 if CONFIG.models[wildcards.model].method == "spade" else CONFIG.threads
+            CONFIG.threads if CONFIG.models[wildcards.model].fit_computes else 1
         )
     resources:
         # PaDiM's model is at most as large as the features it is fitted on, and held twice.
@@ -23,7 +22,7 @@ rule fit:
             2000 + CUDA_MB + 2 * input.size_mb, attempt
         ),
         runtime=lambda wildcards, input, attempt: grow(30 + input.size_mb / 20, attempt),
-        gpu=GPU,
+        gpu=lambda wildcards: GPU * CONFIG.models[wildcards.model].fit_computes,
     params:
         settings=settings("fit"),
     script:

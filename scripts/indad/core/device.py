@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import logging
 import os
 import platform
@@ -124,6 +125,23 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+def import_large(module: str) -> None:
+    """Import a module that creates a million objects and frees few, as torch and timm do.
+
+    Collecting garbage meanwhile only takes time, and so do later passes over these objects.
+    """
+    if module in sys.modules:
+        return
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        importlib.import_module(module)
+        gc.freeze()
+    finally:
+        if collecting:
+            gc.enable()
+
+
 def use_device(config: Mapping[str, Any], threads: int) -> str:
     """Choose the device for ``device: auto | cpu | cuda``, and set up torch.
 
@@ -141,11 +159,9 @@ def use_device(config: Mapping[str, Any], threads: int) -> str:
     # Threads that wait for each other sleep. With active waiting they take the cores of other jobs,
     # and with more threads than free cores everything becomes several times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # The import creates a million objects and frees none: collecting garbage only takes time.
-    gc.disable()
+    import_large("torch")
     import torch
 
-    gc.enable()
     device = config["device"]
     torch.set_num_threads(1 if _forked else max(1, threads))
     available = torch.cuda.is_available()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from indad import methods
 from indad.core import checksum
 from indad.core.cores import available_cores
-from indad.core.device import use_device
+from indad.core.device import import_large, use_device
 from indad.core.errors import ConfigError, StoreError, WeightsError
 from indad.evaluation import calibration
 from indad.evaluation.calibration import Calibration
@@ -282,6 +282,7 @@ def _load_backbone(
     device: str,
 ) -> Backbone:
     """Load the backbone that the model's features were made with."""
+    import_large("indad.features.extract")
     from indad.features.extract import open_backbone
 
     settings = ("backbone", "layers", "embedding", "precision")

@@ -78,6 +78,8 @@ class Detector(ABC):
     score_parameters: ClassVar[tuple[str, ...]] = ()
     #: Whether the model refers to the stored training features instead of holding a copy.
     needs_gallery: ClassVar[bool] = False
+    #: Whether fitting computes anything. A fit that only reads features needs no torch and no GPU.
+    fit_computes: ClassVar[bool] = True
     #: Whether all images, of training and new ones, must have one size.
     needs_one_size: ClassVar[bool] = False
 
@@ -139,8 +141,6 @@ class Detector(ABC):
                 features.
             DeviceError: the GPU's memory is too small, even for smaller blocks.
         """
-        import torch
-
         self.layers_ = tuple(self.layers or train.layers)
         missing = [layer for layer in self.layers_ if layer not in train.layers]
         if missing:
@@ -156,6 +156,11 @@ class Detector(ABC):
         self.made_with_ = dict(made_with or {})
         self.device_, self.memory_ = device, memory
         few = self.draw(train)
+        if not self.fit_computes:
+            self._fit(few, progress)
+            return self
+        import torch
+
         with torch.inference_mode():
             while True:
                 try:
@@ -246,7 +251,7 @@ class Detector(ABC):
 
     @abstractmethod
     def _fit(self, train: FeatureSource, progress: Progress) -> None:
-        """Set the learned attributes, as tensors on ``device_``."""
+        """Set the learned attributes, as tensors on ``device_`` if the fit computes."""
 
     @abstractmethod
     def _score(
@@ -306,7 +311,7 @@ class Detector(ABC):
         self._restore(state, gallery)
 
     @abstractmethod
-    def _state(self) -> dict[str, torch.Tensor]:
+    def _state(self) -> Mapping[str, torch.Tensor | np.ndarray]:
         """Return the learned arrays."""
 
     @abstractmethod

@@ -294,8 +294,6 @@ class Ensemble:
             parameters: the ``score_parameters`` of each member.
             train_sha256: as in ``Detector.save``.
         """
-        import torch
-
         path, linked = Path(path), []
         for name, file, scoring in zip(self.members, members, parameters, strict=True):
             made_with = model_file.read_header(file, verify=False)["features"]
@@ -319,7 +317,7 @@ class Ensemble:
             "train_sha256": list(train_sha256),
             "members": linked,
         }
-        scale = {} if self.scale_ is None else {"scale": torch.from_numpy(self.scale_)}
+        scale = {} if self.scale_ is None else {"scale": self.scale_}
         model_file.write(path, header, scale)
 
     @classmethod

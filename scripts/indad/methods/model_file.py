@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from indad.core import atomic, checksum
 from indad.core.errors import StoreError
 
@@ -33,18 +35,23 @@ FIELDS = {
 }
 
 
-def write(path: Path, header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
+def write(
+    path: Path, header: Mapping[str, Any], arrays: Mapping[str, torch.Tensor | np.ndarray]
+) -> None:
     """Write a model file atomically, with ``SCHEMA_VERSION`` added to the header.
 
     Args:
         path: the safetensors file.
         header: all other ``FIELDS``.
-        tensors: the learned arrays, on any device.
+        arrays: the learned arrays, on any device.
     """
-    from safetensors.torch import save_file
+    from safetensors.numpy import save_file
 
     text = checksum.with_placeholder({"schema_version": SCHEMA_VERSION, **header})
-    state = {name: value.contiguous().cpu() for name, value in tensors.items()}
+    state = {
+        name: np.asarray(value if isinstance(value, np.ndarray) else value.cpu(), order="C")
+        for name, value in arrays.items()
+    }
     with atomic.replacing(path) as temporary:
         temporary.touch()
         mode = temporary.stat().st_mode

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from indad.core.errors import StoreError
 from indad.core.progress import Progress, ignore
 from indad.features.source import FeatureSource
@@ -75,6 +77,7 @@ class SPADE(Detector):
     method = "spade"
     score_parameters = ("k_image", "k_pixel", "squared", "distance", "image_score")
     needs_gallery = True
+    fit_computes = False
 
     def __init__(
         self,
@@ -96,10 +99,7 @@ class SPADE(Detector):
         self.image_score = one_of("image_score", image_score, ("neighbours", "max"))
 
     def _fit(self, train: FeatureSource, progress: Progress) -> None:
-        import torch
-
-        self.gallery_ = train
-        self.z_ = torch.from_numpy(train.embedding()).to(self.device_)
+        self.gallery_, self.z_ = train, train.embedding()
         self._galleries: dict[str, Gallery] = {}
 
     def _gallery(self, layer: str) -> Gallery:
@@ -132,10 +132,12 @@ class SPADE(Detector):
     def _score(
         self, layers: dict[str, torch.Tensor], z: torch.Tensor
     ) -> tuple[torch.Tensor | None, list[torch.Tensor]]:
+        import torch
+
         from indad.methods.neighbors import Bank
 
         neighbours = min(max(self.k_image, self.k_pixel), len(self.z_))
-        bank = Bank(self._compared(self.z_), self.memory_)
+        bank = Bank(self._compared(torch.from_numpy(self.z_).to(self.device_)), self.memory_)
         distance, index = bank.k_nearest(self._compared(z), neighbours)
         galleries = index[:, : self.k_pixel].tolist()
         patch_maps = []
@@ -158,7 +160,7 @@ class SPADE(Detector):
         link = None if gallery.path is None else os.path.relpath(gallery.path, path.parent)
         return super()._header(path) | {"gallery": {"path": link, "identity": gallery.identity}}
 
-    def _state(self) -> dict[str, torch.Tensor]:
+    def _state(self) -> dict[str, np.ndarray]:
         return {"z": self.z_}
 
     def _restore(self, state: Mapping[str, torch.Tensor], gallery: FeatureSource | None) -> None:
@@ -168,7 +170,7 @@ class SPADE(Detector):
                 "train split as 'gallery'"
             )
         self._fit(self.draw(gallery), ignore)
-        if not self.z_.equal(state["z"]):
+        if not np.array_equal(self.z_, state["z"].cpu()):
             raise StoreError(
                 f"the gallery {gallery.path or '(in memory)'} is not the one this SPADE model was "
                 "fitted on: its embeddings differ; fit the model again"

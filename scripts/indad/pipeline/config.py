@@ -139,6 +139,11 @@ class Experiment:
         """Whether all images must have one size after resize and crop."""
         return not self.members and methods.method_class(self.method).needs_one_size
 
+    @property
+    def fit_computes(self) -> bool:
+        """Whether fitting takes more than reading features."""
+        return bool(self.members) or methods.method_class(self.method).fit_computes
+
     @classmethod
     def from_config(
         cls,
