@@ -67,8 +67,8 @@ figures: $(VENV)/.ready  ## redraw the example maps in docs/ from finished runs
 	$(BIN)/python scripts/dev/example_maps.py $(if $(RUNS),--run $(RUNS))
 
 benchmark: $(VENV)/.ready  ## compare speed and memory with other implementations
-	$(UV) --quiet -c requirements.lock "anomalib==2.7.*" faiss-cpu \
-		|| echo "anomalib and faiss could not be installed: measuring without them"
+	$(UV) --quiet -c requirements.lock -e ".[benchmark]" \
+		|| echo "The other implementations could not be installed: measuring without them"
 	$(BIN)/python scripts/dev/benchmark.py $(BENCHMARK)
 
 lock: $(VENV)/.ready  ## resolve pyproject.toml into requirements.lock

@@ -286,7 +286,9 @@ def test_stages_without_torch_do_not_import_it(finished, tmp_path):
     records = [json.loads(path.read_text()) for path in (finished / "results/records").rglob("*.*")]
     with_torch = {record["rule"] for record in records if record["torch_seconds"]}
     assert with_torch == {"extract", "fit", "score"}
-    spade = [each for each in records if each["rule"] == "fit" and "spade" in str(each["wildcards"])]
+    spade = [
+        each for each in records if each["rule"] == "fit" and "spade" in str(each["wildcards"])
+    ]
     assert spade
     assert not any(each["torch_seconds"] or each["device"] for each in spade)
     assert len(records) > 30

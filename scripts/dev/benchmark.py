@@ -6,9 +6,9 @@
 
 Every contender runs in a process of its own. The contenders take turns (A B C, A B C, ...) on the
 same data, so that a machine whose speed drifts affects all of them. Contenders that take too long
-are run on a part of the work and scaled; the table says so. anomalib and faiss take part if they
-are installed (``make benchmark`` installs them). Writes a CSV file and a Markdown table. Results of
-other cases in the CSV file are kept if they come from the same machine.
+are run on a part of the work and scaled; the table says so. anomalib, faiss, ADEval and OpenVINO
+take part if they are installed (``make benchmark`` installs them). Writes a CSV file and a Markdown
+table. Results of other cases in the CSV file are kept if they come from the same machine.
 """
 
 from __future__ import annotations

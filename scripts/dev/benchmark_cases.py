@@ -8,6 +8,7 @@ from functools import partial
 
 import benchmark_images as images
 import benchmark_methods as methods
+import benchmark_predict as predict
 
 #: Does the work on the data of the case. If it does only a part, it returns the factor to multiply
 #: its time by.
@@ -51,6 +52,9 @@ IMPORTS = {
     "anomalib (scaled from a quarter)": _ANOMALIB,
     "faiss flat L2": ("faiss",),
     "scikit-learn + plain AUPRO": ("sklearn.metrics",),
+    "ADEval, 1,000 thresholds": ("adeval",),
+    "anomalib, torch": ("anomalib.models.image.patchcore.torch_model",),
+    "anomalib, OpenVINO": ("anomalib.models.image.patchcore.torch_model", "openvino"),
 }
 
 
@@ -123,10 +127,29 @@ CASES = {
     "metrics": Case(
         "Pixel metrics of 5.8 million pixels",
         methods.metrics_data,
-        {"indad": methods.metrics_ours, "scikit-learn + plain AUPRO": methods.metrics_sklearn},
+        {
+            "indad": methods.metrics_ours,
+            "scikit-learn + plain AUPRO": methods.metrics_sklearn,
+            "ADEval, 1,000 thresholds": methods.metrics_adeval,
+        },
     ),
     "padim-r18": padim(209, 100, RESNET18),
     "padim-wrn50-60": padim(60, 550, WRN50),
     "padim-wrn50-209": padim(209, 550, WRN50, side=28),
     "padim-wrn50-400": padim(400, 550, WRN50, side=28),
+    "predict": Case(
+        f"PatchCore-10 in memory, {predict.PREDICTIONS} images one by one, ResNet-18",
+        predict.loaded_data,
+        {
+            "indad": predict.loaded_ours,
+            "bare network": predict.loaded_bare,
+            "anomalib, torch": predict.loaded_anomalib,
+            "anomalib, OpenVINO": predict.loaded_openvino,
+        },
+    ),
+    "predict-start": Case(
+        "Start of the program to the first score; bare: importing and running the network",
+        predict.model_data,
+        {"indad": predict.start_ours, "bare network": predict.start_bare},
+    ),
 }
