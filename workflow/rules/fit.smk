@@ -12,10 +12,7 @@ rule fit:
         f"{BENCHMARKS}/fit/{CATEGORY}/{{model}}/seed{{seed}}.tsv"
     conda:
         "../../environment.yaml"
-    threads:
-        lambda wildcards: (
-            CONFIG.threads if CONFIG.models[wildcards.model].fit_computes else 1
-        )
+    threads: lambda wildcards: (CONFIG.threads if CONFIG.models[wildcards.model].fit_computes else 1)
     resources:
         # PaDiM's model is at most as large as the features it is fitted on, and held twice.
         mem_mb=lambda wildcards, input, attempt: grow(
