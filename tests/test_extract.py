@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import sys
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from PIL import Image
 
 import extract as stage_script
 from conftest import make_job, read_image, read_mask, save_image
+from indad.core import device
 from indad.core.errors import DataError, DeviceError, StoreError
 from indad.data import decode, manifest
 from indad.data.decode import Pixels
@@ -202,6 +205,19 @@ def test_a_batch_too_large_for_the_gpu_is_halved(
     with pytest.raises(DeviceError, match="does not hold a batch of 1 images"):
         features(tmp_path / "h.h5", decoded, table, extractor)
     assert not (tmp_path / "h.h5").exists()
+
+
+def test_imports_leave_garbage_collection_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "large_module.py").write_text("import gc\ncollecting = gc.isenabled()")
+    (tmp_path / "broken_module.py").write_text("raise ImportError('broken')")
+    device.import_large("large_module")
+    assert not sys.modules["large_module"].collecting
+    assert gc.isenabled()
+    with pytest.raises(ImportError, match="broken"):
+        device.import_large("broken_module")
+    assert gc.isenabled()
+    gc.unfreeze()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here, so it is used")

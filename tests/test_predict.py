@@ -32,6 +32,7 @@ from indad.features.weights import weights_sha256_of
 from indad.inference import overlay, png, result
 from indad.inference.loading import choose_experiment
 from indad.methods import anomaly_map
+from indad.methods.base import SCORE_BATCH
 from predicting import (
     EXPERIMENTS,
     EXTRACTOR,
@@ -298,6 +299,31 @@ def test_an_image_that_fails_does_not_take_its_batch_with_it(made, monkeypatch):
     others = [each for each in results if isinstance(each, result.Result)]
     rest = [score for i, score in enumerate(expected) if i != 2]
     np.testing.assert_allclose([each.score for each in others], rest, rtol=1e-4)
+
+
+def test_other_threads_decode_one_batch_ahead(made, monkeypatch):
+    model = load_model(model_file(made, "padim"), device="cpu", batch_size=2)
+    images = sorted((made / "data/widget/test/dent").iterdir())
+    alone = {str(image): model.predict(image).score for image in images}
+    photos = [Path("gone.png") if i == 17 else images[i % len(images)] for i in range(40)]
+    taken, readers, read = [], set(), model._read
+
+    def reading(photo):
+        readers.add(threading.current_thread())
+        return read(photo)
+
+    monkeypatch.setattr(model, "_read", reading)
+    stream = model.stream(taken.append(photo) or photo for photo in photos)
+    results = [next(stream)]
+    assert len(taken) == 2 * SCORE_BATCH
+    results += stream
+    assert threading.main_thread() not in readers
+    assert [each.image for each in results] == list(map(str, photos))
+    failed = results.pop(17)
+    assert isinstance(failed, result.Failure)
+    assert "gone.png" in str(failed.error)
+    expected = [alone[each.image] for each in results]
+    np.testing.assert_allclose([each.score for each in results], expected, rtol=1e-4)
 
 
 def test_a_gpu_too_small_for_a_batch_gets_smaller_ones(made, monkeypatch):
