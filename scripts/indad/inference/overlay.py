@@ -53,7 +53,7 @@ def overlay(
         inside = (left, top + rows.start, right, top + rows.stop)
         cover = heat.point(covers)
         heat.putpalette(colours)
-        drawn.paste(Image.composite(heat.convert("RGB"), drawn.crop(inside), cover), inside)
+        drawn.paste(heat.convert("RGB"), inside, cover)
     if threshold is not None and values.max() > threshold:
         above = above_threshold(values, threshold, bottom - top, right - left)
         width = max(1, round(min(drawn.size) * LINE_WIDTH))
