@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import logging
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from indad.core.errors import DataError, DeviceError, StoreError
 from indad.data import decode, manifest
 from indad.data.decode import Pixels
 from indad.data.images import Geometry
-from indad.features.extract import Network, extract
+from indad.features.extract import Network, ReadAhead, extract
 from indad.features.store import FeatureStore
 
 GEOMETRY = Geometry.from_config(40, 32)
@@ -170,6 +172,43 @@ def test_lower_precision_is_near_and_recorded(precision, decoded, table, extract
         assert 0 < error < 0.05, name
     with pytest.raises(StoreError, match="precision"):
         FeatureStore(tmp_path / "g.h5", {"precision": "float32"})
+
+
+def test_the_next_batch_is_read_ahead_and_once():
+    calls = []
+
+    def read(batch):
+        calls.append((batch.start, batch.stop, threading.current_thread()))
+        return np.arange(batch.start, batch.stop)
+
+    with ThreadPoolExecutor(1) as pool:
+        ahead = ReadAhead(read, 10, pool)
+        for batch in (slice(0, 4), slice(4, 8), slice(8, 10)):
+            assert list(ahead(batch)) == list(range(batch.start, batch.stop))
+        assert [call[:2] for call in calls] == [(0, 4), (4, 8), (8, 10)]
+        first, *rest = (call[2] for call in calls)
+        assert first is threading.main_thread()
+        assert first not in rest
+        # A batch that was halved is read again.
+        again = ReadAhead(read, 10, pool)
+        again(slice(0, 8))
+        assert list(again(slice(0, 4))) == [0, 1, 2, 3]
+        assert list(again(slice(4, 8))) == [4, 5, 6, 7]
+
+
+def test_an_error_of_the_reading_thread_is_raised_and_nothing_is_left(
+    decoded, table, extractor, tmp_path, monkeypatch
+):
+    def read(self, split, numbers):
+        if 2 in numbers:
+            raise StoreError("damaged")
+        return whole(self, split, numbers)
+
+    whole = Pixels.read
+    monkeypatch.setattr(Pixels, "read", read)
+    with pytest.raises(StoreError, match="damaged"):
+        extract(table, decoded, tmp_path / "f.h5", extractor=extractor, batch_size=2)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith((".f", "f.h5"))]
 
 
 def test_an_error_of_the_writing_thread_is_raised_and_nothing_is_left(

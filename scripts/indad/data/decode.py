@@ -223,8 +223,9 @@ class Pixels(contextlib.AbstractContextManager):
     def by_size(self, split: str) -> dict[Size, list[int]]:
         """Return ``(H, W)`` of a split's images, and the numbers of the images of that size."""
         found: dict[Size, list[int]] = {}
+        pixels = self._file[split]["pixels"]
         for number in range(len(self._file[split]["image"])):
-            height, width, _ = self._file[split]["pixels"][str(number)].shape
+            height, width, _ = pixels[str(number)].shape
             found.setdefault((height, width), []).append(number)
         return found
 

@@ -6,7 +6,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -194,6 +194,31 @@ def _read(images: Pixels, split: str, numbers: Sequence[int], batch: slice) -> n
     return images.read(split, numbers[batch])
 
 
+class ReadAhead:
+    """Reads batches of images, each while the one before it is computed.
+
+    Args:
+        read: returns a batch.
+        count: number of images.
+        pool: the thread that reads.
+    """
+
+    def __init__(self, read: Callable[[slice], np.ndarray], count: int, pool: Executor) -> None:
+        self._read, self._count, self._pool = read, count, pool
+        self._next: tuple[slice, Future[np.ndarray]] | None = None
+
+    def __call__(self, batch: slice) -> np.ndarray:
+        """Return a batch, and begin to read as many images behind it."""
+        # Another batch than expected: the last one did not fit into a GPU's memory.
+        expected, self._next = self._next, None
+        ahead = expected is not None and expected[0] == batch
+        images = expected[1].result() if ahead else self._read(batch)
+        if batch.stop < self._count:
+            following = slice(batch.stop, min(2 * batch.stop - batch.start, self._count))
+            self._next = following, self._pool.submit(self._read, following)
+        return images
+
+
 def _extract_part(
     network: Network,
     read: Callable[[slice], np.ndarray],
@@ -204,23 +229,24 @@ def _extract_part(
 ) -> Iterator[int]:
     """Extract the features of images of one size; yield the number of finished ones at each batch.
 
-    The backbone runs in the calling thread. Another thread copies the features from the device,
-    checks and writes them, while the next batch is computed.
+    The backbone runs in the calling thread. Of two other threads, one reads the next batch; the
+    other one copies the features from the device, checks and writes them.
     """
     stream = torch.cuda.Stream(network.device) if network.device != "cpu" else None
     waiting: deque[Future[None]] = deque()
 
     def compute(batch: slice) -> Callable[[], list[np.ndarray]]:
-        maps, embedding = network(read(batch))
+        maps, embedding = network(ahead(batch))
         return _to_host([*maps.values(), embedding], stream)
 
     def write(start: int, arrays: Callable[[], list[np.ndarray]]) -> None:
         *maps, embedding = arrays()
         writer.write(part, start, dict(zip(network.layers, maps, strict=True)), embedding)
 
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as reading, ThreadPoolExecutor(1) as writing:
+        ahead = ReadAhead(read, count, reading)
         for batch, arrays in batches.run(count, compute):
-            waiting.append(pool.submit(write, batch.start, arrays))
+            waiting.append(writing.submit(write, batch.start, arrays))
             if len(waiting) > WAITING:
                 waiting.popleft().result()
             yield batch.stop
