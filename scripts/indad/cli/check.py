@@ -138,7 +138,7 @@ def check_tiles(config: Config, dataset: str, report: Report) -> None:
     """Add to a report in how many tiles each extractor sees an image, or why it cannot."""
     for name in config.used_extractors:
         extractor = config.extractor(name, dataset)
-        if not extractor.settings.get("tiles"):
+        if not (extractor.settings.get("tiles") and report.sizes):
             continue
         # Imported here: it takes seconds, and few configurations have tiles.
         from indad.features.extract import open_backbone
