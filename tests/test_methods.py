@@ -357,6 +357,17 @@ def test_features_made_with_other_settings_are_refused(train):
         detector.check_features({"backbone": "resnet50", "layers": ["a"], "device": "cpu"})
 
 
+def test_prediction_starts_without_pandas():
+    """It takes half a second."""
+    code = (
+        "import sys; import indad.cli.main, indad.cli.predict, indad.features.extract; "
+        "print('pandas' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT / "scripts")
+    assert done.stdout.split() == ["False"]
+
+
 def test_planning_a_workflow_imports_no_torch():
     """Importing torch takes two seconds, and Snakemake imports these modules in every job."""
     code = (

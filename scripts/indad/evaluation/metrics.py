@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import scipy  # loads its parts when they are used, not when a workflow is planned
 
 from indad.evaluation.sorted_scores import SortedScores
@@ -189,6 +188,8 @@ def _below_saturation(
     region: np.ndarray, times: np.ndarray | None, found: np.ndarray, saturation: np.ndarray
 ) -> np.ndarray:
     """Return how many pixels of each element count, and add its pixels to ``found``."""
+    import pandas as pd  # prediction uses this module, and does without pandas
+
     times = np.ones(len(region), int) if times is None else times
     upto = found[region] + pd.Series(times).groupby(region).cumsum().to_numpy()
     np.add.at(found, region, times)

@@ -22,6 +22,7 @@ import pandas as pd
 
 from indad.core import atomic, disk
 from indad.core.errors import DiskError, StoreError
+from indad.data.manifest import content_hash
 from indad.features.settings import made_with, origin
 from indad.features.store import SCHEMA_VERSION, FeatureStore
 from indad.features.weights import weights_sha256_of
@@ -58,7 +59,7 @@ class FeatureCache:
         tf32: bool = False,
     ) -> None:
         sha256 = weights_sha256_of(extractor["weights"] or (weights and str(weights)))
-        made = made_with(extractor, sha256) | origin(manifest, device, tf32)
+        made = made_with(extractor, sha256) | origin(content_hash(manifest), device, tf32)
         text = json.dumps({"schema": SCHEMA_VERSION} | made, sort_keys=True)
         name = hashlib.sha256(text.encode()).hexdigest()
         self.path = folder.expanduser() / name[:2] / f"{name}.h5"

@@ -9,20 +9,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from indad.core.device import Batches
 from indad.core.progress import Progress, ignore
-from indad.data.decode import Pixels
 from indad.data.images import Size
 from indad.features import store
 from indad.features.backbone import Backbone, load_backbone
 from indad.features.settings import AUTO_BATCH, made_with, origin
 from indad.features.tiles import TiledBackbone
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from indad.data.decode import Pixels
 
 logger = logging.getLogger("indad")
 
@@ -128,6 +131,10 @@ def extract(
         DeviceError: the device's memory does not hold a single image. A batch that does not fit
             is halved, with a warning in the log.
     """
+    # pandas takes half a second to import, and prediction, which uses this module, does without it.
+    from indad.data.decode import Pixels
+    from indad.data.manifest import content_hash
+
     if isinstance(batch_size, str):
         batch_size = AUTO_BATCH[device]
     backbone = open_backbone(extractor, device, weights)
@@ -149,7 +156,7 @@ def extract(
         )
         description = {
             **made_with(settings, backbone.weights_sha256),
-            **origin(manifest, device, torch.backends.cudnn.allow_tf32),
+            **origin(content_hash(manifest), device, torch.backends.cudnn.allow_tf32),
             "input_size": list(sizes[0]) if len(shapes) == 1 else [],
             "weights_source": backbone.weights_source,
         }

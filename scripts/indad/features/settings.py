@@ -6,12 +6,9 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
-import pandas as pd
-
 from indad import __version__
 from indad.core.errors import WeightsError
 from indad.data.images import Geometry
-from indad.data.manifest import content_hash
 from indad.features.weights import weights_sha256_of
 
 #: Raised when features of the same settings would change.
@@ -50,17 +47,17 @@ def geometry_of(made_with: Mapping[str, Any]) -> Geometry:
     return Geometry.from_config(made_with["resize"], None if crop == "none" else crop)
 
 
-def origin(manifest: pd.DataFrame, device: str, tf32: bool) -> dict[str, Any]:
+def origin(manifest_sha256: str, device: str, tf32: bool) -> dict[str, Any]:
     """Return what a feature store records besides `made_with`: images, device and versions.
 
     Args:
-        manifest: the images.
+        manifest_sha256: the ``content_hash`` of the images' manifest.
         device: ``cpu`` or ``cuda``.
         tf32: whether a GPU may multiply with 10 bits of mantissa. A CPU never does.
     """
     packages = ("torch", "timm", "pillow", "numpy")
     return {
-        "manifest_sha256": content_hash(manifest),
+        "manifest_sha256": manifest_sha256,
         "device": device,
         "tf32": device != "cpu" and tf32,
         "versions": {"indad": __version__, **{name: version(name) for name in packages}},
