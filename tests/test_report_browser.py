@@ -1,4 +1,4 @@
-"""The report in a real browser: it works, on a phone and on a desk, and loads nothing."""
+"""The reports in a real browser: they work, ours on a phone and on a desk, and load nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from fabricate import CATEGORIES, EXPERIMENTS, ODD, fabricate
-from indad.reporting import report
+from indad.reporting import report, tables
+from small_run import succeed
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright not here: make setup")
 
@@ -221,3 +222,44 @@ def test_it_prints(browser, address, tmp_path: Path):
     opened.pdf(path=tmp_path / "report.pdf", format="A4")
     assert (tmp_path / "report.pdf").stat().st_size > 50_000
     opened.close()
+
+
+def test_snakemakes_own_report_shows_tables_pictures_and_rules(finished, browser):
+    """No script of it fails, and it loads nothing."""
+    succeed(finished, "--report", "report.html")
+    opened, errors, asked = browser.new_page(), [], []
+    opened.on("pageerror", lambda error: errors.append(str(error)))
+    opened.on(
+        "console", lambda message: errors.append(message.text) if message.type == "error" else None
+    )
+    opened.on("request", lambda request: asked.append(request.url))
+    address = (finished / "report.html").as_uri()
+
+    def choose(*entries: str) -> str:
+        """Open the report, click entries of its menu, and return its text."""
+        opened.goto(address)
+        opened.get_by_text("This run measured").wait_for()
+        for entry in entries:
+            opened.get_by_text(entry, exact=True).first.click()
+        return opened.inner_text("#app")
+
+    menu = choose().splitlines()
+    assert {"Anomaly maps", "Comparisons", "Figures", "Report", "Tables"} <= set(menu)
+    assert [title for title in tables.TITLES.values() if title not in choose("Tables")] == []
+
+    opened.locator("tr", has_text="all metrics, tidy").locator("a").last.click()
+    opened.get_by_text("Every metric of every category, experiment and seed").wait_for()
+    assert "aggregate" in opened.inner_text("#app").splitlines()  # the rule that makes it
+
+    choose("Anomaly maps", "drawn")
+    opened.locator("tr", has_text="wood").locator("a").first.click()
+    picture = opened.locator("img[src^='data:image/png']")
+    picture.wait_for()
+    assert picture.evaluate("image => image.naturalWidth") > 500
+
+    choose("Workflow")
+    opened.locator("canvas").wait_for()
+    known = set(opened.evaluate("Object.keys(rules)"))
+    assert {"extract", "score", "evaluate", "aggregate"} <= known
+    assert not errors
+    assert {url for url in asked if not url.startswith("data:")} == {address}
