@@ -73,7 +73,7 @@ benchmark: $(VENV)/.ready  ## compare speed and memory with other implementation
 
 lock: $(VENV)/.ready  ## resolve pyproject.toml into requirements.lock
 	$(BIN)/uv pip compile --universal --python-version 3.11 --system-certs --no-emit-index-url \
-		--no-annotate --no-header --extra quickstart --extra slurm --extra export --extra dev pyproject.toml -o requirements.lock
+		--no-annotate --no-header --extra quickstart --extra slurm --extra export --extra package --extra dev pyproject.toml -o requirements.lock
 
 clean:  ## remove results and the environment
 	rm -rf results .snakemake $(VENV)

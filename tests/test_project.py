@@ -23,7 +23,7 @@ from indad.reporting import published, tables
 def direct_dependencies() -> dict[str, Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    names = ("quickstart", "slurm", "export", "dev")
+    names = ("quickstart", "slurm", "export", "package", "dev")
     lists = [project["dependencies"], *(extras[name] for name in names)]
     parsed = [Requirement(text) for each in lists for text in each]
     return {canonicalize_name(each.name): each for each in parsed}

@@ -27,6 +27,7 @@ COMMANDS = {
     "predict": ("indad.cli.predict", "score new images with a fitted model"),
     "export": ("indad.cli.export", "write a fitted model as an ONNX file"),
     "verify": ("indad.cli.verify", "compare a finished run, its data and weights with its record"),
+    "package": ("indad.cli.package", "describe a finished run as a data package, to publish it"),
 }
 
 EPILOG = """\
