@@ -11,7 +11,7 @@ from conftest import save_image
 from indad import methods
 from indad.data.images import Geometry, prepare
 from indad.evaluation.calibration import Threshold
-from indad.features.backbone import load_backbone
+from indad.features.extract import open_backbone
 from indad.features.settings import made_with
 from indad.inference.model import Extractor, Model
 
@@ -44,8 +44,7 @@ def photos(rng: np.random.Generator, count: int, size: tuple[int, int]) -> list[
 
 def make_model(folder: Path, extractor: dict, method: str, **parameters: object) -> Model:
     """Fit a model on drawn photos, without files other than its own."""
-    layers = dict.fromkeys([*extractor["layers"], extractor["embedding"]])
-    backbone = load_backbone(extractor["backbone"], layers=list(layers), weights="random")
+    backbone = open_backbone(extractor, "cpu")
     geometry = Geometry.from_config(extractor["resize"], extractor["crop"])
     photo = photos(np.random.default_rng(1), 12, (90, 100))
     pixels = np.stack([prepare(Image.fromarray(each), geometry) for each in photo])

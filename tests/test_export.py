@@ -24,7 +24,7 @@ from indad.data import manifest
 from indad.data.images import Geometry, prepare
 from indad.evaluation.calibration import Threshold
 from indad.inference import export, graph
-from indad.inference.model import Model
+from indad.inference.model import EnsembleModel, Model
 from indad.methods import PatchCore
 
 
@@ -150,6 +150,30 @@ def test_an_exported_file_has_the_scores_of_its_model(
     assert found["weights_sha256"] == model.detector.made_with_["weights_sha256"]
 
 
+@pytest.mark.slow
+def test_openvino_reads_the_same_file(tmp_path, images):
+    openvino = pytest.importorskip("openvino", reason="openvino not here: pip install openvino")
+    model, path = make_model(tmp_path, RESNET, "patchcore", coreset_ratio=0.2), tmp_path / "a.onnx"
+    export.export(model, path, images[:2])
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(path, "CPU", settings)
+    for image in images[:4]:
+        pixels, expected = np.asarray(Image.open(image)), model.predict(image)
+        found = compiled({"images": pixels[None]})
+        np.testing.assert_allclose(found["score"], [expected.score], rtol=1e-4)
+        np.testing.assert_allclose(found["map"][0], expected.map, atol=1e-4 * expected.map.max())
+        assert found["anomalous"].tolist() == [expected.anomalous]
+
+
+@pytest.mark.slow
+def test_tiles_are_exported(tmp_path, images):
+    tiled = RESNET | {"tiles": {"size": 64, "overlap": 32}, "crop": [64, 96], "resize": 100}
+    model, path = make_model(tmp_path, tiled, "padim", dimensions=5), tmp_path / "model.onnx"
+    assert model.extractor.network.backbone.tile == (64, 64)
+    parity = export.export(model, path, images[:4])
+    assert (parity.images, parity.score < export.TOLERANCE) == (4, True)
+
+
 class Answers:
     """A session that gives the scores of a model times a factor, and maybe other verdicts."""
 
@@ -232,6 +256,17 @@ def test_the_images_of_a_run_are_its_test_images(tmp_path, category):
     found[2].unlink()
     with pytest.raises(ConfigError, match=f"{found[2].name}: the run's test images are no longer"):
         export.images_of_run(model)
+
+
+def test_an_ensemble_and_images_of_several_sizes_are_refused(tmp_path, images):
+    model, path = make_model(tmp_path, RESNET, "padim", dimensions=5), tmp_path / "model.onnx"
+    ensemble = EnsembleModel(model.path, None, [model])
+    with pytest.raises(ConfigError, match="an ensemble cannot be exported; export one of its"):
+        export.export(ensemble, path, images[:1])
+    model.input_size = ()
+    with pytest.raises(ConfigError, match="differ in size after the resize.*set 'crop' of the"):
+        export.export(model, path, images[:1])
+    assert not path.exists()
 
 
 def test_what_cannot_be_exported_is_refused(tmp_path, monkeypatch, rng, images):

@@ -6,6 +6,7 @@ import argparse
 
 from rich.console import Console
 from rich.filesize import decimal
+from rich.progress import Progress
 
 from indad.cli.console import path_argument, print_line
 from indad.cli.predict import add_model_options, choose_threshold
@@ -63,7 +64,14 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     print_line(console, f"model      {path}")
     if threshold is not None:
         print_line(console, f"threshold  {threshold.score:.5g}: {threshold.source}")
-    parity = export(model, arguments.file, images)
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("images compared")
+        parity = export(
+            model,
+            arguments.file,
+            images,
+            lambda done, total: bar.update(task, completed=done, total=total),
+        )
     print_line(
         console,
         f"compared   {parity.images} images: the same verdicts, scores differ by at most "

@@ -102,7 +102,7 @@ class TiledBackbone(Backbone):
         rows, columns = self._spans(strides, height, width)
         joined = {
             layer: values.new_zeros(
-                len(values), *self._joined(shapes, strides, height, width)[layer]
+                values.shape[0], *self._joined(shapes, strides, height, width)[layer]
             )
             for layer, values in first.items()
         }

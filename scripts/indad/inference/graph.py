@@ -26,9 +26,9 @@ from indad.methods.base import Detector
 from indad.methods.padim import PaDiM
 from indad.methods.patchcore import PatchCore
 
-#: Pillow's weights are whole numbers of 22 bits. Their upper and lower 11 bits are applied by
-#: themselves, so that float32 holds the sums without rounding.
-WEIGHT_BITS, HALF = 22, 2.0**11
+#: Pillow's weights are whole numbers of 22 bits. Their upper and lower 11 bits are computed and
+#: applied by themselves, so that float32 holds products and sums without rounding.
+HALF = 2.0**11
 #: Whether the installed Pillow may resize the height first, see `_height_first`.
 PILLOW_HEIGHT_FIRST = int(PIL.__version__.split(".")[0]) >= 13
 #: Bank vectors compared at once: a block of 784 queries takes 13 MB.
@@ -178,30 +178,36 @@ def _height_first(sides: list[Tensor], resized: Sequence[Tensor]) -> Tensor:
     return less & PILLOW_HEIGHT_FIRST
 
 
-def _weights(length: int, side: Tensor, resized: Tensor, kept: int) -> Tensor:
+def _weights(length: int, side: Tensor, resized: Tensor, kept: int) -> tuple[Tensor, Tensor]:
     """Return Pillow's weights ``(kept, length)`` along a side: whole numbers that sum to 2^22.
+
+    They are exact for sides up to 4096 pixels in runtimes that compute in float32, too.
 
     Args:
         length: of the side, in pixels.
         side: the same in a tensor, float64.
         resized: pixels after the resize, float64.
         kept: pixels after the centre crop.
+
+    Returns:
+        U and L, where the weights are ``U * HALF + L``.
     """
-    scale = side / resized
     first = ((resized - kept) / 2).round()
-    centres = (torch.arange(kept, dtype=torch.float64) + (first + 0.5)) * scale
-    distances = torch.arange(length, dtype=torch.float64) + 0.5 - centres[:, None]
-    weights = (1 - (distances / scale.clamp(min=1)).abs()).clamp(min=0)
-    weights = weights / weights.sum(dim=1, keepdim=True)
-    return (weights * 2**WEIGHT_BITS + 0.5).floor()
+    outputs, inputs = (2 * torch.arange(count, dtype=torch.float64) + 1 for count in (kept, length))
+    # Distances between the centres of pixels, times 2 * resized.
+    distances = (inputs * resized - ((outputs + 2 * first) * side)[:, None]).abs()
+    shares = (2 * torch.maximum(side, resized) - distances).clamp(min=0) * HALF
+    total = shares.sum(dim=1, keepdim=True) / HALF
+    upper = (shares / total).floor()
+    lower = ((shares - upper * total) * HALF / total + 0.5).floor()
+    return upper.float(), lower.float()
 
 
-def _resize_last(values: Tensor, weights: Tensor) -> Tensor:
+def _resize_last(values: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
     """Resize the last dimension of whole numbers up to 255, and round to such numbers."""
-    upper = (weights / HALF).floor()
-    lower = weights - upper * HALF
-    carried = (values @ lower.float().T / HALF).floor()
-    total = values @ upper.float().T + carried + HALF / 2
+    upper, lower = weights
+    carried = (values @ lower.T / HALF).floor()
+    total = values @ upper.T + carried + HALF / 2
     return (total / HALF).floor().clamp(0, 255)
 
 
