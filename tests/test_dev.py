@@ -16,7 +16,7 @@ import simulated_intervals
 from PIL import Image
 from simulated_sets import Cell
 
-from conftest import ROOT, make_features
+from conftest import ROOT, make_features, save_image
 from dev import job_resources, rule_graph
 from indad.evaluation.metrics import pixel_metrics
 
@@ -75,6 +75,25 @@ def test_adeval_has_our_metrics_where_the_definitions_agree(monkeypatch):
     auroc, _, aupro = module.adeval_metrics(data)
     ours = pixel_metrics(data["maps"], data["masks"])
     assert (ours["pixel_auroc"], ours["aupro"]) == pytest.approx((auroc, aupro), abs=1e-3)
+
+
+def test_exports_are_compared_with_the_first_contender(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(ROOT / "scripts/dev")
+    module = import_module("benchmark_export")
+    image = save_image(tmp_path / "a.png", np.zeros((4, 4, 3), np.uint8))
+
+    def contender(score: float, height: float, anomalous: bool):
+        answer = module.Answer(score, np.full((2, 2), height), anomalous)
+        return module.Contender("name", lambda pixels: answer, [image])
+
+    others = [contender(2.0, 4.0, False), contender(2.1, 3.0, True), contender(2.0, 4.0, False)]
+    rows = module.compare(others, [image, image])
+    assert rows[0][0] == "name"
+    assert [row[3:] for row in rows] == [
+        [],
+        ["5e-02", "2e-01", "2 of 2"],
+        ["0e+00", "0e+00", "0 of 2"],
+    ]
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from indad.core import atomic, provenance
 from indad.core.errors import ConfigError, StoreError
 from indad.core.progress import Progress, ignore
+from indad.pipeline.verify import compare_file
 
 if TYPE_CHECKING:
     from frictionless import Resource
@@ -38,8 +39,8 @@ def write(results: Path, progress: Progress = ignore) -> int:
 
     Raises:
         ConfigError: frictionless is not installed.
-        StoreError: there is no record of a finished run, or a file is missing or cannot be
-            described.
+        StoreError: there is no record of a finished run, or a file is missing, differs from the
+            record or cannot be described.
     """
     if find_spec("frictionless") is None:
         raise ConfigError(
@@ -50,8 +51,11 @@ def write(results: Path, progress: Progress = ignore) -> int:
 
     record = results / "provenance.json"
     found = provenance.read(record)
-    files = [file for file in found["digests"] if provenance.kind(file) not in LEFT_OUT]
-    files = sorted([*files, record.name])
+    digests = {
+        file: digest
+        for file, digest in sorted(found["digests"].items())
+        if provenance.kind(file) not in LEFT_OUT
+    }
     package = Package(
         name="indad-results",
         title="Results of indad",
@@ -60,11 +64,12 @@ def write(results: Path, progress: Progress = ignore) -> int:
         sources=[{"title": "manifest of the images", "path": file} for file in found["data"]],
         basepath=str(results),
     )
-    for done, file in enumerate(files, 1):
-        if not (results / file).is_file():
-            raise StoreError(f"{results / file}: is missing; run the workflow again")
+    for done, (file, digest) in enumerate(digests.items(), 1):
+        if problem := compare_file(results / file, digest, "the file of provenance.json"):
+            raise StoreError(f"{problem}; run the workflow again")
         package.add_resource(_resource(results, file))
-        progress(done, len(files))
+        progress(done, len(digests))
+    package.add_resource(_resource(results, record.name))
     report = package.validate()
     broken = {task.place: task.errors for task in report.tasks} | {"package": report.errors}
     for place, errors in broken.items():
@@ -73,7 +78,7 @@ def write(results: Path, progress: Progress = ignore) -> int:
                 f"{results}: cannot be described as a data package: {place}: {errors[0].message}"
             )
     atomic.write_text(results / NAME, package.to_json() + "\n")
-    return len(files)
+    return len(package.resources)
 
 
 def _resource(results: Path, file: str) -> Resource:

@@ -82,7 +82,7 @@ def verify(results: Path, *, data: bool = True, progress: Progress = ignore) -> 
     try:
         for done, (file, digest) in enumerate(found["digests"].items(), 1):
             what, path = "the file the tables come from", results / file
-            report.compare(provenance.kind(file), _same_file, path, digest, what)
+            report.compare(provenance.kind(file), compare_file, path, digest, what)
             progress(done, len(found["digests"]))
         report.compare("chain", _same_metrics, results, found["runs"])
         for run in found["runs"]:
@@ -105,7 +105,12 @@ def verify(results: Path, *, data: bool = True, progress: Progress = ignore) -> 
     return report
 
 
-def _same_file(path: Path, digest: str, what: str) -> str | None:
+def compare_file(path: Path, digest: str, what: str) -> str | None:
+    """Return what is wrong with a file that should have this digest, or None.
+
+    Raises:
+        StoreError: it cannot be read, or does not match its own checksum.
+    """
     if not path.is_file():
         return f"{path}: is missing"
     found = checksum.compute_digest(path)
@@ -156,7 +161,7 @@ def _compare_images(path: Path, folder: Path, report: Report) -> None:
     for row in rows.itertuples():
         for name, sha256 in ((row.image, row.sha256), *manifest.mask_files(row)):
             digest, what = f"sha256:{sha256}", "the file of the manifest"
-            report.compare("data", _same_file, folder / name, digest, what)
+            report.compare("data", compare_file, folder / name, digest, what)
 
 
 def _same_weights(named: str, sha256: str) -> str | None:
