@@ -157,6 +157,11 @@ def measure_method(features: Path, name: str, count: int) -> dict[str, float]:
     return seconds | {"peak": max(fit_mb, score_mb) / 1024, "whole": whole / 1024}
 
 
+def amount(value: float) -> str:
+    """Return a number with two significant digits, or all those before the point."""
+    return f"{value:.2g}" if value < 10 else f"{value:,.0f}"
+
+
 def methods_table(count: int, drawn: int, side: int) -> str:
     """Measure all methods, each in a new process, as Markdown."""
     cells = []
@@ -168,9 +173,9 @@ def methods_table(count: int, drawn: int, side: int) -> str:
         decode.decode(rows, folder, pixels, geometry=Geometry.from_config(side, side), threads=1)
         extract(rows, pixels, features, extractor=EXTRACTOR | {"resize": side, "crop": side})
         for name in METHODS:
-            found = run_child(__file__, str(features), name, str(count))
+            found = run_child(__file__, str(features), name, str(count), threads=1)
             print(name, found, flush=True)
-            cells.append([name, *(f"{value:,.1f}" for value in found.values())])
+            cells.append([name, *map(amount, found.values())])
     headers = ["method", "fit, s", "score, s an image", "peak, GB", "whole process, GB"]
     return tabulate(cells, headers, tablefmt="github", disable_numparse=True)
 
