@@ -22,7 +22,7 @@ def main(job: Job) -> None:
     layout = tables.Layout(**settings["layout"])
     measured = tables.summarise(metrics, layout)
     for metric, page, text, data in zip(
-        tables.TITLES, job.output.pages, job.output.latex, job.output.data, strict=True
+        layout.titles, job.output.pages, job.output.latex, job.output.data, strict=True
     ):
         document = results_document.document(measured, layout, selected=[metric], full=True)
         atomic.write_text(page, document)

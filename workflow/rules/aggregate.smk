@@ -21,8 +21,8 @@ rule aggregate:
         ),
         # One table for each metric, to read, for a paper and for programs; all of them in one
         # document; and the most important ones.
-        pages=expand(f"{RESULTS}/tables/{{metric}}.md", metric=tables.TITLES),
-        latex=expand(f"{RESULTS}/tables/{{metric}}.tex", metric=tables.TITLES),
+        pages=expand(f"{RESULTS}/tables/{{metric}}.md", metric=TITLES),
+        latex=expand(f"{RESULTS}/tables/{{metric}}.tex", metric=TITLES),
         data=[
             report(
                 f"{RESULTS}/tables/{metric}.csv",
@@ -30,7 +30,7 @@ rule aggregate:
                 category="Tables",
                 labels={"table": title},
             )
-            for metric, title in tables.TITLES.items()
+            for metric, title in TITLES.items()
         ],
         published=report(
             f"{RESULTS}/tables/published.csv",

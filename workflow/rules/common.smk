@@ -53,6 +53,8 @@ with workflow_errors("configuration: "):
     CONFIG = Config.parse(config)
 
 PRODUCTS = Products(CONFIG)
+# The metrics that have tables, and their headings.
+TITLES = tables.Layout(**presentation.layout(CONFIG)).titles
 RESULTS = str(CONFIG.results)
 LOGS = f"{RESULTS}/logs"
 BENCHMARKS = f"{RESULTS}/benchmarks"

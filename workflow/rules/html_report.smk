@@ -1,6 +1,6 @@
 rule html_report:
     input:
-        metrics=expand(f"{RESULTS}/tables/{{metric}}.csv", metric=tables.TITLES),
+        metrics=expand(f"{RESULTS}/tables/{{metric}}.csv", metric=TITLES),
         images=f"{RESULTS}/tables/images.csv",
         counts=f"{RESULTS}/counts.csv",
         comparisons=f"{RESULTS}/comparisons.csv",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -85,6 +86,16 @@ class Layout:
     def shows(self, dataset: str, metric: str) -> bool:
         """Tell whether tables of a data set show a metric."""
         return metric not in EXTRA_METRICS or metric in self.metrics.get(dataset, ())
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """Headings of the metrics that are shown of any data set, by metric."""
+        asked = set(chain(*self.metrics.values()))
+        return {
+            metric: title
+            for metric, title in TITLES.items()
+            if metric not in EXTRA_METRICS or metric in asked
+        }
 
 
 class Row(NamedTuple):
