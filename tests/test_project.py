@@ -111,17 +111,29 @@ def test_every_configuration_key_is_documented():
     assert all(f"`{name}`" in text for name in documented)
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "quickstart.yaml", "evidence.yaml"])
-def test_shipped_configurations_are_valid(name):
+@pytest.mark.parametrize(
+    ("names", "page"),
+    [
+        (["config.yaml"], None),
+        (["quickstart.yaml"], "README.md"),
+        (["evidence.yaml"], "README.md"),
+        (["evidence.yaml", "ball_screw.yaml"], "README.md"),
+        (["evidence.yaml", "few_images.yaml"], "docs/evidence.md"),
+    ],
+)
+def test_shipped_configurations_are_valid(names, page):
     from indad.pipeline.config import Config
-    from indad.pipeline.config_files import load_config
+    from indad.pipeline.config_files import load_config, merged, read_yaml
 
-    made = Config.read(load_config(ROOT / "config" / name))
+    first, *others = [ROOT / "config" / name for name in names]
+    written = load_config(first)
+    for each in others:
+        written = merged(written, read_yaml(each))
+    made = Config.read(written)
     assert made.experiments
     assert all(each.settings["layers"] for each in made.extractors.values())
-    assert f"<!-- begin {made.written['readme']['block']} -->" in (
-        ROOT / "README.md"
-    ).read_text() or (name == "config.yaml")
+    block = made.written["readme"]["block"]
+    assert page is None or f"<!-- begin {block} -->" in (ROOT / page).read_text()
 
 
 def test_metric_names_agree():
