@@ -128,7 +128,7 @@ if hasattr(os, "register_at_fork"):
 def import_large(module: str) -> None:
     """Import a module that creates a million objects and frees few, as torch and timm do.
 
-    Collecting garbage meanwhile only takes time, and so do later passes over these objects.
+    Collecting garbage meanwhile only takes time.
     """
     if module in sys.modules:
         return
@@ -136,7 +136,6 @@ def import_large(module: str) -> None:
     gc.disable()
     try:
         importlib.import_module(module)
-        gc.freeze()
     finally:
         if collecting:
             gc.enable()
