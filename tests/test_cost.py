@@ -10,8 +10,9 @@ import yaml
 
 from indad.data import manifest
 from indad.pipeline import cost
-from indad.pipeline.config import Config, Extractor
+from indad.pipeline.config import Config
 from indad.pipeline.config_files import load_config, merged
+from indad.pipeline.extractor import Extractor
 
 SETTINGS = {"backbone": "resnet18.tv_in1k", "layers": ["layer1", "layer2"], "resize": 256}
 IMAGES = cost.Images(200, 80, (256, 256))

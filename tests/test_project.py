@@ -119,6 +119,7 @@ def test_every_configuration_key_is_documented():
         (["evidence.yaml"], "README.md"),
         (["evidence.yaml", "ball_screw.yaml"], "README.md"),
         (["evidence.yaml", "few_images.yaml"], "docs/evidence.md"),
+        (["evidence.yaml", "coreset_merge.yaml"], "docs/evidence.md"),
     ],
 )
 def test_shipped_configurations_are_valid(names, page):

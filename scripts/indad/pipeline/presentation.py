@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from indad.features.weights import RANDOM
-from indad.pipeline.config import USUAL_SIZE, Config, Experiment
+from indad.pipeline.config import Config, Experiment
+from indad.pipeline.extractor import USUAL_SIZE
 from indad.reporting import published
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,12 +103,15 @@ def gather(
                 dataset, scope, base, metric, shots or 0, used[categories].mean(), len(draws),
                 draws.mean(), draws.min(), draws.max(), p(dataset, metric, experiment, categories),
             ))  # fmt: skip
-    table = pd.DataFrame(points, columns=list(COLUMNS))
-    orders = {
-        "metric": METRICS,
-        "category": [AVERAGE, *metrics["category"].unique()],
-        "experiment": list(sweeps),
-    }
+    categories = [AVERAGE, *metrics["category"].unique()]
+    return _ordered(pd.DataFrame(points, columns=list(COLUMNS)), categories, list(sweeps))
+
+
+def _ordered(
+    table: pd.DataFrame, categories: Sequence[str], experiments: Sequence[str]
+) -> pd.DataFrame:
+    """Sort the points of all curves, and leave out points that repeat another one."""
+    orders = {"metric": METRICS, "category": categories, "experiment": experiments}
     for column, order in orders.items():
         table[column] = pd.Categorical(table[column], order)
     # A category with fewer images than shots uses all its images: the same point once.
