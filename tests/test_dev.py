@@ -112,7 +112,7 @@ def test_scaling_measures_all_stages_and_draws_them(tool, tmp_path):
 
 @pytest.mark.slow
 def test_scale_counts_the_jobs_and_measures_the_methods(tool, tmp_path):
-    def run_child(script: str, features: str, name: str, count: str):
+    def run_child(script: str, features: str, name: str, count: str, threads: int):
         return import_module("scale").measure_method(Path(features), name, int(count))
 
     options = ("--small", "--images", 9, "--output", tmp_path / "scale.md")

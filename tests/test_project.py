@@ -111,17 +111,24 @@ def test_every_configuration_key_is_documented():
     assert all(f"`{name}`" in text for name in documented)
 
 
-@pytest.mark.parametrize(
-    ("names", "page"),
-    [
-        (["config.yaml"], None),
-        (["quickstart.yaml"], "README.md"),
-        (["evidence.yaml"], "README.md"),
-        (["evidence.yaml", "ball_screw.yaml"], "README.md"),
-        (["evidence.yaml", "few_images.yaml"], "docs/evidence.md"),
-        (["evidence.yaml", "coreset_merge.yaml"], "docs/evidence.md"),
-    ],
-)
+#: Shipped configurations, each a file or two, and the page that their results are in.
+CONFIGURATIONS = [
+    (["config.yaml"], None),
+    (["precision_r18.yaml"], None),
+    (["quickstart.yaml"], "README.md"),
+    (["evidence.yaml"], "README.md"),
+    (["evidence.yaml", "ball_screw.yaml"], "README.md"),
+    (["evidence.yaml", "few_images.yaml"], "docs/evidence.md"),
+    (["evidence.yaml", "coreset_merge.yaml"], "docs/evidence.md"),
+]
+
+
+def test_no_shipped_configuration_is_forgotten():
+    named = {name for names, _ in CONFIGURATIONS for name in names}
+    assert named == {path.name for path in (ROOT / "config").glob("*.yaml")}
+
+
+@pytest.mark.parametrize(("names", "page"), CONFIGURATIONS)
 def test_shipped_configurations_are_valid(names, page):
     from indad.pipeline.config import Config
     from indad.pipeline.config_files import load_config, merged, read_yaml
