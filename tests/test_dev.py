@@ -18,7 +18,6 @@ from simulated_sets import Cell
 
 from conftest import ROOT, make_features, save_image
 from dev import job_resources, rule_graph
-from indad.evaluation.metrics import pixel_metrics
 
 
 @pytest.fixture
@@ -64,17 +63,6 @@ def test_benchmark_measures_all_installed_contenders(tool, tmp_path):
     assert (table["seconds"] > 0).all()
     assert table.loc["indad", "times_indad"] == 1
     assert "Reduced sizes (`--small`)" in (tmp_path / "speed.md").read_text()
-
-
-def test_adeval_has_our_metrics_where_the_definitions_agree(monkeypatch):
-    """Its area under the precision-recall curve is another quantity than average precision."""
-    pytest.importorskip("adeval")
-    monkeypatch.syspath_prepend(ROOT / "scripts/dev")
-    module = import_module("benchmark_methods")
-    data = module.metrics_data(small=True)
-    auroc, _, aupro = module.adeval_metrics(data)
-    ours = pixel_metrics(data["maps"], data["masks"])
-    assert (ours["pixel_auroc"], ours["aupro"]) == pytest.approx((auroc, aupro), abs=1e-3)
 
 
 def test_exports_are_compared_with_the_first_contender(monkeypatch, tmp_path):

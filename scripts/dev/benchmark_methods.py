@@ -163,15 +163,11 @@ def metrics_sklearn(data: Data) -> None:
 
 
 def metrics_adeval(data: Data) -> None:
-    adeval_metrics(data)
-
-
-def adeval_metrics(data: Data) -> tuple[float, float, float]:
-    """Return ADEval's pixel AUROC, area under the precision-recall curve, and AUPRO."""
+    """ADEval's pixel AUROC, area under the precision-recall curve, and AUPRO."""
     from adeval import auroc_aupr_aupro
 
     np.trapz = np.trapezoid  # the old name, which ADEval 1.1 uses and NumPy 2.4 no longer has
-    return auroc_aupr_aupro(data["maps"], data["masks"].astype(np.uint8))
+    auroc_aupr_aupro(data["maps"], data["masks"].astype(np.uint8))
 
 
 # -- PaDiM ----------------------------------------------------------------------------------------
