@@ -23,10 +23,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from measure import ROOT, machine
-from PIL import Image
 from tabulate import tabulate
 
 from indad import load_model
+from indad.data.images import decode, to_rgb
 from indad.inference.export import export, images_of_run, open_session
 from indad.inference.model import Model
 from indad.methods.padim import PaDiM
@@ -150,8 +150,8 @@ def with_anomalib(model: Model, train: Sequence[Path], folder: Path) -> list[Con
 
 
 def read(path: Path) -> np.ndarray:
-    """Decode an image to RGB."""
-    return np.asarray(Image.open(path).convert("RGB"))
+    """Decode an image to RGB, as the workflow does."""
+    return np.asarray(to_rgb(decode(path)))
 
 
 def compare(contenders: Sequence[Contender], images: Sequence[Path]) -> list[list[str]]:

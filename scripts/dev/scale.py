@@ -35,6 +35,7 @@ from indad.data.synthetic import draw_category
 from indad.features.extract import extract
 from indad.features.source import ArrayFeatures, FeatureSource
 from indad.features.store import FeatureStore
+from indad.reporting.numbers import rounded
 
 #: The text of the page, with places for its tables.
 PAGE = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
@@ -157,11 +158,6 @@ def measure_method(features: Path, name: str, count: int) -> dict[str, float]:
     return seconds | {"peak": max(fit_mb, score_mb) / 1024, "whole": whole / 1024}
 
 
-def amount(value: float) -> str:
-    """Return a number with two significant digits, or all those before the point."""
-    return f"{value:.2g}" if value < 10 else f"{value:,.0f}"
-
-
 def methods_table(count: int, drawn: int, side: int) -> str:
     """Measure all methods, each in a new process, as Markdown."""
     cells = []
@@ -175,7 +171,7 @@ def methods_table(count: int, drawn: int, side: int) -> str:
         for name in METHODS:
             found = run_child(__file__, str(features), name, str(count), threads=1)
             print(name, found, flush=True)
-            cells.append([name, *map(amount, found.values())])
+            cells.append([name, *map(rounded, found.values())])
     headers = ["method", "fit, s", "score, s an image", "peak, GB", "whole process, GB"]
     return tabulate(cells, headers, tablefmt="github", disable_numparse=True)
 

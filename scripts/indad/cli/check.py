@@ -7,14 +7,12 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import Progress, TaskID
 from rich.table import Table
 
-from indad.cli.console import plain, print_labelled, print_line
+from indad.cli.console import plain, print_labelled, print_line, progress_bar
 from indad.cli.override import describe, override
 from indad.cli.run import add_data_options
 from indad.core.errors import ConfigError
@@ -56,9 +54,9 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     for line in (*describe(arguments, settings), *size_notes(config)):
         print_labelled(console, "note", "cyan", line)
     reports = []
-    with Progress(console=console, transient=True) as bar:
-        for dataset, folder in find_data(config, console):
-            geometries = config.geometries(dataset.name)
+    for dataset, folder in find_data(config, console):
+        geometries = config.geometries(dataset.name)
+        with progress_bar(console, folder.name) as progress:
             report = check(
                 folder,
                 [*geometries.values()],
@@ -69,10 +67,10 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
                 },
                 patches=patches_of(config, dataset.name),
                 threads=arguments.cores,
-                progress=partial(_update, bar, bar.add_task(plain(folder.name))),
+                progress=progress,
             )
-            check_tiles(config, dataset.name, report)
-            reports.append(report)
+        check_tiles(config, dataset.name, report)
+        reports.append(report)
     print_reports(reports, console)
     for report in reports:
         for line in report.problems:
@@ -201,10 +199,6 @@ def _cells(report: Report) -> tuple[str, ...]:
         _most_common(report.modes),
         f"[red]{len(report.problems)}[/]" if report.problems else "none",
     )
-
-
-def _update(bar: Progress, task: TaskID, done: int, total: int) -> None:
-    bar.update(task, completed=done, total=total)
 
 
 def _as_text(sizes: Counter[Size]) -> Counter[str]:

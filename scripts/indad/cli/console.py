@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
+from rich.progress import Progress as Bar
+
+from indad.core.progress import Progress
 
 
 def plain(text: str) -> str:
@@ -32,3 +37,11 @@ def print_line(console: Console, text: str) -> None:
 def print_labelled(console: Console, label: str, style: str, text: str) -> None:
     """Print a text after a coloured word."""
     console.print(f"[{style}]{label}[/] {plain(text)}", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def progress_bar(console: Console, what: str) -> Iterator[Progress]:
+    """Show a bar within the block, on a terminal; what it returns is called with the progress."""
+    with Bar(console=console, transient=True) as bar:
+        task = bar.add_task(plain(what))
+        yield lambda done, total: bar.update(task, completed=done, total=total)

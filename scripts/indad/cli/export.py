@@ -6,9 +6,8 @@ import argparse
 
 from rich.console import Console
 from rich.filesize import decimal
-from rich.progress import Progress
 
-from indad.cli.console import path_argument, print_line
+from indad.cli.console import path_argument, print_line, progress_bar
 from indad.cli.predict import add_model_options, choose_threshold
 from indad.inference.export import check_packages, export, images_of_run
 from indad.inference.loading import choose_experiment, load_model
@@ -64,14 +63,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     print_line(console, f"model      {path}")
     if threshold is not None:
         print_line(console, f"threshold  {threshold.score:.5g}: {threshold.source}")
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("images compared")
-        parity = export(
-            model,
-            arguments.file,
-            images,
-            lambda done, total: bar.update(task, completed=done, total=total),
-        )
+    with progress_bar(console, "images compared") as progress:
+        parity = export(model, arguments.file, images, progress)
     print_line(
         console,
         f"compared   {parity.images} images: the same verdicts, scores differ by at most "

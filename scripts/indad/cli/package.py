@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 
 from rich.console import Console
-from rich.progress import Progress
 
-from indad.cli.console import path_argument, print_line
+from indad.cli.console import path_argument, print_line, progress_bar
 from indad.pipeline import data_package
 
 
@@ -31,11 +30,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     Raises:
         IndadError: there is no record of a finished run, or a file is missing.
     """
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("files")
-        count = data_package.write(
-            arguments.results,
-            lambda done, total: bar.update(task, completed=done, total=total),
-        )
+    with progress_bar(console, "files") as progress:
+        count = data_package.write(arguments.results, progress)
     print_line(console, f"wrote {arguments.results / data_package.NAME}: {count} files")
     return 0

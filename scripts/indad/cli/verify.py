@@ -6,10 +6,9 @@ import argparse
 from collections import Counter
 
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
-from indad.cli.console import path_argument, print_labelled, print_line
+from indad.cli.console import path_argument, print_labelled, print_line, progress_bar
 from indad.pipeline.verify import HEADINGS, verify
 
 
@@ -39,13 +38,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     Raises:
         IndadError: there is no record of a finished run.
     """
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("files")
-        report = verify(
-            arguments.results,
-            data=arguments.data,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
+    with progress_bar(console, "files") as progress:
+        report = verify(arguments.results, data=arguments.data, progress=progress)
     wrong = Counter(kind for kind, _ in report.problems)
     table = Table("", "compared", "no longer match")
     for kind, heading in HEADINGS.items():

@@ -33,6 +33,11 @@ def duration(seconds: float) -> str:
     return f"{1000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.2g} s"
 
 
+def rounded(value: float) -> str:
+    """Return a number with two significant digits, or all those before the point."""
+    return f"{value:.2g}" if value < 10 else f"{value:,.0f}"
+
+
 def megabytes(value: float) -> str:
     """Return a file or memory size."""
-    return f"{value:.2g} MB" if value < 10 else f"{value:,.0f} MB"
+    return f"{rounded(value)} MB"
