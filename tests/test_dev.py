@@ -6,6 +6,7 @@ import re
 import sys
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import interval_coverage
 import numpy as np
@@ -54,7 +55,8 @@ def test_a_measurement_runs_in_a_process_of_its_own(monkeypatch, tmp_path):
 def test_benchmark_measures_all_installed_contenders(tool, tmp_path):
     def run_child(script: str, case: str, contender: str, *_: str, threads: int):
         module = import_module("benchmark")
-        return module.measure(module.CASES[case], contender, small=True, threads=threads)
+        given = SimpleNamespace(small=True, threads=threads, device="cpu")
+        return module.measure(module.CASES[case], contender, given)
 
     options = ("--small", "--runs", 1, "--case", "coreset", "--output", tmp_path / "speed")
     tool("benchmark", *options, run_child=run_child)

@@ -258,6 +258,24 @@ def features(rows, dimensions, seed, decay=1.0):
     return ((gaussian(rows, dimensions, seed).double() * scale) @ turn + 1).float()
 
 
+def test_the_search_of_a_gpu_finds_the_same(monkeypatch):
+    """On a GPU, masks replace the lists of rows; here a CPU runs it."""
+    queries, bank = gaussian(300, 6, 0), gaussian(600, 6, 1)
+    queries[:90], bank[200:400] = bank[-90:], bank[:200]  # exact ties
+    searches = (
+        lambda: Bank(bank, 60_000).nearest(queries),
+        lambda: (
+            Gallery(bank.split(150).__getitem__, keep=False).nearest(queries[None], [[0, 1, 3]]),
+        ),
+    )
+    expected = [search() for search in searches]
+    monkeypatch.setattr(neighbors, "_waits_for_indices", lambda block: True)
+    for search, (distance, *index) in zip(searches, expected, strict=True):
+        found, *place = search()
+        torch.testing.assert_close(found, distance, rtol=1e-6, atol=0)
+        assert all(map(torch.equal, place, index))
+
+
 def test_bounds_skip_most_groups_and_change_no_result(monkeypatch):
     bank, queries = features(6000, 64, 0), features(3000, 64, 1)
     plain = Bank(bank)

@@ -3,6 +3,7 @@
     python scripts/dev/benchmark.py                      all cases, at the size of a real category
     python scripts/dev/benchmark.py --small              all cases at reduced size
     python scripts/dev/benchmark.py --case coreset       one case
+    python scripts/dev/benchmark.py --device cuda        on a GPU
 
 Every contender runs in a process of its own. The contenders take turns (A B C, A B C, ...) on the
 same data, so that a machine whose speed drifts affects all of them. Contenders that take too long
@@ -24,7 +25,8 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from benchmark_cases import CASES, IMPORTS, Case
+from benchmark_cases import CASES, CPU_ONLY, IMPORTS, Case
+from benchmark_methods import Data
 from measure import machine, measured, run_child
 from tabulate import tabulate
 
@@ -32,20 +34,34 @@ from indad.core import atomic
 from indad.core.csv_files import write_csv
 
 Row = dict[str, str]
-#: The text of the page, with places for its tables.
-PAGE = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
+#: The text of the pages, with places for their tables.
+PAGES = {
+    "cpu": Path(__file__).with_suffix(".md").read_text(encoding="utf-8"),
+    "cuda": Path(__file__).with_name("benchmark_gpu.md").read_text(encoding="utf-8"),
+}
 
 
-def measure(case: Case, contender: str, small: bool, threads: int) -> dict[str, float]:
+def measure(case: Case, contender: str, given: argparse.Namespace) -> dict[str, float]:
     """Run one contender once in this process: seconds, and peak memory beyond its data."""
-    torch.set_num_threads(threads)
-    data = case.setup(small)
+    torch.set_num_threads(given.threads)
     for module in IMPORTS.get(contender, ()):  # imports are not part of the measured time
         import_module(module)
     torch.mm(torch.rand(512, 512), torch.rand(512, 512))
-    factor, seconds, extra_mb = measured(partial(case.contenders[contender], data))
-    seconds = seconds * (factor or 1) + data.get("extra_seconds", 0)
+    data = on_device(case.setup(given.small), given.device)
+    results = []
+    for _ in range(3 if given.device == "cuda" and not case.cold else 1):
+        factor, seconds, extra_mb = measured(
+            partial(case.contenders[contender], data), given.device
+        )
+        results.append((seconds * (factor or 1) + data.get("extra_seconds", 0), extra_mb))
+    seconds, extra_mb = sorted(results)[len(results) // 2]
     return {"seconds": seconds, "extra_mb": extra_mb}
+
+
+def on_device(data: Data, device: str) -> Data:
+    """Return the data of a case with its tensors on a device, and the device's name."""
+    moved = {name: each.to(device) for name, each in data.items() if isinstance(each, torch.Tensor)}
+    return data | moved | {"device": device}
 
 
 def is_installed(contender: str) -> bool:
@@ -56,11 +72,12 @@ def is_installed(contender: str) -> bool:
 def measure_case(name: str, given: argparse.Namespace) -> list[Row]:
     """Run all installed contenders of a case; return one row for each."""
     case = CASES[name]
-    installed = [who for who in case.contenders if is_installed(who)]
-    for who in case.contenders.keys() - installed:
+    able = [who for who in case.contenders if given.device == "cpu" or who not in CPU_ONLY]
+    installed = [who for who in able if is_installed(who)]
+    for who in set(able).difference(installed):
         print(f"{case.title}: without {who}, which is not installed")
     small = ["--small"] if given.small else []
-    options = ["--threads", str(given.threads), *small]
+    options = ["--threads", str(given.threads), "--device", given.device, *small]
     results: dict[str, list[dict[str, float]]] = {who: [] for who in installed}
     for _ in range(min(given.runs, case.max_runs)):
         for who in installed:
@@ -83,7 +100,7 @@ def summarise(runs: list[dict[str, float]], ours: list[dict[str, float]]) -> Row
     }
 
 
-def page(rows: list[Row]) -> str:
+def page(rows: list[Row], device: str) -> str:
     """Return the results as a Markdown page."""
     columns = ("contender", "seconds", "times_indad", "extra_mb", "runs")
     cells = [[CASES[row["case"]].title, *(row[column] for column in columns)] for row in rows]
@@ -91,7 +108,7 @@ def page(rows: list[Row]) -> str:
     table = tabulate(cells, headers=headers, tablefmt="pipe", disable_numparse=True)
     size = "Reduced sizes (`--small`). " if rows[0]["small"] == "True" else ""
     files = "MVTec AD bottle" if "INDAD_TEST_MVTEC" in os.environ else "drawn images"
-    return PAGE.format_map(rows[0] | {"table": table, "size": size, "files": files})
+    return PAGES[device].format_map(rows[0] | {"table": table, "size": size, "files": files})
 
 
 def main() -> None:
@@ -102,27 +119,39 @@ def main() -> None:
     parse.add_argument("--case", action="append", choices=list(CASES), help="may be repeated")
     parse.add_argument("--runs", type=int, default=3, help="runs of each (default: %(default)s)")
     parse.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parse.add_argument("--output", type=Path, metavar="PREFIX", help="default: docs/benchmark")
+    parse.add_argument("--device", choices=list(PAGES), default="cpu", help="default: %(default)s")
+    parse.add_argument(
+        "--output",
+        type=Path,
+        metavar="PREFIX",
+        help="default: docs/benchmark, or docs/benchmark_gpu",
+    )
     parse.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     given = parse.parse_args()
     if given.child:
         case, contender = given.child
-        print(json.dumps(measure(CASES[case], contender, given.small, given.threads)))
+        print(json.dumps(measure(CASES[case], contender, given)))
         return
 
-    output = given.output or Path("results/benchmark" if given.small else "docs/benchmark")
+    name = "benchmark" if given.device == "cpu" else "benchmark_gpu"
+    output = given.output or Path("results" if given.small else "docs") / name
     table, markdown = output.with_suffix(".csv"), output.with_suffix(".md")
-    setting = {"small": str(given.small), "threads": str(given.threads), "machine": machine()}
+    setting = {
+        "small": str(given.small),
+        "threads": str(given.threads),
+        "machine": machine(given.device),
+    }
     rows = pd.read_csv(table, dtype=str).to_dict("records") if table.exists() else []
     rows = [row for row in rows if row["case"] in CASES and setting.items() <= row.items()]
-    for name in given.case or CASES:
+    able = [name for name, case in CASES.items() if case.on_gpu or given.device == "cpu"]
+    for name in given.case or able:
         found = [row | setting for row in measure_case(name, given)]
         rows = [row for row in rows if row["case"] != name] + found
         rows.sort(key=lambda row: list(CASES).index(row["case"]))
         for row in found:
             print(*row.values(), flush=True)
         write_csv(pd.DataFrame(rows), table)  # after each case, since some take long
-        atomic.write_text(markdown, page(rows))
+        atomic.write_text(markdown, page(rows, given.device))
 
 
 if __name__ == "__main__":

@@ -24,14 +24,20 @@ class Case:
         setup: makes the data; its argument is True for a reduced size.
         contenders: name to function; the first is this project.
         max_runs: for work that takes many minutes.
+        on_gpu: whether the work can run on a GPU.
+        cold: whether the work starts programs, so that repeating it in a process changes nothing.
     """
 
     title: str
     setup: Callable[[bool], methods.Data]
     contenders: dict[str, Contender]
     max_runs: int = 99
+    on_gpu: bool = True
+    cold: bool = False
 
 
+#: Contenders that run on a CPU only.
+CPU_ONLY = ("faiss flat L2", "anomalib, OpenVINO")
 #: Channels of the three tapped layers.
 WRN50, RESNET18 = (256, 512, 1024), (64, 128, 256)
 SEARCH: dict[str, Contender] = {
@@ -88,6 +94,7 @@ CASES = {
         images.end_to_end_data,
         {"indad": images.end_to_end_ours, "anomalib (scaled)": images.end_to_end_anomalib},
         max_runs=1,
+        cold=True,
     ),
     "extract-r18": Case(
         "Image files to features, 292 images, ResNet-18; bare: the network alone",
@@ -132,6 +139,7 @@ CASES = {
             "scikit-learn + plain AUPRO": methods.metrics_sklearn,
             "ADEval, 1,000 thresholds": methods.metrics_adeval,
         },
+        on_gpu=False,
     ),
     "padim-r18": padim(209, 100, RESNET18),
     "padim-wrn50-60": padim(60, 550, WRN50),
@@ -151,5 +159,6 @@ CASES = {
         "Start of the program to the first score; bare: importing and running the network",
         predict.model_data,
         {"indad": predict.start_ours, "bare network": predict.start_bare},
+        cold=True,
     ),
 }

@@ -26,6 +26,7 @@ from indad.data import decode, manifest
 from indad.data.images import Geometry
 from indad.data.synthetic import draw_category
 from indad.features.extract import extract
+from indad.features.settings import AUTO_BATCH
 
 
 def category_folder(small: bool) -> Path:
@@ -72,16 +73,19 @@ def extract_ours(data: Data, precision: str = "float32") -> None:
     geometry, threads = Geometry.from_config(256, 224), torch.get_num_threads()
     pixels, features = scratch / "pixels.h5", scratch / "features.h5"
     decode.decode(images, data["folder"], pixels, geometry=geometry, threads=threads)
-    extract(images, pixels, features, extractor=extractor)
-    shutil.rmtree(scratch)
+    extract(images, pixels, features, extractor=extractor, device=data["device"])
+    pixels.unlink()
+    features.unlink()
 
 
 def extract_bare(data: Data) -> None:
     """timm's unchanged network, created and run to the deepest layer on images in memory."""
-    name, batch, count = data["extractor"]["backbone"], 8, len(data["images"])
+    name, count, device = data["extractor"]["backbone"], len(data["images"]), data["device"]
+    batch = AUTO_BATCH[device]
     model = timm.create_model(name, features_only=True, out_indices=(1, 2, 3)).eval()
-    model = model.to(memory_format=torch.channels_last)
-    images = torch.rand(batch, 3, 224, 224).contiguous(memory_format=torch.channels_last)
+    model = model.to(device, memory_format=torch.channels_last)
+    images = torch.rand(batch, 3, 224, 224, device=device)
+    images = images.contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         for start in range(0, count, batch):
             model(images[: count - start])
@@ -98,7 +102,7 @@ def end_to_end_ours(data: Data) -> None:
     folder, scratch, threads = data["folder"], data["scratch"], torch.get_num_threads()
     places = {
         "results": str(scratch / "results"),
-        "device": "cpu",
+        "device": data["device"],
         "datasets": {"mvtec": {"path": str(folder.parent), "categories": [folder.name]}},
         "extractors": {"r18-trunk": {"weights": data["weights"]}},
         "experiments": {"SPADE-R18": {"k_pixel": 50}},
@@ -113,7 +117,16 @@ def end_to_end_ours(data: Data) -> None:
     command = ["--configfile", str(ROOT / "config/evidence.yaml"), str(scratch / "places.yaml")]
     subprocess.run(
         [
-            *(sys.executable, "-m", "snakemake", "--cores", str(threads), *command),
+            *(
+                sys.executable,
+                "-m",
+                "snakemake",
+                "--cores",
+                str(threads),
+                "--resources",
+                "gpu=1",
+                *command,
+            ),
             *("--snakefile", str(ROOT / "workflow/Snakefile"), "--directory", str(scratch)),
         ],
         check=True,
@@ -165,6 +178,9 @@ def end_to_end_anomalib(data: Data) -> None:
         return torch.randperm(len(self.embedding))[:count].tolist()
 
     greedy.select_coreset_idxs = select_part
-    engine = Engine(accelerator="cpu", devices=1, default_root_dir=data["scratch"], logger=False)
+    accelerator = "gpu" if data["device"] == "cuda" else "cpu"
+    engine = Engine(
+        accelerator=accelerator, devices=1, default_root_dir=data["scratch"], logger=False
+    )
     engine.fit(model, datamodule=module)
     engine.test(model, datamodule=module)

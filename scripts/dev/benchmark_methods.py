@@ -1,7 +1,8 @@
 """Benchmark work on synthetic features: coreset, nearest neighbours, metrics, PaDiM.
 
-A contender takes the data of its case. If it does only a part of the work, it returns the factor to
-multiply its time by. Functions named ``*_ours`` run this project.
+A contender takes the data of its case, with the name of the device as ``device``. If it does only a
+part of the work, it returns the factor to multiply its time by. Functions named ``*_ours`` run this
+project.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch.nn.functional import interpolate
 from indad.evaluation.metrics import pixel_metrics
 from indad.features.source import ArrayFeatures
 from indad.methods.coreset import greedy_k_center
-from indad.methods.neighbors import Bank, Gallery
+from indad.methods.neighbors import CUDA_BLOCK, Bank, Gallery
 from indad.methods.padim import PaDiM
 
 Data = dict[str, Any]
@@ -51,15 +52,16 @@ def coreset_products(data: Data) -> None:
     """The matrix products alone: one distance for each point and pick."""
     points = data["points"]
     picks = points[: data["count"]].T.contiguous()
-    block = torch.empty(1024, data["count"])
-    for part in points.split(1024):
+    rows = CUDA_BLOCK[0] if points.is_cuda else 1024
+    block = torch.empty(rows, data["count"], device=points.device)
+    for part in points.split(rows):
         torch.mm(part, picks, out=block[: len(part)])
 
 
 def coreset_loop(data: Data) -> float:
     """One pass over all points for each pick."""
     points = data["points"]
-    distances = torch.full((len(points),), torch.inf)
+    distances = torch.full((len(points),), torch.inf, device=points.device)
     pick = 0
     for _ in range(PICKS):
         distances = torch.minimum(distances, (points - points[pick]).square_().sum(dim=1))
@@ -100,10 +102,11 @@ def gallery_ours(data: Data) -> None:
 
 
 def search_products(data: Data) -> None:
-    """The matrix product alone, in blocks that fit the cache."""
+    """The matrix product alone; on a CPU in blocks that fit the cache."""
     bank = data["bank"].T.contiguous()
-    block = torch.empty(512, bank.shape[1])
-    for part in data["queries"].split(512):
+    rows = CUDA_BLOCK[0] if bank.is_cuda else 512
+    block = torch.empty(rows, bank.shape[1], device=bank.device)
+    for part in data["queries"].split(rows):
         torch.mm(part, bank, out=block[: len(part)])
 
 
@@ -188,7 +191,8 @@ def padim_data(train: int, dimensions: int, channels: tuple[int, ...], small: bo
 
 
 def padim_ours(data: Data) -> None:
-    PaDiM(dimensions=data["dimensions"]).fit(data["train"]).score(data["test"])
+    detector = PaDiM(dimensions=data["dimensions"])
+    detector.fit(data["train"], device=data["device"]).score(data["test"])
 
 
 def padim_anomalib(data: Data, side: int = 56) -> float:
@@ -200,7 +204,7 @@ def padim_anomalib(data: Data, side: int = 56) -> float:
     from anomalib.models.image.padim.anomaly_map import AnomalyMapGenerator
 
     def embed(source: ArrayFeatures) -> torch.Tensor:
-        maps = [torch.from_numpy(source.maps(layer)) for layer in source.layers]
+        maps = [torch.from_numpy(source.maps(each)).to(data["device"]) for each in source.layers]
         size = maps[0].shape[-2:]
         joined = torch.cat([interpolate(m, size=size, mode="nearest") for m in maps], dim=1)
         chosen = torch.randperm(joined.shape[1])[: data["dimensions"]]

@@ -21,19 +21,23 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 Result = TypeVar("Result")
 
 
-def machine() -> str:
-    """Return the processor, the number of cores and the versions of Python and torch."""
+def machine(where: str = "cpu") -> str:
+    """Return the processor, cores, GPU if in use, and the versions of Python and torch."""
     import torch
 
-    return f"{device.machine()}, Python {platform.python_version()}, torch {torch.__version__}"
+    names = [device.machine(), *([torch.cuda.get_device_name()] if where == "cuda" else [])]
+    return f"{', '.join(names)}, Python {platform.python_version()}, torch {torch.__version__}"
 
 
-def measured(run: Callable[[], Result]) -> tuple[Result, float, float]:
+def measured(run: Callable[[], Result], where: str = "cpu") -> tuple[Result, float, float]:
     """Run a function; return its result, the seconds, and its peak memory in MB.
 
     The memory is that beyond what this process has at the start. If the function starts processes,
-    it is that of the largest of them.
+    it is that of the largest of them. ``where`` is ``cpu`` or ``cuda``; on a GPU it is the memory
+    that torch allocates there.
     """
+    if where == "cuda":
+        return _measured_on_gpu(run)
     children = _children_mb()
     with suppress(OSError):  # where the peak cannot be reset, it includes the preparation
         Path("/proc/self/clear_refs").write_text("5")
@@ -43,6 +47,19 @@ def measured(run: Callable[[], Result]) -> tuple[Result, float, float]:
     seconds = time.perf_counter() - started
     child = _children_mb() if _children_mb() > children else 0.0
     return result, seconds, max(_memory_mb("VmHWM") - before, child)
+
+
+def _measured_on_gpu(run: Callable[[], Result]) -> tuple[Result, float, float]:
+    import torch
+
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    started = time.perf_counter()
+    result = run()
+    torch.cuda.synchronize()
+    seconds = time.perf_counter() - started
+    return result, seconds, (torch.cuda.max_memory_allocated() - before) / 2**20
 
 
 def _memory_mb(field: str) -> float:

@@ -148,7 +148,7 @@ class Bank:
             best = queries.new_full((len(queries),), torch.inf)
             for rows, start, block in self._blocks(queries):
                 better, column = _improve(best[rows], block)
-                index[rows][better] = start + column
+                _put(index[rows], better, start + column)
         return self._distances(queries, index[:, None])[:, 0], index
 
     @torch.no_grad()
@@ -239,8 +239,13 @@ def _improve(best: Tensor, block: Tensor) -> tuple[Tensor, Tensor]:
     """Lower ``best (m,)`` in place to the minima of ``block (m, columns)``.
 
     Returns:
-        The rows that improved, and the column of each one's minimum.
+        The rows that improved, as `_put` takes them, and the column of each one's minimum.
     """
+    if _waits_for_indices(block):
+        value, column = block.min(dim=1)
+        better = value < best
+        torch.minimum(best, value, out=best)
+        return better, column
     groups = block.unflatten(1, (-1, GROUP))
     lowest = groups.amin(dim=2)
     value = lowest.amin(dim=1)
@@ -249,6 +254,26 @@ def _improve(best: Tensor, block: Tensor) -> tuple[Tensor, Tensor]:
     group = lowest[better].argmin(dim=1)
     best[better] = value[better]
     return better, group * GROUP + groups[better, group].argmin(dim=1)
+
+
+def _waits_for_indices(block: Tensor) -> bool:
+    """Return whether the program would wait for the device to list rows: a GPU stands idle then."""
+    return block.is_cuda
+
+
+def _put(target: Tensor, rows: Tensor, values: Tensor) -> None:
+    """Set rows of ``target`` in place.
+
+    Args:
+        target: ``(m, ...)``.
+        rows: indices with a value for each; or a mask ``(m,)`` with values for all rows.
+        values: ``(len(rows), ...)``.
+    """
+    if rows.dtype == torch.bool:
+        mask = rows.view(-1, *[1] * (target.ndim - 1))
+        target.copy_(torch.where(mask, values, target))
+    else:
+        target[rows] = values
 
 
 class Gallery:
@@ -322,7 +347,7 @@ class Gallery:
                     block = buffer[: size * len(columns)].view(size, len(columns))
                     torch.mm(factors[rows], columns.T, out=block)
                     better, column = _improve(best[rows], block)
-                    winners[rows][better] = columns[column]
+                    _put(winners[rows], better, columns[column])
         # The bank's factor has the centred vectors negated: the sum is the difference.
         difference = factors[:, :-1].add_(winners[:, :-1])
         return difference.square_().sum(dim=1).sqrt_().view(count, each)
