@@ -99,7 +99,7 @@ def _write(model: Model, path: Path) -> None:
     import torch
     from torch.export import Dim
 
-    from indad.inference.graph import Scorer
+    from indad.inference.graph import TRANSLATIONS, Scorer
 
     scorer = Scorer(model).eval()
     tensors = [*scorer.parameters(), *scorer.buffers()]
@@ -121,6 +121,7 @@ def _write(model: Model, path: Path) -> None:
             input_names=["images"],
             output_names=scorer.outputs,
             dynamic_shapes=({0: Dim("batch"), 1: Dim("height"), 2: Dim("width")},),
+            custom_translation_table=TRANSLATIONS,
             verbose=False,
         )
     assert program is not None

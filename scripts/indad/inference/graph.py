@@ -2,13 +2,14 @@
 
 The backbone, the normalisation and the embeddings are the library's own. What it does in ways that
 ONNX has no operators for is written in operators that it has: Pillow's resize, the search for the
-nearest bank vector, and PaDiM's triangular solve.
+nearest bank vector, and PaDiM's triangular solve. So is what some runtimes compute wrongly.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import PIL
@@ -210,6 +211,33 @@ def _resize_last(values: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
     total = values @ upper.T + carried + HALF / 2
     return (total / HALF).floor().clamp(0, 255)
 
+
+# -- the backbone ---------------------------------------------------------------------------------
+
+_BICUBIC = torch.ops.aten._upsample_bicubic2d_aa.default
+
+
+def _bicubic(values: Any, size: Sequence[int], align_corners: bool, *scales: float | None) -> Any:
+    """Translate torch's antialiased bicubic resize into products with a matrix for each side.
+
+    Transformers resize their position embeddings with it. As ONNX's Resize, OpenVINO 2026.4
+    computes it without antialiasing, and TensorRT does not read it.
+    """
+    from onnxscript import ir, opset20
+
+    sides = zip(values.shape[2:], size, scales or (None, None), strict=True)
+    rows, columns = (
+        _BICUBIC(torch.eye(before)[None, None], [after, before], align_corners, scale)[0, 0]
+        for before, after, scale in sides
+    )
+    left, right = (
+        opset20.Constant(value=ir.tensor(each)) for each in (rows, columns.T.contiguous())
+    )
+    return opset20.MatMul(opset20.MatMul(left, values), right)
+
+
+#: Torch's operators, and how to write them instead of as torch does, for ``torch.onnx.export``.
+TRANSLATIONS: dict[Callable, Callable] = {_BICUBIC: _bicubic}
 
 # -- the methods ----------------------------------------------------------------------------------
 
