@@ -253,6 +253,7 @@ def test_imports_leave_garbage_collection_as_it_was(tmp_path, monkeypatch):
     device.import_large("large_module")
     assert not sys.modules["large_module"].collecting
     assert gc.isenabled()
+    assert gc.get_freeze_count() == 0
     with pytest.raises(ImportError, match="broken"):
         device.import_large("broken_module")
     assert gc.isenabled()

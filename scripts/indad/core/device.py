@@ -128,7 +128,8 @@ if hasattr(os, "register_at_fork"):
 def import_large(module: str) -> None:
     """Import a module that creates a million objects and frees few, as torch and timm do.
 
-    Collecting garbage meanwhile only takes time.
+    Collecting garbage meanwhile only takes time, and so do the next passes over these objects. They
+    are left out: objects that were frozen and unfrozen are in the oldest generation.
     """
     if module in sys.modules:
         return
@@ -136,6 +137,9 @@ def import_large(module: str) -> None:
     gc.disable()
     try:
         importlib.import_module(module)
+        if not gc.get_freeze_count():  # else a program has frozen its own
+            gc.freeze()
+            gc.unfreeze()
     finally:
         if collecting:
             gc.enable()
