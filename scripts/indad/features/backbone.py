@@ -15,6 +15,7 @@ import inspect
 import math
 import threading
 from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ import torch
 from safetensors.torch import save_file
 from timm.layers import PatchEmbed
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from indad.core import atomic
 from indad.core.errors import ConfigError, WeightsError
@@ -38,7 +40,7 @@ from indad.features.checkpoint import (
     read_tensors,
 )
 from indad.features.fold import fold_batch_norms
-from indad.features.weights import PACKAGE, resolve_weights_file, weights_sha256_of
+from indad.features.weights import PACKAGE, RANDOM, resolve_weights_file, weights_sha256_of
 
 #: Height and width of the image of the dry run, rounded up to whole patches.
 _DRY_RUN = (96, 128)
@@ -66,14 +68,39 @@ def _check_name(name: str) -> None:
         ) from None
 
 
-def _create(name: str, pretrained: bool, seed: int) -> nn.Module:
-    """Build timm's model, for any image size if possible; the random state is left unchanged."""
+class _NoDraws(TorchFunctionMode):
+    """Leaves out the random values of new parameters: for a large network they take a second."""
+
+    methods = ("uniform_", "normal_", "erfinv_", "add_", "mul_", "clamp_")
+    operations = frozenset(getattr(Tensor, name) for name in methods) | {
+        nn.init.uniform_,
+        nn.init.normal_,
+        nn.init.kaiming_uniform_,
+    }
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in self.operations:
+            tensor = args[0] if args else kwargs["tensor"]
+            if isinstance(tensor, nn.Parameter):
+                return tensor
+        return func(*args, **kwargs)
+
+
+def _create(name: str, pretrained: bool = False, seed: int | None = None) -> nn.Module:
+    """Build timm's model, for any image size if possible; the random state is left unchanged.
+
+    Without ``pretrained`` and ``seed``, the values of its parameters are arbitrary.
+    """
     cfg = timm.get_pretrained_cfg(name)
     # Transformers that support it interpolate their position embeddings to the size of the image.
     # The others do not have the option.
     any_size = {"dynamic_img_size": True} if cfg.fixed_input_size else {}
-    with _SEEDING, torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    drawn = nullcontext() if pretrained or seed is not None else _NoDraws()
+    with _SEEDING, torch.random.fork_rng(devices=[]), drawn:
+        torch.default_generator.manual_seed(seed or 0)
         try:
             model = timm.create_model(name, pretrained=pretrained, **any_size)
         except TypeError:
@@ -86,7 +113,7 @@ def _create(name: str, pretrained: bool, seed: int) -> nn.Module:
 def _download(name: str) -> nn.Module:
     """Build timm's model with its pretrained weights."""
     try:
-        return _create(name, True, 0)
+        return _create(name, pretrained=True)
     except Exception as error:  # the hub, HTTP, SSL and cache layers all raise their own kinds
         cfg = timm.get_pretrained_cfg(name)
         source = cfg.hf_hub_id or cfg.url or f"{name}, which declares no address"
@@ -298,7 +325,9 @@ def load_backbone(
     _check_name(name)
     path = resolve_weights_file(weights)
     fetch = weights is None and downloaded is None
-    model = _download(name) if fetch else _create(name, False, seed)
+    # Parameters that a file fills need no values before: `fill` refuses a file that lacks one.
+    drawn = seed if weights == RANDOM else None
+    model = _download(name) if fetch else _create(name, seed=drawn)
     indices = _layer_indices(model, name, layers)
     cfg: Any = model.pretrained_cfg
     full_name = ".".join(part for part in (cfg.get("architecture"), cfg.get("tag")) if part)
