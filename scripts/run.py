@@ -4,9 +4,7 @@ The same as the command ``indad`` of the installed package. It drives the same w
 ``snakemake`` does: the same cache, the same products, and a second run computes only what changed.
 """
 
-import sys
-
-from indad.cli.main import main
+from indad.cli.main import run_and_exit
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_and_exit()

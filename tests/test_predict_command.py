@@ -55,6 +55,17 @@ def test_predict_writes_tables_and_pictures(made, tmp_path):
     )
 
 
+def test_all_is_printed_before_a_process_that_loaded_torch_ends(tmp_path):
+    program = (
+        "import sys, types; sys.modules['torch'] = types.ModuleType('torch'); "
+        "from indad.cli.main import run_and_exit; run_and_exit()"
+    )
+    given = ["predict", tmp_path / "missing.safetensors", __file__]
+    done = subprocess.run([sys.executable, "-c", program, *given], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "")
+    assert "no such model" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("anomalous", "failed", "exit_zero", "code"),
     [(0, 0, False, 0), (1, 0, False, 1), (1, 0, True, 0), (0, 1, True, 2), (1, 1, False, 2)],

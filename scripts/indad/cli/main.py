@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import io
+import logging
+import os
 import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
+from typing import NoReturn
 
 from rich.console import Console
 
@@ -111,6 +114,22 @@ def parse_command(name: str, given: Sequence[str]) -> argparse.Namespace:
     arguments.snakemake = list(given[end + 1 :])
     arguments.dry_run |= bool({"-n", "--dry-run", "--dryrun"} & {*arguments.snakemake})
     return arguments
+
+
+def run_and_exit() -> NoReturn:
+    """Run the command line of this process, and end the process with its exit code.
+
+    Python takes up to a second to free the objects of torch one by one. Where torch was loaded,
+    this is left out: only what is printed and logged has still to be written.
+    """
+    code = main()
+    if "torch" in sys.modules:
+        with suppress(OSError):  # which Python's own exit reports
+            for stream in filter(None, (sys.stdout, sys.stderr)):
+                stream.flush()
+            logging.shutdown()
+            os._exit(code)
+    sys.exit(code)
 
 
 def main(given: Sequence[str] | None = None) -> int:
