@@ -93,7 +93,7 @@ def summarise(runs: list[dict[str, float]], ours: list[dict[str, float]]) -> Row
     """Return medians over the runs; time ratios are taken within each round first."""
     ratios = [each["seconds"] / own["seconds"] for each, own in zip(runs, ours, strict=True)]
     return {
-        "seconds": f"{statistics.median(each['seconds'] for each in runs):.2f}",
+        "seconds": f"{statistics.median(each['seconds'] for each in runs):#.3g}",
         "times_indad": f"{statistics.median(ratios):.2f}",
         "extra_mb": f"{statistics.median(each['extra_mb'] for each in runs):.0f}",
         "runs": str(len(runs)),
