@@ -177,3 +177,24 @@ def test_the_readme_shows_the_rules_of_the_workflow():
     )
     assert arrows(block) == arrows(rule_graph.rule_graph()), "run make rulegraph"
     assert {("extract", "fit"), ("fit", "score")} <= arrows(block)
+
+
+def test_results_of_two_devices_are_compared(tool, tmp_path):
+    metrics = pd.DataFrame(
+        {
+            **{"dataset": "d", "category": "c", "experiment": ["A", "A", "B"]},
+            **{"seed": [0, 1, 0], "metric": "image_auroc", "value": [0.5, 0.75, 1.0]},
+        }
+    )
+    scores = pd.DataFrame({"image": ["a.png", "b.png"], "score": [2.0, 4.0]})
+    for name, change in (("cpu", 0.0), ("gpu", 0.001)):
+        folder = tmp_path / name / "scores/d/c/A/seed1"
+        folder.mkdir(parents=True)
+        changed = metrics.assign(value=metrics["value"] - [0, change, 0])
+        changed.to_csv(tmp_path / name / "metrics.csv", index=False)
+        scores.assign(score=scores["score"] + [0, change]).to_csv(folder / "scores.csv")
+    page = tmp_path / "page.md"
+    tool("compare_results", tmp_path / "cpu", tmp_path / "gpu", "--output", page)
+    rows = [re.split(r"\s*\|\s*", line)[3:7] for line in page.read_text().splitlines()]
+    assert ["A", "2", "1e-03", "2e-04"] in rows
+    assert ["B", "1", "0e+00", "–"] in rows
