@@ -8,6 +8,8 @@ import json
 import multiprocessing
 import pickle
 import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from PIL import Image
 from rich.console import Console
 from scipy import ndimage
 
-from conftest import save_image
+from conftest import ROOT, save_image
 from indad import load_model, methods
 from indad.cli.main import parse_command
 from indad.core import checksum
@@ -190,6 +192,20 @@ def run_threads(work, count: int) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def test_settings_of_torchs_libraries_are_set_before_torch_is_loaded(made, tmp_path):
+    (tmp_path / "torch.py").write_text(
+        "import os; raise SystemExit(os.environ['OMP_WAIT_POLICY'] + os.environ['MKL_CBWR'][-6:])"
+    )
+    program = "import sys, indad; sys.path.insert(0, sys.argv[1]); indad.load_model(sys.argv[2])"
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path, model_file(made, "padim")],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(ROOT / "scripts")},
+    )
+    assert done.stderr == "PASSIVESTRICT\n"
 
 
 def test_threads_load_models_at_the_same_time():

@@ -145,6 +145,15 @@ def import_large(module: str) -> None:
             gc.enable()
 
 
+def import_torch() -> None:
+    """Import torch, with settings that its libraries read when they are loaded."""
+    os.environ.setdefault("MKL_CBWR", _mkl_branch())
+    # Threads that wait for each other sleep. With active waiting they take the cores of other jobs,
+    # and with more threads than free cores everything becomes several times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import_large("torch")
+
+
 def use_device(config: Mapping[str, Any], threads: int) -> str:
     """Choose the device for ``device: auto | cpu | cuda``, and set up torch.
 
@@ -158,11 +167,7 @@ def use_device(config: Mapping[str, Any], threads: int) -> str:
     Raises:
         DeviceError: ``cuda`` is configured and there is none. The CPU never replaces it.
     """
-    os.environ.setdefault("MKL_CBWR", _mkl_branch())
-    # Threads that wait for each other sleep. With active waiting they take the cores of other jobs,
-    # and with more threads than free cores everything becomes several times slower.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    import_large("torch")
+    import_torch()
     import torch
 
     device = config["device"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from indad import methods
 from indad.core import checksum
 from indad.core.cores import available_cores
-from indad.core.device import import_large, use_device
+from indad.core.device import import_large, import_torch, use_device
 from indad.core.errors import ConfigError, StoreError, WeightsError
 from indad.evaluation import calibration
 from indad.evaluation.calibration import Calibration
@@ -102,6 +102,7 @@ def _load_parts(
     batch_size: int | str,
 ) -> tuple[Detector, Extractor]:
     """Load the detector of a model file, and its backbone."""
+    import_torch()
     import torch
 
     made_with = _made_with(model, header)
