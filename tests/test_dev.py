@@ -187,7 +187,7 @@ def test_results_of_two_devices_are_compared(tool, tmp_path):
         }
     )
     scores = pd.DataFrame({"image": ["a.png", "b.png"], "score": [2.0, 4.0]})
-    for name, change in (("cpu", 0.0), ("gpu", 0.001)):
+    for name, change in (("cpu", 0.0), ("gpu", 0.0008)):
         folder = tmp_path / name / "scores/d/c/A/seed1"
         folder.mkdir(parents=True)
         changed = metrics.assign(value=metrics["value"] - [0, change, 0])
@@ -196,5 +196,5 @@ def test_results_of_two_devices_are_compared(tool, tmp_path):
     page = tmp_path / "page.md"
     tool("compare_results", tmp_path / "cpu", tmp_path / "gpu", "--output", page)
     rows = [re.split(r"\s*\|\s*", line)[3:7] for line in page.read_text().splitlines()]
-    assert ["A", "2", "1e-03", "2e-04"] in rows
+    assert ["A", "2", "8e-04", "2e-04"] in rows
     assert ["B", "1", "0e+00", "–"] in rows
