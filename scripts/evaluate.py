@@ -46,7 +46,7 @@ def main(job: Job) -> Facts:
     if "spro_05" in asked:
         geometry = None if full else Geometry.from_config(settings["resize"], settings["crop"])
         test = images[images["split"] == "test"]
-        defects = saturated_overlap.Defects(test, Path(job.params.folder), geometry)
+        defects = saturated_overlap.read_defects(test, Path(job.params.folder), geometry)
     # After the intervals, which these metrics do not have.
     values |= evaluate.optional_metrics(asked, scored.maps, pixels, truth, defects)
     write_csv(evaluate.tidy(values, bounds, **run), Path(job.output.metrics))

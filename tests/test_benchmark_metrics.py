@@ -23,7 +23,7 @@ from indad.data.folder_layout import Reading
 from indad.data.images import Geometry
 from indad.evaluation import saturated_overlap, scores, segmentation
 from indad.evaluation.metrics import IMAGE_METRICS, PIXEL_METRICS, curve_parts
-from indad.evaluation.saturated_overlap import Defect, Defects, Saturation, au_spro
+from indad.evaluation.saturated_overlap import Defect, Saturation, au_spro, read_defects
 from indad.evaluation.sorted_scores import SortedScores
 from indad.methods.base import Scores
 from indad.pipeline.config import Config
@@ -233,7 +233,7 @@ def test_a_job_computes_what_the_data_set_asks_for(tmp_path, evaluate_at):
     scored, truth = scores.read_with_truth(files, rows, full)
     shown = [scored.maps[i] for i in range(4)]
     test = rows[rows["split"] == "test"]
-    defects = list(Defects(test, folder, None if full else geometry))
+    defects = list(read_defects(test, folder, None if full else geometry))
     kinds = ["" if row.label == 0 else row.defect for row in test.itertuples()]
     assert [kinds.count(each) for each in ("", "dent", "logical")] == [2, 1, 1]
     several = defects[kinds.index("logical")]
@@ -250,7 +250,7 @@ def test_a_mask_without_a_saturation_is_named(tmp_path):
     rows = indexed(folder)
     (folder / saturated_overlap.FILE).write_text(json.dumps(ENTRIES[:1]))
     with pytest.raises(DataError, match=r"dent/0/000.png: its pixels have the values \[254\]"):
-        list(Defects(rows[rows["split"] == "test"], folder))
+        list(read_defects(rows[rows["split"] == "test"], folder))
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def test_decoded_images_are_those_of_the_files(category, table, decoded):
                 np.testing.assert_array_equal(opened.read(split, [i])[0], expected)
         for i, name in enumerate(rows["mask"]):
             expected = read_mask(category / name, GEOMETRY) if name else np.zeros((32, 32), bool)
-            np.testing.assert_array_equal(opened.mask(i), expected)
+            np.testing.assert_array_equal(opened.masks()[i], expected)
 
 
 def test_all_undecodable_files_are_named_and_nothing_is_left(category, table, tmp_path):

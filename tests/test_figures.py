@@ -242,7 +242,7 @@ def products(category, tmp_path, rng):
     decoded = tmp_path / "pixels.h5"
     decode.decode(rows, category, decoded, geometry=Geometry.from_config(32, None))
     with decode.Pixels(decoded) as opened:
-        masks = np.stack(list(decode.Masks(opened)))
+        masks = np.stack(list(opened.masks()))
     test = rows[rows["split"] == "test"]
     labels = test["label"].to_numpy().astype(int)
     truth = GroundTruth(

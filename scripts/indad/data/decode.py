@@ -23,6 +23,7 @@ import pandas as pd
 from indad.core import checksum
 from indad.core.checksum import sha256_file
 from indad.core.errors import DataError, StoreError
+from indad.core.lazy import LazySequence
 from indad.core.progress import Progress, ignore
 from indad.data import examine
 from indad.data.data_warnings import DataWarning
@@ -141,21 +142,6 @@ def decode(
     return examine.pixel_warnings(table, folder.name, geometry)
 
 
-class Masks(Sequence[np.ndarray]):
-    """Masks of the test images, each read when it is used: bool ``(H, W)``."""
-
-    def __init__(self, pixels: Pixels) -> None:
-        self._pixels, self._count = pixels, len(pixels.images("test"))
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, image: int) -> np.ndarray:  # type: ignore[override]
-        if not 0 <= image < self._count:
-            raise IndexError(image)
-        return self._pixels.mask(int(image))
-
-
 #: An image, its mask if it has one, and what they show; or what is wrong with them.
 _Result = tuple[np.ndarray, np.ndarray | None, examine.Facts] | str
 
@@ -237,13 +223,14 @@ class Pixels(contextlib.AbstractContextManager):
         """
         return np.stack([self._read(f"{split}/pixels/{number}") for number in images])
 
-    def mask(self, image: int) -> np.ndarray:
-        """Return the mask of a test image, bool ``(H, W)``.
+    def masks(self) -> Sequence[np.ndarray]:
+        """Return the masks of the test images, each read when it is used: bool ``(H, W)``.
 
         Raises:
-            StoreError: the file is damaged.
+            StoreError: when a mask is used: the file is damaged.
         """
-        return self._read(f"test/mask/{image}")
+        count = len(self._file["test"]["image"])
+        return LazySequence(count, lambda image: self._read(f"test/mask/{image}"))
 
     def ground_truth(self, manifest: pd.DataFrame) -> GroundTruth:
         """Return the manifest's labels and this file's masks of the test images.
@@ -263,7 +250,7 @@ class Pixels(contextlib.AbstractContextManager):
             label=label,
             defect=rows["defect"].to_numpy(object),
             has_mask=(mask != "") | (label == 0),
-            mask=Masks(self),
+            mask=self.masks(),
         )
 
     def _read(self, name: str) -> np.ndarray:

@@ -13,13 +13,14 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
 from indad.core.errors import DataError
+from indad.core.lazy import LazySequence
 from indad.data.decode import require_unchanged
 from indad.data.images import Geometry, drawn_pixels, mask_values
 from indad.data.manifest import mask_files, photo_of
@@ -91,8 +92,10 @@ def read(path: Path) -> dict[int, Saturation]:
     return found
 
 
-class Defects(Sequence[list[Defect]]):
-    """The defects of each test image, read from its mask files when they are used.
+def read_defects(
+    rows: pd.DataFrame, folder: Path, geometry: Geometry | None = None
+) -> Sequence[list[Defect]]:
+    """Return the defects of each test image, read from its mask files when they are used.
 
     Args:
         rows: test images of the manifest.
@@ -105,36 +108,32 @@ class Defects(Sequence[list[Defect]]):
         DataError: ``defects_config.json`` is missing or damaged; when a mask is used: it has
             changed, or its pixel value has no saturation.
     """
+    saturations = read(folder / FILE)
 
-    def __init__(self, rows: pd.DataFrame, folder: Path, geometry: Geometry | None = None) -> None:
-        self._rows, self._folder, self._geometry = list(rows.itertuples()), folder, geometry
-        self._saturations = read(folder / FILE)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, image: int) -> list[Defect]:  # type: ignore[override]
-        row = self._rows[image]
-        found, photo = [], photo_of(self._folder, row)
+    def of_image(row: Any) -> list[Defect]:
+        found, photo = [], photo_of(folder, row)
         for name, sha256 in mask_files(row):
-            path = self._folder / name
+            path = folder / name
             require_unchanged(path, sha256)
             values = mask_values(path, photo)
             mask = drawn_pixels(values)
             kinds = np.unique(values[mask]).tolist()
-            if len(kinds) != 1 or kinds[0] not in self._saturations:
+            if len(kinds) != 1 or kinds[0] not in saturations:
                 raise DataError(
                     f"{path}: its pixels have the values {kinds}; expected one value above 0 that "
-                    f"{FILE} lists ({sorted(self._saturations)})"
+                    f"{FILE} lists ({sorted(saturations)})"
                 )
             scale = 1.0
-            if self._geometry is not None:
+            if geometry is not None:
                 drawn = Image.fromarray(mask.astype(np.uint8))
-                scale = math.prod(self._geometry.resized(*mask.shape)) / mask.size
-                mask = np.asarray(self._geometry.apply(drawn, Image.Resampling.NEAREST)) > 0
-            pixels = self._saturations[kinds[0]].pixels(np.count_nonzero(mask), scale)
+                scale = math.prod(geometry.resized(*mask.shape)) / mask.size
+                mask = np.asarray(geometry.apply(drawn, Image.Resampling.NEAREST)) > 0
+            pixels = saturations[kinds[0]].pixels(np.count_nonzero(mask), scale)
             found.append(Defect(mask, pixels))
         return found
+
+    images = list(rows.itertuples())
+    return LazySequence(len(images), lambda image: of_image(images[image]))
 
 
 def au_spro(

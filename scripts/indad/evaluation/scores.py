@@ -20,6 +20,7 @@ import pandas as pd
 
 from indad.core import atomic, checksum
 from indad.core.errors import StoreError
+from indad.core.lazy import LazySequence
 from indad.data.decode import Pixels, require_unchanged
 from indad.data.ground_truth import GroundTruth
 from indad.data.images import Geometry, mask_pixels
@@ -34,22 +35,6 @@ KIND = "maps"
 #: Value outside the crop of a map at the image's own size: below every score, so that a defect
 #: there counts as missed.
 UNSEEN = float(np.finfo(np.float32).min)
-
-
-class Maps(Sequence[np.ndarray]):
-    """Anomaly maps in an open file, each read when it is used: float32 ``(H, W)``."""
-
-    def __init__(self, file: h5py.File) -> None:
-        self._file = file
-        self._count = len(file["image"])
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, image: int) -> np.ndarray:  # type: ignore[override]
-        if not 0 <= image < self._count:
-            raise IndexError(image)
-        return self._file["map"][str(image)][()]
 
 
 class Scored(NamedTuple):
@@ -118,7 +103,7 @@ class Writer:
         Args:
             folder: where a temporary file may be created.
         """
-        maps, good = Maps(self._file), np.flatnonzero(self.truth.label == 0)
+        maps, good = _maps(self._file), np.flatnonzero(self.truth.label == 0)
         return median((maps[i] for i in good), folder) if len(good) else None
 
     def table(self) -> str:
@@ -173,7 +158,11 @@ def read(table: Path, maps: Path) -> Scored:
             "another run); delete both and run again"
         )
     described = json.loads(file.attrs["description"])
-    return Scored(read_table(table), Maps(file), peaks=file["peak"][()], **described)
+    return Scored(read_table(table), _maps(file), peaks=file["peak"][()], **described)
+
+
+def _maps(file: h5py.File) -> Sequence[np.ndarray]:
+    return LazySequence(len(file["image"]), lambda image: file["map"][str(image)][()])
 
 
 class FullSize(NamedTuple):
@@ -194,41 +183,25 @@ class FullSize(NamedTuple):
             return None
         return cls(Path(folder), Geometry.from_config(settings["resize"], settings["crop"]))
 
-
-class _FullMaps(Sequence[np.ndarray]):
-    """Anomaly maps at the images' own size; `UNSEEN` outside the crop."""
-
-    def __init__(self, maps: Sequence[np.ndarray], rows: pd.DataFrame, geometry: Geometry) -> None:
-        self._maps, self._geometry = maps, geometry
-        self._sizes = list(zip(rows["height"], rows["width"], strict=True))
-
-    def __len__(self) -> int:
-        return len(self._maps)
-
-    def __getitem__(self, image: int) -> np.ndarray:  # type: ignore[override]
+    def map(self, values: np.ndarray, row: Any) -> np.ndarray:
+        """Return an anomaly map at the size of the image; ``UNSEEN`` outside the crop."""
         # Imported here: SciPy's filters are not needed to plan a workflow.
         from indad.methods.anomaly_map import on_image
 
-        return on_image(self._maps[image], self._geometry, *self._sizes[image], UNSEEN)
+        return on_image(values, self.geometry, row.height, row.width, UNSEEN)
 
+    def mask(self, row: Any) -> np.ndarray:
+        """Read the mask of an image from its files.
 
-class _FullMasks(Sequence[np.ndarray]):
-    """Masks at the images' own size, from their files."""
-
-    def __init__(self, rows: pd.DataFrame, folder: Path) -> None:
-        self._rows, self._folder = list(rows.itertuples()), folder
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, image: int) -> np.ndarray:  # type: ignore[override]
-        row = self._rows[image]
+        Raises:
+            DataError: a file has changed, or cannot be read.
+        """
         if not (files := mask_files(row)):
             return np.zeros((row.height, row.width), bool)
         for name, sha256 in files:
-            require_unchanged(self._folder / name, sha256)
-        paths = [self._folder / name for name, _ in files]
-        return mask_pixels(*paths, photo=photo_of(self._folder, row))
+            require_unchanged(self.folder / name, sha256)
+        paths = [self.folder / name for name, _ in files]
+        return mask_pixels(*paths, photo=photo_of(self.folder, row))
 
 
 def read_with_truth(
@@ -249,11 +222,10 @@ def read_with_truth(
     truth = Pixels(files.pixels, manifest).ground_truth(manifest)
     if full is None:
         return scored, truth
-    rows = manifest[manifest["split"] == "test"]
-    return (
-        scored._replace(maps=_FullMaps(scored.maps, rows, full.geometry)),
-        replace(truth, mask=_FullMasks(rows, full.folder)),
-    )
+    rows = list(manifest[manifest["split"] == "test"].itertuples())
+    maps = LazySequence(len(rows), lambda image: full.map(scored.maps[image], rows[image]))
+    masks = LazySequence(len(rows), lambda image: full.mask(rows[image]))
+    return scored._replace(maps=maps), replace(truth, mask=masks)
 
 
 def read_table(path: Path) -> pd.DataFrame:
