@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -53,33 +53,23 @@ class FeatureSource(Protocol):
         ...
 
 
-class ArrayFeatures:
-    """Features held in memory.
+class OneSize:
+    """The features of images of one size: what features in memory and on disk share.
 
     Args:
-        maps: layer name to ``(N, C, h, w)``.
-        embedding: ``(N, D)``; by default the mean over the positions of the last layer.
+        layers: their names.
+        maps: layer name to ``(N, C, h, w)``, arrays or datasets of a file.
+        embedding: ``(N, D)``, likewise.
         input_size: ``(H, W)`` in pixels of the images.
     """
 
-    path, identity, starts = None, "memory", (0,)
+    starts = (0,)
 
     def __init__(
-        self,
-        maps: Mapping[str, np.ndarray],
-        *,
-        input_size: Size,
-        embedding: np.ndarray | None = None,
+        self, layers: Sequence[str], maps: Mapping[str, Any], embedding: Any, input_size: Size
     ) -> None:
-        if len({len(layer) for layer in maps.values()}) != 1:
-            raise ValueError("every layer must hold the same number of images, and at least one")
-        self.layers = tuple(maps)
-        self.input_size = input_size
-        self._maps = {name: np.asarray(value, np.float32) for name, value in maps.items()}
-        last = self._maps[self.layers[-1]]
-        self._embedding = (
-            last.mean(axis=(2, 3)) if embedding is None else np.asarray(embedding, np.float32)
-        )
+        self.layers, self.input_size = tuple(layers), input_size
+        self._maps, self._embedding = maps, embedding
 
     def __len__(self) -> int:
         return len(self._embedding)
@@ -97,11 +87,37 @@ class ArrayFeatures:
         self, layer: str, images: slice = slice(None), rows: slice = slice(None)
     ) -> np.ndarray:
         """Return float32 ``(n, C, rows, w)``."""
-        return self._maps[layer][images, :, rows]
+        return self._maps[layer][images, :, rows].astype(np.float32, copy=False)
 
     def embedding(self, images: slice = slice(None)) -> np.ndarray:
         """Return float32 ``(n, D)``."""
         return self._embedding[images]
+
+
+class ArrayFeatures(OneSize):
+    """Features held in memory.
+
+    Args:
+        maps: layer name to ``(N, C, h, w)``.
+        embedding: ``(N, D)``; by default the mean over the positions of the last layer.
+        input_size: ``(H, W)`` in pixels of the images.
+    """
+
+    path, identity = None, "memory"
+
+    def __init__(
+        self,
+        maps: Mapping[str, np.ndarray],
+        *,
+        input_size: Size,
+        embedding: np.ndarray | None = None,
+    ) -> None:
+        if len({len(layer) for layer in maps.values()}) != 1:
+            raise ValueError("every layer must hold the same number of images, and at least one")
+        arrays = {name: np.asarray(value, np.float32) for name, value in maps.items()}
+        last = arrays[next(reversed(arrays))]
+        pooled = last.mean(axis=(2, 3)) if embedding is None else np.asarray(embedding, np.float32)
+        super().__init__(list(maps), arrays, pooled, input_size)
 
 
 class Subset:

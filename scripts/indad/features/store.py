@@ -25,7 +25,7 @@ from indad.core import checksum
 from indad.core.errors import StoreError
 from indad.data.ground_truth import GroundTruth
 from indad.data.images import Size
-from indad.features.source import FeatureSource, SeveralSizes
+from indad.features.source import FeatureSource, OneSize, SeveralSizes
 
 #: Version of the file's layout.
 SCHEMA_VERSION = 4
@@ -207,7 +207,7 @@ class FeatureStore:
         self.close()
 
 
-class StorePart:
+class StorePart(OneSize):
     """The features of the images of one size in a split: a ``FeatureSource``.
 
     Attributes:
@@ -215,41 +215,15 @@ class StorePart:
         numbers: positions of the images among those of the split in the manifest.
     """
 
-    starts = (0,)
-
     def __init__(self, store: FeatureStore, group: h5py.Group) -> None:
-        self._group = group
-        self.layers: tuple[str, ...] = tuple(store.made_with["layers"])
         height, width = group.attrs["input_size"].tolist()
-        self.input_size: Size = (height, width)
-        self.path = str(store.path)
-        self.identity = store.identity
+        layers = store.made_with["layers"]
+        super().__init__(layers, group["maps"], group["embedding"], (height, width))
+        self.path, self.identity = str(store.path), store.identity
         self.images: list[str] = list(group["image"].asstr()[()])
         self.numbers: np.ndarray = group["number"][()]
 
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def size_of(self, image: int) -> Size:
-        """Return ``(H, W)`` of an image."""
-        return self.input_size
-
-    def shape(self, layer: str, image: int = 0) -> tuple[int, int, int]:
-        """Return ``(C, h, w)`` of a layer."""
-        _, channels, height, width = self._group["maps"][layer].shape
-        return channels, height, width
-
     def stored_bytes(self, layers: Sequence[str] | None = None) -> int:
         """Return the bytes on disk of some layers' maps, all when left out, and embeddings."""
-        maps = [self._group["maps"][layer] for layer in layers or self.layers]
-        return sum(each.id.get_storage_size() for each in (*maps, self._group["embedding"]))
-
-    def maps(
-        self, layer: str, images: slice = slice(None), rows: slice = slice(None)
-    ) -> np.ndarray:
-        """Return float32 ``(n, C, rows, w)``."""
-        return self._group["maps"][layer][images, :, rows].astype(np.float32, copy=False)
-
-    def embedding(self, images: slice = slice(None)) -> np.ndarray:
-        """Return float32 ``(n, D)``."""
-        return self._group["embedding"][images]
+        maps = [self._maps[layer] for layer in layers or self.layers]
+        return sum(each.id.get_storage_size() for each in (*maps, self._embedding))
