@@ -21,6 +21,7 @@ from PIL import Image
 from sklearn.metrics import auc, precision_recall_curve, roc_auc_score, roc_curve
 
 from conftest import ROOT
+from indad.core.csv_files import read_csv
 from indad.core.errors import StoreError
 from indad.data import decode, manifest
 from indad.data.ground_truth import GroundTruth
@@ -527,7 +528,7 @@ def test_time_and_size_of_an_experiment(tmp_path, problems):
         columns=["dataset", "experiment", "metric", "value"],
     )
     models = {"SPADE": ("spade-1", "r18"), "PaDiM": ("padim-1", "r18")}
-    times = runtime.read(tmp_path / "runtime.csv")
+    times = read_csv(tmp_path / "runtime.csv", runtime.COLUMNS, "table of run times")
     found = tradeoff.gather(metrics, times, models).set_index("experiment")
     assert found.loc["SPADE", "seconds_per_image"] == pytest.approx(8 / 100 + 9 / 30)
     assert found.loc["SPADE", "model_mb"] == 7

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from indad.core.csv_files import read_csv
 from indad.core.errors import StoreError
 from indad.pipeline.currency import job_name
 from indad.reporting import runtime
@@ -129,7 +130,7 @@ def test_copied_features_count_for_no_extraction(tmp_path):
     assert "1 of 1 were copied from a cache" in text
     assert "| r           |            - |          - |" in text
     table.to_csv(tmp_path / "runtime.csv", index=False)
-    again = runtime.read(tmp_path / "runtime.csv")
+    again = read_csv(tmp_path / "runtime.csv", runtime.COLUMNS, "table of run times")
     assert np.isnan(runtime.experiments(again, models)["with_backbone"][0])
 
 

@@ -33,7 +33,10 @@ def read_csv(path: Path, columns: Mapping[str, str], what: str) -> pd.DataFrame:
     text = {name: str for name, kind in columns.items() if kind == "str"}
     empty = {name: [""] for name in columns if name not in text}
     try:
-        frame = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=empty)
+        # Only a line feed ends a line: the name of a file may have a carriage return.
+        frame = pd.read_csv(
+            path, dtype=text, keep_default_na=False, na_values=empty, lineterminator="\n"
+        )
         missing = [name for name in columns if name not in frame]
         if missing:
             raise ValueError(f"it has no column {missing[0]!r}")

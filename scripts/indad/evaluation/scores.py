@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from indad.core import atomic, checksum
+from indad.core.csv_files import read_csv
 from indad.core.errors import StoreError
 from indad.core.lazy import LazySequence
 from indad.data.decode import Pixels, require_unchanged
@@ -28,7 +29,8 @@ from indad.data.manifest import content_hash, mask_files, photo_of
 from indad.evaluation.sorted_scores import median
 from indad.methods.base import Scores
 
-COLUMNS = ("image", "label", "defect", "score")
+#: Columns of the table and their types.
+COLUMNS = {"image": "str", "label": "int", "defect": "str", "score": "float"}
 #: Layout version of the file of maps. A reader refuses any other.
 SCHEMA_VERSION = 3
 KIND = "maps"
@@ -236,19 +238,9 @@ def read_table(path: Path) -> pd.DataFrame:
     Raises:
         StoreError: the file is missing or not a table of scores.
     """
-    try:
-        frame = pd.read_csv(
-            path,
-            keep_default_na=False,
-            dtype={"image": str, "defect": str},
-            encoding="utf-8",
-            lineterminator="\n",
-        )
-        frame = frame.astype({"label": int, "score": float})
-    except (OSError, ValueError, KeyError, OverflowError) as error:
-        raise StoreError(f"{path}: not a readable score table ({error}); delete it") from None
-    if list(frame) != list(COLUMNS) or not np.isfinite(frame["score"]).all():
-        raise StoreError(f"{path}: not a score table, or damaged; delete it and run again")
+    frame = read_csv(path, COLUMNS, "score table")
+    if not np.isfinite(frame["score"]).all():
+        raise StoreError(f"{path}: has a score that is not finite; delete it and run again")
     return frame
 
 

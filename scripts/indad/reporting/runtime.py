@@ -24,11 +24,14 @@ from indad.reporting.tables import Layout
 STAGES = (
     "download", "index", "decode", "extract", "fit", "score", "evaluate", "pictures", "figures",
 )  # fmt: skip
-COLUMNS = (
-    "stage", "dataset", "category", "name", "seed", "seconds", "cpu_seconds", "max_rss_mb",
-    "images", "images_per_second", "compute_seconds", "load_seconds", "model_mb", "product_mb",
-    "device", "machine", "finished", "cached",
-)  # fmt: skip
+#: Columns of the table and their types.
+COLUMNS = {
+    "stage": "str", "dataset": "str", "category": "str", "name": "str", "seed": "Int64",
+    "seconds": "float", "cpu_seconds": "float", "max_rss_mb": "float", "images": "Int64",
+    "images_per_second": "float", "compute_seconds": "float", "load_seconds": "float",
+    "model_mb": "float", "product_mb": "float", "device": "str", "machine": "str",
+    "finished": "str", "cached": "bool",
+}  # fmt: skip
 #: Raised when the same records make another table.
 VERSION = 3
 #: A pause between jobs that is longer, in seconds, lies between two runs.
@@ -87,21 +90,6 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
         "product_mb": record["output_mb"],
         **{name: record[name] for name in ("images", "device", "machine", "finished", "cached")},
     }
-
-
-def read(path: Path) -> pd.DataFrame:
-    """Read what ``collect`` returned, from the CSV file it was written to.
-
-    Raises:
-        StoreError: the file is missing, damaged, or has other columns.
-    """
-    try:
-        table = pd.read_csv(path, dtype={"dataset": str, "category": str, "name": str})
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path}: not a readable run-time table ({error}); delete it") from None
-    if list(table) != list(COLUMNS):
-        raise StoreError(f"{path}: not a run-time table of this version; delete it and run again")
-    return table
 
 
 def _measured(path: Path) -> dict[str, float]:

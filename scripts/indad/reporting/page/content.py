@@ -31,14 +31,13 @@ def gather(sources: Sources) -> dict[str, Any]:
     Raises:
         StoreError: a product is damaged.
     """
-    jobs = sources.runtime and runtime.read(sources.runtime)
     measured = [read_csv(path, tables.MEASURED_COLUMNS, "table") for path in sources.metrics]
     frames = {
         "images": _read(sources.images, counts.IMAGE_COLUMNS, "images"),
         "counts": _read(sources.counts, counts.COLUMNS, "counts"),
         "comparisons": _read(sources.comparisons, comparison.COMPARISON_COLUMNS, "comparisons"),
         "ranks": _read(sources.ranks, comparison.RANK_COLUMNS, "ranks"),
-        "runtime": pd.DataFrame(columns=runtime.COLUMNS) if jobs is None else jobs,
+        "runtime": _read(sources.runtime, runtime.COLUMNS, "run times"),
         "measured": pd.concat(measured, ignore_index=True),
         "curves": _read(sources.curve_points, learning_curves.COLUMNS, "learning curves"),
     }
