@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from indad.core import atomic
+from indad.core import checksum
 from indad.core.progress import LoggedProgress
 from indad.data.public import archives
 from indad.pipeline.config import Config
@@ -25,7 +25,7 @@ def main(job: Job) -> None:
         dataset.archives,
         progress=LoggedProgress(f"archive {name}", "MB"),
     )
-    atomic.write_json(Path(job.output.found), found | {"credit": entry.credit})
+    checksum.write_json(Path(job.output.found), found | {"credit": entry.credit})
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from conftest import save_image
 from indad.cli import check, main, override
-from indad.core import atomic
+from indad.core import checksum
 from indad.core.errors import ConfigError, DataError
 from indad.data import manifest
 from indad.data.examine import LEAST_SEEN
@@ -225,7 +225,7 @@ def make_category(name: str, category: str, place: str, tmp_path: Path) -> Path:
         entry, [catalogue.Place.of({"from": place, "sha256": sha256(place)}, mine=True)],
         [category], tmp_path / "downloads",
     )  # fmt: skip
-    atomic.write_json(record, found)
+    checksum.write_json(record, found)
     folder = tmp_path / "made" / category
     sources.fetch(
         folder, tmp_path / "receipt.json", source=name, category=category,
@@ -344,7 +344,7 @@ def test_an_archive_placed_by_hand_is_found_first_and_must_not_change(tmp_path):
     found = archives.obtain(entry, [], ["tubes"], tmp_path / "downloads")
     assert found["path"] == str(archive)
     assert found["verified"] is False  # no hash is known of this data set
-    atomic.write_json(record, found)
+    checksum.write_json(record, found)
     archive.write_bytes(archive.read_bytes() + b" ")
     with (
         pytest.raises(DataError, match=r"MPDD.zip: the archive was removed or changed since"),

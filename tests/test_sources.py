@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from indad.core.errors import DataError
+from indad.core import checksum
+from indad.core.errors import DataError, StoreError
 from indad.data import manifest
-from indad.data.public import archives, sources
+from indad.data.public import sources
 
 
 def files(folder):
@@ -77,5 +78,5 @@ def test_drawn_categories_are_valid_data_sets(tmp_path):
 def test_damaged_records_are_refused(tmp_path, text):
     path = tmp_path / "r.json"
     path.write_text(text, errors="surrogateescape")
-    with pytest.raises(DataError, match=r"r\.json: damaged"):
-        archives.read_record(path)
+    with pytest.raises(StoreError, match=r"r\.json: damaged"):
+        checksum.read_json(path)

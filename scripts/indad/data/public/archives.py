@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import shutil
 import tempfile
@@ -17,7 +16,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from indad.core.checksum import sha256_file
+from indad.core.checksum import read_json, sha256_file
 from indad.core.errors import DataError
 from indad.core.progress import Progress, ignore
 from indad.data.public.catalogue import Entry, Place
@@ -32,7 +31,7 @@ class Download:
     """What a job needs to take a category from the archive of its data set.
 
     Attributes:
-        record: the JSON file with the result of `obtain`.
+        record: the JSON file with the result of `obtain`, and a checksum.
         missing: the data set's categories that have not been made yet, this one included.
         folder: where archives are kept, and unpacked temporarily.
         progress: called with megabytes of the archive as it is unpacked.
@@ -159,8 +158,9 @@ def category_tree(entry: Entry, category: str, settings: Download) -> Iterator[P
 
     Raises:
         DataError: the archive is missing, was changed, is damaged or unsafe.
+        StoreError: the record is missing or damaged.
     """
-    found = read_record(settings.record)
+    found = read_json(settings.record)
     path = Path(found["path"])
     if found["sha256"] is None:
         yield path
@@ -206,21 +206,3 @@ def _stamp(archive: Path) -> dict[str, int]:
     """Return what identifies an archive without reading it."""
     status = archive.stat()
     return {"size": status.st_size, "time": status.st_mtime_ns}
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """Read the result of `obtain` from a JSON file.
-
-    Raises:
-        DataError: the file is missing or damaged.
-    """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        types = {"from": str, "path": str, "verified": bool}
-        if found["sha256"] is not None:
-            types |= {"sha256": str, "size": int, "time": int}
-        if wrong := [key for key, kind in types.items() if not isinstance(found[key], kind)]:
-            raise ValueError(f"wrong value of {', '.join(wrong)}")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DataError(f"{path}: damaged record ({error}); delete it and run again") from None
-    return found

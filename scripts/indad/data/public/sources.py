@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from indad.core import atomic
+from indad.core import atomic, checksum
 from indad.core.errors import ConfigError, DataError
 from indad.core.progress import Progress, ignore
 from indad.data import synthetic
@@ -99,6 +99,7 @@ def fetch(
 
     Raises:
         DataError: the data are missing or damaged, or cannot be laid out.
+        StoreError: the record of the archive is missing or damaged.
     """
     chosen = get(source)
     origin: dict[str, Any] = {}
@@ -107,7 +108,7 @@ def fetch(
         if chosen.make is not None:
             chosen.make(temporary, category, **options, progress=progress)
         else:
-            found = archives.read_record(download.record)
+            found = checksum.read_json(download.record)
             origin = {key: found[key] for key in ("from", "sha256", "verified")}
             with archives.category_tree(chosen.entry, category, download) as tree:
                 try:
