@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from indad.core.checksum import sha256_file
 from indad.core.errors import DataError
-from indad.data.annotations import Photo, draw
+from indad.data.annotations import Photo, Shapes, draw
 from indad.data.findings import FoundImage
 from indad.data.folder_layout import GOOD, Parts, is_annotation
 from indad.data.images import drawn_pixels, is_lossy, is_rotated, mask_pixels, mask_values
@@ -39,48 +40,35 @@ def inspect(
     path = folder.joinpath(*image.path)
     masks = [folder.joinpath(*parts) for parts in image.masks]
     names = ["/".join(parts) for parts in image.masks]
-    size, problems, values, hashes, shapes, facts = None, [], [], [], [], FACTS
+    annotated = any(is_annotation(mask.name) for mask in masks)
+    size, problems, read, hashes, facts = None, [], [], [], FACTS
     try:
         size = image_size(path)
     except DataError as error:
         problems.append(str(error))
-    annotated = [mask for mask in masks if is_annotation(mask.name)]
     photo = Photo("/".join((folder.name, *image.path)), size or (0, 0), labels)
     try:
-        for mask in masks:
-            if mask not in annotated:
-                values.append(mask_values(mask))
-            elif size:
-                drawn, found = draw(mask, photo)
-                values.append(drawn)
-                shapes.append(found)
+        # Shapes can only be drawn on an image of a known size.
+        read = [_read(mask, photo) for mask in masks if size or not is_annotation(mask.name)]
         hashes = [sha256_file(mask) for mask in masks]
     except DataError as error:
         problems.append(str(error))
-        values = []
-    if size is not None:
-        problems += [
-            _wrong_size(mask, each.shape, path, size)
-            for mask, each in zip(masks, values, strict=False)
-            if each.shape != size
-        ]
-    if values and not problems:
-        drawn = np.logical_or.reduce([drawn_pixels(each) for each in values])
-        facts = {
-            "covered": float(drawn.mean()),
-            "specks": _has_specks(drawn),
-            "lossy": [name for name, each in zip(names, values, strict=True) if is_lossy(each)],
-            "rotated": is_rotated(path),
-            "shapes": shapes,
-        }
-        if not drawn.any():
+        read = []
+    if size is None:
+        return None, problems
+    problems += [
+        _wrong_size(mask, values.shape, path, size)
+        for mask, (values, _) in zip(masks, read, strict=False)
+        if values.shape != size
+    ]
+    if read and not problems:
+        facts = _facts(names, read) | {"rotated": is_rotated(path)}
+        if not facts["covered"]:
             why = "no shape that counts" if annotated else "no pixel above 0"
             problems.append(
                 f"{masks[0]}: the mask is empty ({why}) but the image is in {image.defect!r}; draw "
                 "the defect or move the image"
             )
-    if size is None:
-        return None, problems
     row = {
         "image": "/".join(image.path),
         "split": image.split,
@@ -94,6 +82,25 @@ def inspect(
         "mask_labels": json.dumps(labels) if annotated and labels else "",
     }
     return row | facts, problems
+
+
+def _read(mask: Path, photo: Photo) -> tuple[np.ndarray, list[Shapes]]:
+    """Return the values of a mask, and the shapes of an annotation file."""
+    if not is_annotation(mask.name):
+        return mask_values(mask), []
+    drawn, shapes = draw(mask, photo)
+    return drawn, [shapes]
+
+
+def _facts(names: Sequence[str], read: Sequence[tuple[np.ndarray, list[Shapes]]]) -> dict[str, Any]:
+    """Return what the masks of an image show, without the image's rotation."""
+    drawn = np.logical_or.reduce([drawn_pixels(values) for values, _ in read])
+    return {
+        "covered": float(drawn.mean()),
+        "specks": _has_specks(drawn),
+        "lossy": [name for name, (values, _) in zip(names, read, strict=True) if is_lossy(values)],
+        "shapes": [each for _, shapes in read for each in shapes],
+    }
 
 
 def _has_specks(drawn: np.ndarray) -> bool:
