@@ -107,39 +107,43 @@ def decode(
             have changed since they were indexed.
     """
     sizes = check_sizes(manifest, geometry, one_size)
+    room = 3 * sum(map(math.prod, sizes))
+    parts = {split: manifest[manifest["split"] == split] for split in SPLITS}
     problems: list[str] = []
     facts: list[examine.Facts] = []
-    room = 3 * sum(map(math.prod, sizes))
     with (
         checksum.create_hdf5(output, KIND, VERSION, room=room) as file,
         ThreadPoolExecutor(threads) as pool,
     ):
-        for split in SPLITS:
-            rows = manifest[manifest["split"] == split]
+        for split, rows in parts.items():
             group = file.create_group(split)
             group.create_dataset("image", data=rows["image"].tolist(), dtype=h5py.string_dtype())
-            pixels = group.create_group("pixels")
-            if split == "test":
-                masks = group.create_group("mask")
+            for name in ("pixels", "mask") if split == "test" else ("pixels",):
+                group.create_group(name)
             for number, result in enumerate(_read_all(rows, folder, geometry, pool)):
                 if isinstance(result, str):
                     problems.append(result)
                     facts.append(examine.Facts())
                 else:
-                    image, mask, shown = result
-                    facts.append(shown)
-                    pixels[str(number)] = image
-                    if split == "test":
-                        mask = np.zeros(image.shape[:2], bool) if mask is None else mask
-                        masks.create_dataset(str(number), data=mask, compression="gzip")
+                    facts.append(_write(group, str(number), *result))
                 progress(len(facts), len(manifest))
         if problems:
             counted = f"{folder}: {len(problems)} files cannot be used"
             raise DataError("\n  - ".join([counted, *problems]))
         file.attrs["manifest_sha256"] = content_hash(manifest)
-    ordered = pd.concat([manifest[manifest["split"] == split] for split in SPLITS])
-    table = ordered.reset_index(drop=True).join(pd.DataFrame(facts))
+    table = pd.concat(parts.values(), ignore_index=True).join(pd.DataFrame(facts))
     return examine.pixel_warnings(table, folder.name, geometry)
+
+
+def _write(
+    group: h5py.Group, number: str, image: np.ndarray, mask: np.ndarray | None, facts: examine.Facts
+) -> examine.Facts:
+    """Write an image, and its mask if the split has masks; return what they show."""
+    group["pixels"][number] = image
+    if "mask" in group:
+        mask = np.zeros(image.shape[:2], bool) if mask is None else mask
+        group["mask"].create_dataset(number, data=mask, compression="gzip")
+    return facts
 
 
 #: An image, its mask if it has one, and what they show; or what is wrong with them.

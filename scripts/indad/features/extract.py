@@ -148,18 +148,13 @@ def extract(
         groups = {split: images.by_size(split) for split in store.SPLITS}
         sizes = [size for by_size in groups.values() for size in by_size]
         shapes = {size: backbone.feature_shapes(*size) for size in sizes}
-        numbers = sum(
-            len(group) * math.prod(shapes[size][layer])
-            for by_size in groups.values()
-            for size, group in by_size.items()
-            for layer in extractor["layers"]
-        )
         description = {
             **made_with(settings, backbone.weights_sha256),
             **origin(content_hash(manifest), device, torch.backends.cudnn.allow_tf32),
             "input_size": list(sizes[0]) if len(shapes) == 1 else [],
             "weights_source": backbone.weights_source,
         }
+        numbers = _numbers(groups, shapes, network.layers)
         with store.create(output, description, extractor["dtype"], numbers) as writer:
             batches = Batches(batch_size)
             for done in _extract_all(network, images, groups, shapes, writer, batches):
@@ -167,11 +162,27 @@ def extract(
             writer.add_ground_truth(images.ground_truth(manifest))
 
 
+#: The images of each split, by their size.
+_Groups = Mapping[str, Mapping[Size, Sequence[int]]]
+#: ``(C, h, w)`` of each layer, by the size of the images.
+_Shapes = Mapping[Size, Mapping[str, tuple[int, int, int]]]
+
+
+def _numbers(groups: _Groups, shapes: _Shapes, layers: Sequence[str]) -> int:
+    """Return how many numbers the maps of all images have."""
+    return sum(
+        len(images) * math.prod(shapes[size][layer])
+        for by_size in groups.values()
+        for size, images in by_size.items()
+        for layer in layers
+    )
+
+
 def _extract_all(
     network: Network,
     images: Pixels,
-    groups: Mapping[str, Mapping[Size, Sequence[int]]],
-    shapes: Mapping[Size, Mapping[str, tuple[int, int, int]]],
+    groups: _Groups,
+    shapes: _Shapes,
     writer: store.StoreWriter,
     batches: Batches,
 ) -> Iterator[int]:

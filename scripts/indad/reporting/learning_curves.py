@@ -67,24 +67,11 @@ def gather(
     most = {base: max(each, key=lambda one: each[one] or math.inf) for base, each in sweeps.items()}
     chosen = metrics[metrics["experiment"].isin(names) & metrics["metric"].isin(METRICS)]
     means = chosen.groupby(["dataset", "metric", "category", "experiment"])["value"].mean()
-    draws_of = defaultdict(list)
+    draws_of: dict[str, dict[tuple[str, str], list[Resamples]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
     for run in runs:
-        draws_of[run.dataset, run.category, run.experiment].append(run)
-
-    def p(dataset: str, metric: str, experiment: str, categories: list[str]) -> float:
-        last = most[names[experiment][0]]
-        table = means[dataset, metric].unstack("category")[categories]
-        difference = (table.loc[last] - table.loc[experiment]).mean(skipna=False)
-        if metric != METRICS[0] or math.isnan(difference):
-            return math.nan
-        spreads = [
-            difference_spread(
-                draws_of[dataset, name, last], draws_of[dataset, name, experiment], metric
-            )
-            for name in categories
-        ]
-        return t_test(difference, add(spreads, 1 / len(spreads)), 1 - ALPHA)[2]
-
+        draws_of[run.dataset][run.category, run.experiment].append(run)
     points = []
     for (dataset, metric, experiment), rows in chosen.groupby(
         ["dataset", "metric", "experiment"], sort=False
@@ -98,13 +85,27 @@ def gather(
         if len(scopes) > 1:
             scopes.append((AVERAGE, list(values)))
         for scope, categories in scopes:
-            draws = values[categories].dropna().mean(axis=1)
+            draws, p = values[categories].dropna().mean(axis=1), math.nan
+            if metric == METRICS[0]:
+                table = means[dataset, metric].unstack("category")[categories]
+                p = _p_of_difference(table, most[base], experiment, draws_of[dataset])
             points.append((
                 dataset, scope, base, metric, shots or 0, used[categories].mean(), len(draws),
-                draws.mean(), draws.min(), draws.max(), p(dataset, metric, experiment, categories),
+                draws.mean(), draws.min(), draws.max(), p,
             ))  # fmt: skip
     categories = [AVERAGE, *metrics["category"].unique()]
     return _ordered(pd.DataFrame(points, columns=list(COLUMNS)), categories, list(sweeps))
+
+
+def _p_of_difference(
+    means: pd.DataFrame, last: str, other: str, draws: Mapping[tuple[str, str], list[Resamples]]
+) -> float:
+    """Test the difference of two experiments' image AUROC, averaged over the columns of means."""
+    difference = (means.loc[last] - means.loc[other]).mean(skipna=False)
+    if math.isnan(difference):
+        return math.nan
+    spreads = [difference_spread(draws[at, last], draws[at, other], METRICS[0]) for at in means]
+    return t_test(difference, add(spreads, 1 / len(spreads)), 1 - ALPHA)[2]
 
 
 def _ordered(

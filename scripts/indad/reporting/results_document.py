@@ -236,11 +236,7 @@ def document(
         parts.append("No data set asks for this metric (option `metrics` of a data set).")
     for dataset in () if counts is None else counts["dataset"].unique():
         parts.append(f"{heading} Images: {dataset}\n\n{image_counts(counts, dataset)}")
-    explained = [*_explanations(measured, selected, full)]
-    present = [metric for metric in selected if metric in set(measured["metric"])]
-    explained += [EXPLANATIONS[metric] for metric in present if metric in EXPLANATIONS]
-    if set(present) - set(IMAGE_METRICS):
-        explained.append(RESOLUTIONS[layout.evaluated_at])
+    explained = [*_explanations(measured, layout, selected, full)]
     if len(others):
         explained.append("Published values: `resources/published.csv`, each with its source.")
     explained += [f"{name}: {note}." for name, note in layout.notes.items()]
@@ -249,9 +245,12 @@ def document(
     return "\n\n".join([*parts, *filter(None, closing)]) + "\n"
 
 
-def _explanations(measured: pd.DataFrame, selected: Sequence[str], full: bool) -> Iterator[str]:
-    """Explain the parts of a cell."""
+def _explanations(
+    measured: pd.DataFrame, layout: Layout, selected: Sequence[str], full: bool
+) -> Iterator[str]:
+    """Explain the parts of a cell and the metrics."""
     shown = measured[measured["metric"].isin(selected)]
+    present = [metric for metric in selected if metric in set(shown["metric"])]
     yield "Percent; the best value of each row is bold."
     if (seeds := shown["seeds"].max()) > 1:
         yield f"With ±: means and sample standard deviations over {seeds} seeds."
@@ -262,6 +261,9 @@ def _explanations(measured: pd.DataFrame, selected: Sequence[str], full: bool) -
         )
     if not full and shown["difference"].notna().any():
         yield "In parentheses: the difference to the paper's value."
+    yield from (EXPLANATIONS[metric] for metric in present if metric in EXPLANATIONS)
+    if set(present) - set(IMAGE_METRICS):
+        yield RESOLUTIONS[layout.evaluated_at]
 
 
 def _published_notes(
