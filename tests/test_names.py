@@ -9,7 +9,7 @@ import pytest
 
 from indad.core import names
 from indad.core.errors import ConfigError, DataError
-from indad.core.names import name_problem, same_file
+from indad.core.names import name_problem, same_file_problem
 from indad.data import manifest
 from indad.pipeline.config_files import check_config
 from test_config import BASE, config, dataset
@@ -75,13 +75,15 @@ def test_paths_that_snakemake_would_change(tmp_path, character):
 def test_names_that_are_one_on_disk(tmp_path, monkeypatch):
     (tmp_path / "Aa").mkdir()
     real = (tmp_path / "aA").exists()
-    assert same_file(["x", "Aa", "aA"], tmp_path) == (("Aa", "aA") if real else None)
+    found = same_file_problem(["x", "Aa", "aA"], tmp_path)
+    assert found.startswith("'Aa' and 'aA' are one name to the file system of" if real else "")
+    assert bool(found) == real
     assert [path.name for path in tmp_path.iterdir()] == ["Aa"]
     monkeypatch.setattr(names, "_one_on_disk", lambda *_: True)
     accented = [unicodedata.normalize(form, "möbel") for form in ("NFC", "NFD")]
-    assert same_file(accented, tmp_path) == tuple(accented)
-    assert same_file(["STRASSE", "straße"], tmp_path) == ("STRASSE", "straße")
-    assert same_file(["a", "b"], tmp_path) is None
+    assert all(repr(name) in same_file_problem(accented, tmp_path) for name in accented)
+    assert "'STRASSE' and 'straße'" in same_file_problem(["STRASSE", "straße"], tmp_path)
+    assert same_file_problem(["a", "b"], tmp_path) == ""
     with pytest.raises(ConfigError, match="run.experiments: 'M' and 'm' are one name to the file"):
         config(run__experiments=["M", "m"], experiments__m={"method": "padim", "extractor": "r"})
 
@@ -89,5 +91,5 @@ def test_names_that_are_one_on_disk(tmp_path, monkeypatch):
 def test_categories_that_are_one_on_disk(category, monkeypatch):
     monkeypatch.setattr(names, "_one_on_disk", lambda *_: True)
     category.with_name("Widget").symlink_to(category)
-    with pytest.raises(DataError, match="the categories 'Widget' and 'widget' have the same files"):
+    with pytest.raises(DataError, match="the categories 'Widget' and 'widget' are one name"):
         _ = dataset({"path": str(category.parent)}).categories

@@ -61,8 +61,8 @@ def path_problem(path: str) -> str:
     return f"{path!r} has a {found[0]}, which means a variable to Snakemake; choose a name without"
 
 
-def same_file(names: Iterable[str], folder: Path) -> tuple[str, str] | None:
-    """Return two names that are one on the file system of a folder, if there are any.
+def same_file_problem(names: Iterable[str], folder: Path) -> str:
+    """Return which two names are one on the file system of a folder, and what to do; "" if none.
 
     Some file systems ignore upper and lower case, or how a letter with an accent is encoded.
     """
@@ -71,8 +71,11 @@ def same_file(names: Iterable[str], folder: Path) -> tuple[str, str] | None:
         folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
         other = seen.setdefault(folded, name)
         if other != name and _one_on_disk(name, other, folder):
-            return other, name
-    return None
+            return (
+                f"{other!r} and {name!r} are one name to the file system of {folder}; rename one "
+                "of them, or choose another results folder"
+            )
+    return ""
 
 
 def _one_on_disk(name: str, other: str, folder: Path) -> bool:

@@ -19,7 +19,7 @@ from typing import Any
 
 from indad import methods
 from indad.core.errors import ConfigError
-from indad.core.names import path_problem, same_file
+from indad.core.names import path_problem, same_file_problem
 from indad.data.images import Geometry
 from indad.pipeline.config_files import check_schema, read_yaml, schema_file, with_defaults
 from indad.pipeline.dataset import Dataset, require_known
@@ -231,11 +231,8 @@ def _with_members(experiments: Mapping[str, Experiment], results: Path) -> dict[
                     f"experiments.{experiment.name}.members: another experiment with several "
                     f"'shots' is run under the name {member.name}; rename one of them"
                 )
-    if same := same_file(list(scored), results):
-        raise ConfigError(
-            f"run.experiments: {same[0]!r} and {same[1]!r} are one name to the file system of "
-            f"{results}; rename one of them, or choose another results folder"
-        )
+    if problem := same_file_problem(scored, results):
+        raise ConfigError(f"run.experiments: {problem}")
     return scored
 
 
@@ -289,11 +286,8 @@ class Config:
         for kind in ("datasets", "experiments"):
             for name in run[kind]:
                 require_known(f"run.{kind}", name, config.get(kind) or {}, kind)
-            if same := same_file(run[kind], results):
-                raise ConfigError(
-                    f"run.{kind}: {same[0]!r} and {same[1]!r} are one name to the file system of "
-                    f"{results}; rename one of them, or choose another results folder"
-                )
+        if problem := same_file_problem(run["datasets"], results):
+            raise ConfigError(f"run.datasets: {problem}")
         extractors = {
             name: Extractor.from_config(name, settings)
             for name, settings in (config.get("extractors") or {}).items()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from indad.core.errors import ConfigError, DataError
-from indad.core.names import name_problem, same_file
+from indad.core.names import name_problem, same_file_problem
 from indad.data.folder_layout import GOOD, Reading
 from indad.data.public import catalogue, sources
 from indad.data.public.suggest import find_categories
@@ -144,13 +144,8 @@ class Dataset:
         where = self.folder or f"datasets.{self.name}"
         for problem in filter(None, map(name_problem, chosen)):
             raise DataError(f"{where}: the category {problem}")
-        results = self.made_in.parents[1]
-        if same := same_file(chosen, results):
-            raise DataError(
-                f"{where}: the categories {same[0]!r} and {same[1]!r} have the same files in "
-                f"{results}, whose file system takes their names for one; rename one of them, or "
-                "choose another results folder"
-            )
+        if problem := same_file_problem(chosen, self.made_in.parents[1]):
+            raise DataError(f"{where}: the categories {problem}")
         return chosen
 
     @property
