@@ -79,6 +79,17 @@ def is_left_out(name: str) -> bool:
     )
 
 
+def listing(folder: Path) -> list[Path]:
+    """Return the files and folders in a folder, sorted; none if it is missing or unreadable."""
+    readable = folder.is_dir() and os.access(folder, os.R_OK | os.X_OK)
+    return sorted(folder.iterdir()) if readable else []
+
+
+def sub_folders(folder: Path) -> list[Path]:
+    """Return the folders in a folder, sorted, without those that `is_left_out` names."""
+    return [path for path in listing(folder) if not is_left_out(path.name) and path.is_dir()]
+
+
 def scan(folder: Path, exclude: Collection[Path] = ()) -> Folder:
     """Find the images below a folder, by their content.
 

@@ -29,7 +29,7 @@ def layout(config: Config) -> dict[str, Any]:
         "compared": compared,
         "published": same,
         "notes": notes,
-        "evaluated_at": config.written.get("evaluate_at", "input"),
+        "evaluated_at": config.written["evaluate_at"],
         "metrics": {name: list(each.metrics) for name, each in config.datasets.items()},
     }
 
@@ -117,5 +117,5 @@ def deciding_part(config: Config) -> dict[str, Any]:
             for each in config.scored.values()
         },
         "uncertainty": written["uncertainty"],
-        "evaluate_at": written.get("evaluate_at", "input"),
+        "evaluate_at": written["evaluate_at"],
     }

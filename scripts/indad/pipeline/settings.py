@@ -152,7 +152,7 @@ def _evaluate(config: Config, wildcards: Wildcards) -> Settings:
     geometry = config.extractor(used, wildcards["dataset"]).geometry
     return {
         **config.written["uncertainty"],
-        **_resolution(config),
+        "evaluate_at": config.written["evaluate_at"],
         **_optional_metrics(config, wildcards),
         "resize": geometry.resize,
         "crop": geometry.crop,
@@ -173,17 +173,13 @@ def _optional_metrics(config: Config, wildcards: Wildcards) -> Settings:
     return {"metrics": asked, "saturations": [[key, *found[key]] for key in sorted(found)]}
 
 
-def _resolution(config: Config) -> Settings:
-    return {"evaluate_at": config.written.get("evaluate_at", "input")}
-
-
 def _figures(config: Config, wildcards: Wildcards) -> Settings:
     dataset = wildcards["dataset"]
     used = [config.extractor(each.extractor, dataset) for each in config.shown.values()]
     geometries = [each.geometry for each in used]
     return {
         **_shown(config, wildcards),
-        **_resolution(config),
+        "evaluate_at": config.written["evaluate_at"],
         "geometries": [{"resize": each.resize, "crop": each.crop} for each in geometries],
     }
 

@@ -21,7 +21,7 @@ from PIL import Image
 
 from indad.core.errors import DataError
 from indad.core.progress import Progress, ignore
-from indad.data.files import is_left_out, walk
+from indad.data.files import is_left_out, sub_folders, walk
 from indad.data.folder_layout import GOOD, Reading
 from indad.data.formats import SUFFIXES
 from indad.data.images import mask_pixels
@@ -92,7 +92,7 @@ class Layout:
                 raise DataError(f"{category} is in both {found[0]} and {found[1]}: give one")
             if found:
                 return found[0]
-            inside = (path for folder in level for path in _folders(folder))
+            inside = (path for folder in level for path in sub_folders(folder))
             level = [path for path in inside if path.name not in self.unused]
         raise DataError(f"{tree} does not contain {category}; expected {self.picture}")
 
@@ -148,13 +148,6 @@ def _combine_masks(files: Sequence[Path], target: Path) -> None:
     Image.fromarray(union.astype(np.uint8) * 255).save(target)
 
 
-def _folders(folder: Path) -> list[Path]:
-    if not (folder.is_dir() and os.access(folder, os.R_OK | os.X_OK)):
-        return []
-    inside = sorted(folder.iterdir())
-    return [path for path in inside if not is_left_out(path.name) and path.is_dir()]
-
-
 def _image_files(folder: Path) -> list[Path]:
     files = sorted(folder.iterdir()) if folder.is_dir() else []
     return [
@@ -170,7 +163,7 @@ def _images(folder: Path, place: str) -> Iterator[Item]:
 
 
 def _images_by_kind(folder: Path, place: str) -> Iterator[Item]:
-    for kind in _folders(folder):
+    for kind in sub_folders(folder):
         yield from _images(kind, f"{place}/{kind.name}")
 
 
@@ -222,9 +215,9 @@ def btad(root: Path, category: str) -> Iterator[Item]:
     """BTAD, where good images are called ``ok``."""
     folder = root / category
     yield from _images(folder / "train" / "ok", "train/good")
-    for kind in _folders(folder / "test"):
+    for kind in sub_folders(folder / "test"):
         yield from _images(kind, f"test/{GOOD if kind.name == 'ok' else kind.name}")
-    for kind in _folders(folder / "ground_truth"):
+    for kind in sub_folders(folder / "ground_truth"):
         if kind.name != "ok":
             yield from _images(kind, f"ground_truth/{kind.name}")
 
@@ -239,8 +232,8 @@ def mvtec_loco(root: Path, category: str) -> Iterator[Item]:
         yield (config,), config.name
     yield from _images(folder / "train" / GOOD, "train/good")
     yield from _images_by_kind(folder / "test", "test")
-    for kind in _folders(folder / "ground_truth"):
-        for masks in _folders(kind):
+    for kind in sub_folders(folder / "ground_truth"):
+        for masks in sub_folders(kind):
             yield from _images(masks, f"ground_truth/{kind.name}/{masks.name}")
 
 
@@ -248,7 +241,7 @@ def mvtec_ad_2(root: Path, category: str) -> Iterator[Item]:
     """MVTec AD 2: its public test split. ``validation`` and the private splits are left out."""
     folder = root / category
     yield from _images(folder / "train" / GOOD, "train/good")
-    for kind in _folders(folder / "test_public"):
+    for kind in sub_folders(folder / "test_public"):
         if kind.name != "ground_truth":
             yield from _images(kind, f"test/{kind.name}")
     yield from _images_by_kind(folder / "test_public" / "ground_truth", "ground_truth")
@@ -273,7 +266,7 @@ def magnetic_tile(root: Path, category: str, *, good: int = 190, seed: int = 0) 
     held_out = set(np.random.default_rng(seed).permutation(len(photos))[:good].tolist())
     for i, photo in enumerate(photos):
         yield (photo,), f"{'test' if i in held_out else 'train'}/good/{photo.name}"
-    for kind in _folders(root):
+    for kind in sub_folders(root):
         if not kind.name.startswith("MT_") or kind.name == "MT_Free":
             continue
         defect = kind.name.removeprefix("MT_").lower()
@@ -321,7 +314,7 @@ def aitex(root: Path, category: str) -> Iterator[Item]:
     The data set has no split. Every fourth good strip of a fabric, by name, is for testing.
     """
     fabric = category.removeprefix("fabric_")
-    folders = (_image_files(folder) for folder in _folders(root / "NODefect_images"))
+    folders = (_image_files(folder) for folder in sub_folders(root / "NODefect_images"))
     strips = [path for files in folders for path in files if path.stem.endswith(f"_{fabric}")]
     yield from _every_fourth_tested(strips)
     for strip in _image_files(root / "Defect_images"):
@@ -370,7 +363,7 @@ def kolektor_sdd(root: Path, category: str) -> Iterator[Item]:
     A photo whose mask is empty is good. The data set has no split: good photos of every fourth item
     are for testing, so that no item is in both splits.
     """
-    items = [folder for folder in _folders(root) if folder.name.startswith("kos")]
+    items = [folder for folder in sub_folders(root) if folder.name.startswith("kos")]
     for number, folder in enumerate(items, 1):
         for photo in _image_files(folder):
             if photo.stem.endswith("_label"):
@@ -387,7 +380,7 @@ def mvtec_3d_ad(root: Path, category: str) -> Iterator[Item]:
     """MVTec 3D-AD: its colour images. The point clouds and ``validation`` are left out."""
     folder = root / category
     yield from _images(folder / "train" / GOOD / "rgb", "train/good")
-    for kind in _folders(folder / "test"):
+    for kind in sub_folders(folder / "test"):
         yield from _images(kind / "rgb", f"test/{kind.name}")
         if kind.name != GOOD:
             yield from _images(kind / "gt", f"ground_truth/{kind.name}")

@@ -5,7 +5,6 @@ A folder with other names, a list, a public data set, or images without any orde
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import yaml
 
 from indad.core.errors import DataError
 from indad.data import categories
-from indad.data.files import is_left_out
+from indad.data.files import listing, sub_folders
 from indad.data.folder_layout import GOOD, MASK_WORDS, TEST_WORDS, TRAIN_WORDS, Reading, sounds_good
 from indad.data.formats import SUFFIXES
 from indad.data.public import catalogue
@@ -134,7 +133,7 @@ def _options(path: Path, reading: Reading, category: str | None = None) -> str:
 
 def _list_in(folder: Path) -> Path | None:
     """Return a CSV file in ``folder`` that can be read as a list."""
-    files = [path for path in _content(folder) if path.suffix.lower() == ".csv" and path.is_file()]
+    files = [path for path in listing(folder) if path.suffix.lower() == ".csv" and path.is_file()]
     for path in files[:MOST]:
         try:
             categories.read_list(path)
@@ -187,14 +186,8 @@ def _one_of(folders: Sequence[Path], words: Sequence[str]) -> Path | None:
 
 
 def _folders(folder: Path) -> list[Path]:
-    found = [p for p in _content(folder) if not is_left_out(p.name) and p.is_dir()]
-    return found[:MOST]
+    return sub_folders(folder)[:MOST]
 
 
 def _has_images(folder: Path) -> bool:
-    return any(path.suffix.lower() in SUFFIXES for path in _content(folder))
-
-
-def _content(folder: Path) -> list[Path]:
-    readable = folder.is_dir() and os.access(folder, os.R_OK | os.X_OK)
-    return sorted(folder.iterdir()) if readable else []
+    return any(path.suffix.lower() in SUFFIXES for path in listing(folder))
