@@ -30,6 +30,7 @@ BASE = {
     "device": "cpu",
     "threads": 1,
     "uncertainty": {"resamples": 1000, "level": 0.95, "seed": 0},
+    "evaluate_at": "input",
     "run": {"datasets": ["d"], "experiments": ["P10", "P1", "M"], "seeds": [0]},
     "datasets": {"d": {"path": "somewhere"}, "drawn": {"source": "drawn", "categories": ["wood"]}},
     "extractors": {
