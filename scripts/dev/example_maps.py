@@ -119,8 +119,8 @@ def main() -> None:
     parse.add_argument("--run", nargs="*", default=[], metavar="NAME=FOLDER")
     given = parse.parse_args()
     described = ROOT / "resources" / f"{given.examples}.yaml"
-    wanted = yaml.safe_load(described.read_text(encoding="utf-8"))
-    folders = {name: Path("results") / name for name in wanted["runs"]}
+    montages = yaml.safe_load(described.read_text(encoding="utf-8"))
+    folders = {name: Path("results") / name for name in montages["runs"]}
     folders |= {name: Path(folder) for name, folder in (each.split("=", 1) for each in given.run)}
     missing = [folder / "metrics.csv" for folder in folders.values()]
     missing = [str(path) for path in missing if not path.exists()]
@@ -130,8 +130,8 @@ def main() -> None:
             "folder with --run"
         )
     examples = []
-    for example in wanted["examples"]:
-        root, run = folders[example["run"]], wanted["runs"][example["run"]]
+    for example in montages["examples"]:
+        root, run = folders[example["run"]], montages["runs"][example["run"]]
         place = f"{example['dataset']}/{example['category']}"
         scored = [root / "scores" / place / name / "seed0" for name in run["experiments"]]
         pixels = root / "pixels" / place / f"{run['geometry']}.h5"
@@ -142,7 +142,7 @@ def main() -> None:
         examples.append(Example(example["name"], example["defect"], rows, experiments))
     with tempfile.TemporaryDirectory() as scratch:
         picture = Path(scratch) / "maps.png"
-        montage(examples, wanted["methods"], picture, caption=wanted["caption"])
+        montage(examples, montages["methods"], picture, caption=montages["caption"])
         readme.shrink(picture, Path("docs") / f"{given.examples}.png")
 
 

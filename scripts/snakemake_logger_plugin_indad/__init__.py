@@ -32,7 +32,7 @@ FIELDS: dict[LogEvent, tuple[str, ...]] = {
 }
 #: Begins the messages of the workflow's own errors, warnings and notes.
 PREFIX = "indad: "
-#: The events of such warnings, and of what is only said.
+#: The events of such warnings and notes.
 WARNING, NOTE = "warning", "note"
 
 
@@ -59,7 +59,7 @@ class LogHandler(LogHandlerBase):
 
     #: Snakemake keeps writing its own text, and must not name the temporary file as its log.
     writes_to_stream = writes_to_file = False
-    #: Events are needed whatever ``--quiet`` says, and written as they are.
+    #: Events are needed with ``--quiet``, too, and written as they are.
     has_filter = has_formatter = True
     needs_rulegraph = False
 
@@ -112,7 +112,7 @@ def stop_after(parent: int) -> None:
 
 
 def add_user_message(record: logging.LogRecord) -> bool:
-    """Add the message meant for the user to the record of an exception, if it has one."""
+    """Add the message for the user to the record of an exception, if it has one."""
     if getattr(record, "event", None) == LogEvent.ERROR:
         record.user_message = user_message(sys.exc_info()[1])
     return True

@@ -10,7 +10,7 @@ from snakemake.sourcecache import LocalGitFile
 
 # The folder of the rules: on disk, or an address if Snakemake fetches the module with git.
 BASE = workflow.current_basedir
-# In a checkout the library lies next to the workflow; otherwise it is an installed package.
+# In a checkout the library is next to the workflow; otherwise it is an installed package.
 SCRIPTS = Path(BASE.get_path_or_uri(secret_free=True)).parents[1] / "scripts"
 if (SCRIPTS / "indad").is_dir():
     sys.path.insert(0, str(SCRIPTS))

@@ -12,7 +12,7 @@ from indad.cli.console import print_line
 from indad.cli.events import RunState
 from indad.core.progress import duration
 
-#: Rough share of a run that a job of each rule takes; 1 where nothing is said.
+#: Rough share of a run that a job of each rule takes; 1 for rules that are not listed.
 WEIGHTS = {
     "archive": 20, "extract": 10, "fit": 8, "score": 8, "download": 2, "index": 2, "decode": 2,
 }  # fmt: skip
@@ -27,7 +27,7 @@ INTERVAL = 5.0
 class TimeLeft:
     """Estimates the rest of a run from the time that the finished part took.
 
-    The estimate is made anew when work is finished and counts down in between, so that it never
+    A new estimate is made when work is finished and counts down in between, so that it never
     grows while a job takes longer than others. Time in which no job computes does not count.
     """
 

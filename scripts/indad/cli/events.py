@@ -78,7 +78,7 @@ class Job:
 
 @dataclass
 class RunState:
-    """What the events so far amount to.
+    """The state of a run after the events so far.
 
     Attributes:
         counts: the number of jobs of each rule; empty where there is nothing to do.

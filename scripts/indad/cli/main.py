@@ -105,7 +105,7 @@ def parse(given: Sequence[str]) -> argparse.Namespace:
 def parse_command(name: str, given: Sequence[str]) -> argparse.Namespace:
     """Parse the arguments of one command."""
     parser = build_parser(name)[1].choices[name]
-    if name == "predict":  # options may stand among the images
+    if name == "predict":  # options may be between the images
         return parser.parse_intermixed_args(given)
     if name != "run":
         return parser.parse_args(given)

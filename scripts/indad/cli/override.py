@@ -16,7 +16,7 @@ from indad.pipeline.config_files import literal_path, load_config
 
 
 def override(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the settings that a command line amounts to.
+    """Return the settings that a command line gives.
 
     Raises:
         IndadError: the arguments do not fit the configuration or the data folder.

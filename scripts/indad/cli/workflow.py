@@ -22,7 +22,7 @@ from indad.pipeline.config_files import default_config
 
 
 def snakemake_command(arguments: argparse.Namespace, override: Path) -> list[str]:
-    """Return the Snakemake call for a command line and the settings it amounts to."""
+    """Return the Snakemake call for a command line and the file of its settings."""
     workflow = project_root() / "workflow"
     files = [default_config(), arguments.configfile, override]
     # An NVIDIA driver, found without importing torch.

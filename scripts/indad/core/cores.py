@@ -24,7 +24,7 @@ def _quotas(root: Path) -> Iterator[float]:
     """Yield the cores that this process's control groups and their parents allow.
 
     A container may show paths of the host that do not exist in it. The mounted folder is then its
-    own group, which the last parent stands for.
+    own group, and the last parent is that folder.
     """
     try:
         groups = (root / "proc/self/cgroup").read_text().splitlines()

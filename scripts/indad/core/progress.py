@@ -44,7 +44,7 @@ class LoggedProgress:
         elapsed = now - self.started
         if done >= total:
             logger.info("%s: %d %s in %s", self.what, total, self.unit, duration(elapsed))
-        elif done < total / 20:  # too early for an estimate: the first steps are seldom typical
+        elif done < total / 20:  # too early for an estimate: the first steps are rarely typical
             logger.info("%s: %d/%d %s", self.what, done, total, self.unit)
         else:
             left = duration(elapsed / done * (total - done))

@@ -75,7 +75,7 @@ def names_categories(path: Path) -> bool:
     """Tell whether a list covers several categories, the first folders of its images' paths.
 
     That is so if each of these folders has training images and the masks of its images, and no
-    folder has a name that usually stands for a split. Otherwise the list is that of one category,
+    folder has a name that usually denotes a split. Otherwise the list is that of one category,
     the folder it is in.
 
     Raises:

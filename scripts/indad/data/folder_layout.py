@@ -59,7 +59,7 @@ def sounds_good(name: str) -> bool:
 
 
 def is_layout_word(name: str) -> bool:
-    """Tell whether a folder name usually stands for a split, for masks or for good images."""
+    """Tell whether a folder name usually denotes a split, for masks or for good images."""
     return name.lower() in (*TRAIN_WORDS, *TEST_WORDS, *MASK_WORDS) or sounds_good(name)
 
 
@@ -74,8 +74,8 @@ class Reading:
         masks: folder of the ground truth masks; the folder ``test`` itself if they are beside the
             test images; or a COCO file (``.json``).
         mask_prefix: text or pattern before the image's name in a mask's name.
-        mask_suffix: texts or patterns after it, in order of preference. In a pattern, ``*`` stands
-            for any characters.
+        mask_suffix: texts or patterns after it, in order of preference. In a pattern, ``*`` matches
+            any characters.
         mask_labels: labels of the shapes in annotation files that count as defects; () for all.
         missing_masks: ``allow`` defective images without a mask although other images of the same
             defect have one, or ``error``.

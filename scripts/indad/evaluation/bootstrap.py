@@ -62,7 +62,7 @@ class ImageCounts:
     Attributes:
         fp, tp: negatives and positives that score at least the threshold, ``(N, T)``.
         overlap: sum over regions of the flagged share of each region, ``(N, T)``.
-        single: whether only one score lies between a threshold and the next higher one, ``(T,)``.
+        single: whether only one score is between a threshold and the next higher one, ``(T,)``.
     """
 
     fp: np.ndarray
@@ -78,7 +78,7 @@ class ImageCounts:
 
         Args:
             scores: ``(N, ...)``, higher is more anomalous.
-            regions: the same shape: 0 for a negative, else the number of its region. A region lies
+            regions: the same shape: 0 for a negative, else the number of its region. A region is
                 within one image.
             most: maximum number of thresholds.
         """

@@ -57,7 +57,7 @@ RANK_COLUMNS = {
     "dataset": "str", "metric": "str", "experiment": "str", "mean_rank": "float",
     "n_categories": "int", "friedman_p": "float", "critical_difference": "float",
 }  # fmt: skip
-#: The category of a comparison over categories that stand for others like them.
+#: The category of a comparison whose observations are the categories.
 OVER_CATEGORIES = "(all)"
 #: Minimum number of categories and of experiments for tests of ranks.
 FEWEST = 3
@@ -296,7 +296,7 @@ def over(
     *,
     level: float,
 ) -> pd.DataFrame:
-    """Compare every pair of experiments over categories that stand for others like them.
+    """Compare every pair of experiments, with the categories as the observations.
 
     Only where Wilcoxon's test can reach the level, see ``lowest_wilcoxon_p``. The difference is
     the Hodges-Lehmann estimate, the median of the means of every two categories' differences. Its

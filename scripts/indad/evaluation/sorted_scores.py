@@ -86,7 +86,7 @@ class SortedScores:
 
         Args:
             images: per image its scores, float32, and integers of the same shape: 0 for a negative,
-                1 to R for a positive of that region. A region lies within one image.
+                1 to R for a positive of that region. A region is within one image.
             folder: where a temporary file may be created; by default that of the system.
             block: bytes of keys to hold at once.
 

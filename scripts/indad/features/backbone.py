@@ -242,20 +242,20 @@ class Backbone:
             Layer to ``(B, C, h, w)``, contiguous, in the type and on the device of the weights.
         """
         weight = next(self.model.parameters())
-        wanted = sorted(set(self.indices.values()))
+        used = sorted(set(self.indices.values()))
         options = _all_blocks(self.model)
         if CLASS in self.indices:
             options["return_prefix_tokens"] = True
         with torch.no_grad():
             outputs = self.model.forward_intermediates(
                 images.to(weight.device, weight.dtype, memory_format=torch.channels_last),
-                indices=wanted,
+                indices=used,
                 output_fmt="NCHW",
                 stop_early=True,
                 intermediates_only=True,
                 **options,
             )
-            by_index = dict(zip(wanted, outputs, strict=True))
+            by_index = dict(zip(used, outputs, strict=True))
             return {layer: self._map(layer, by_index[i]) for layer, i in self.indices.items()}
 
     def _map(self, layer: str, output: Any) -> Tensor:

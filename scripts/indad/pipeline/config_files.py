@@ -256,7 +256,7 @@ def _schema_lines(problem: Any) -> list[str]:
 
 
 def _got(value: Any, kinds: Sequence[Mapping[str, Any]]) -> str:
-    """Show a value of a wrong type; explain one that was meant to be text."""
+    """Show a value of a wrong type; explain one that YAML does not read as text."""
     texts = any(kind.get("type") == "string" for kind in kinds)
     if not texts or isinstance(value, Mapping | list | str):
         return repr(value)

@@ -4,7 +4,7 @@ Snakemake remembers the parameters of its jobs in ``.snakemake`` of the folder i
 and compares the times of files. Neither is reliable: results are shared by several working folders,
 they are copied, and ``.snakemake`` may be deleted. So every job writes a record of its settings and
 the digests of its files (`indad.pipeline.job`), and has its settings as an input file,
-``<results>/settings/<job>/settings.json``. While the workflow is planned, the settings wanted now
+``<results>/settings/<job>/settings.json``. While the workflow is planned, the present settings
 are compared with the recorded ones, and the settings file gets a time after or before the
 product's. Snakemake then runs exactly the jobs whose settings changed, and a dry run lists them.
 """
@@ -30,7 +30,7 @@ _KEYS = {"rule", "script", "settings", "inputs", "outputs", "finished"}
 
 
 def portable(path: Path, results: Path) -> str:
-    """Return a path, relative to the results if it lies there, so that they can be moved."""
+    """Return a path, relative to the results if it is in them, so that they can be moved."""
     absolute, base = path.absolute(), results.absolute()
     if absolute.is_relative_to(base):
         return absolute.relative_to(base).as_posix()
@@ -38,7 +38,7 @@ def portable(path: Path, results: Path) -> str:
 
 
 def job_name(rule: str, wildcards: Mapping[str, Any]) -> str:
-    """Return where a job's settings, record, log and benchmark lie below their folders.
+    """Return the path of a job's settings, record, log and benchmark below their folders.
 
     Returns:
         For example ``fit/mvtec_ad/bottle/padim-r18-0123abcd/seed0``.
@@ -93,26 +93,26 @@ class Planner:
         # In a folder of its own: Snakemake lists the folder of an input file once, and regards
         # files that appear there afterwards, the settings of jobs planned later, as missing.
         path = self.results / "settings" / name / "settings.json"
-        wanted: Record = {"settings": json.loads(json.dumps(settings))}
+        current: Record = {"settings": json.loads(json.dumps(settings))}
         record, written = self._records.get(name), _read_json(path)
         oldest = min(filter(None, map(_time, self._outputs(name))), default=0)
-        if record and record["settings"] == wanted["settings"] and name not in self._outdated:
-            if written.get("settings") != wanted["settings"]:
-                _write_json(path, wanted)
+        if record and record["settings"] == current["settings"] and name not in self._outdated:
+            if written.get("settings") != current["settings"]:
+                _write_json(path, current)
             if _time(path) > oldest:
                 _set_time(path, oldest)
             return str(path)
         if record:
             # Snakemake ignores a newer file that has the content of the last run it remembers.
-            wanted["replaces"] = record["finished"]
-        if written != wanted or _time(path) <= oldest:
-            _write_json(path, wanted)
+            current["replaces"] = record["finished"]
+        if written != current or _time(path) <= oldest:
+            _write_json(path, current)
         if _time(path) <= oldest:  # the products' times are in the future
             _set_time(path, oldest + 10**9)
         return str(path)
 
     def _outputs(self, name: str) -> list[Path]:
-        """Return the files that Snakemake takes for outputs of a job, the benchmark included."""
+        """Return the files that Snakemake regards as outputs of a job, with the benchmark."""
         files = [*self._records.get(name, {}).get("outputs", ())]
         files += [f"records/{name}.json", f"benchmarks/{name}.tsv"]
         return [self.results / file for file in files]

@@ -93,7 +93,7 @@ class Category:
 def survey(results: Path) -> list[Category]:
     """List the categories of a results folder; the list is empty where nothing was computed.
 
-    A model that cannot be read has a ``problem``; everything else is listed nevertheless.
+    A model that cannot be read has a ``problem``; everything else is listed.
     """
     found: dict[tuple[str, str], Category] = {}
 

@@ -39,7 +39,7 @@ _NOT_COMPARED = ("settings", "archive")
 def run(main: Callable[[Job], Facts | None], job: Job | None) -> None:
     """Run ``main`` on Snakemake's job, write the job's record, and end the process.
 
-    An error meant for the user is shown as its message alone; any other keeps its traceback. Both
+    An `IndadError` is shown as its message alone; any other keeps its traceback. Both
     are also written to the job's log, and the exit code is 1, so that Snakemake removes the
     outputs.
     """

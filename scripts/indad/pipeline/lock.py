@@ -1,4 +1,4 @@
-"""One run at a time in a results folder, from whatever directory it is started.
+"""One run at a time in a results folder, whichever directory it is started in.
 
 Snakemake locks its working directory. Two runs that start in different directories and write to one
 results folder do not see each other's lock: each removes the products it is about to make while the

@@ -1,4 +1,4 @@
-"""Where the products of a run lie, as patterns with Snakemake's wildcards.
+"""The paths of the products of a run, as patterns with Snakemake's wildcards.
 
 The methods that take ``wildcards`` are input functions of rules.
 """

@@ -1,9 +1,8 @@
 """Published accuracies and run times, each row with its source.
 
 They are in ``resources/published.csv``, ``published_low_shot.csv`` (few training images) and
-``published_timings.csv``. The name of a
-*result*, such as ``PaDiM`` or ``PatchCore-10``, stands for a method with its paper's settings;
-experiments refer to it by ``published``.
+``published_timings.csv``. The name of a *result*, such as ``PaDiM`` or ``PatchCore-10``, denotes a
+method with its paper's settings; experiments refer to it by ``published``.
 """
 
 from __future__ import annotations

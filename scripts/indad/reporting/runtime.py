@@ -34,7 +34,7 @@ COLUMNS = {
 }  # fmt: skip
 #: Raised when the same records make another table.
 VERSION = 3
-#: A pause between jobs that is longer, in seconds, lies between two runs.
+#: A longer pause between two jobs, in seconds, separates two runs.
 PAUSE = 60.0
 
 

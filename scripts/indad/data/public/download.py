@@ -38,7 +38,7 @@ class RetryPolicy:
     """When a download is tried again, and when it fails.
 
     Attributes:
-        attempts: failures in a row after which a server that has answered is given up.
+        attempts: failures in a row after which a download from a server that has answered fails.
         unanswered: attempts to get a first answer: fewer, so that a computer without a network
             fails soon.
         pause: seconds before another attempt, doubled after each further failure.
