@@ -19,7 +19,7 @@ from indad.core.errors import ConfigError
 from indad.data.check import Report, check
 from indad.data.data_warnings import DataWarning, counted
 from indad.data.folder_layout import GOOD
-from indad.data.images import Geometry, Size
+from indad.data.images import Geometry
 from indad.data.public.suggest import find_categories
 from indad.pipeline.config import Config
 from indad.pipeline.config_files import expand_paths, load_config, merged
@@ -195,16 +195,12 @@ def _cells(report: Report) -> tuple[str, ...]:
         str(report.counts[f"test {GOOD}"]),
         plain("\n".join(f"{n} {kind.removeprefix('test ')}" for kind, n in kinds)),
         f"{report.masks} of {report.defective}",
-        _most_common(_as_text(report.sizes)),
+        _most_common(Counter({f"{w}x{h}": count for (h, w), count in report.sizes.items()})),
         _most_common(report.modes),
         f"[red]{len(report.problems)}[/]" if report.problems else "none",
     )
 
 
-def _as_text(sizes: Counter[Size]) -> Counter[str]:
-    return Counter({f"{width}x{height}": count for (height, width), count in sizes.items()})
-
-
-def _most_common(counts: Counter[str], most: int = 3) -> str:
-    lines = [f"{count} {name}" for name, count in counts.most_common(most)]
-    return "\n".join([*lines, *(["..."] if len(counts) > most else [])])
+def _most_common(counts: Counter[str]) -> str:
+    lines = [f"{count} {name}" for name, count in counts.most_common(3)]
+    return "\n".join([*lines, *(["..."] if len(counts) > 3 else [])])

@@ -99,7 +99,7 @@ def _folder(
 ) -> tuple[str, dict[str, Any]]:
     """Return the data set that a folder is run as."""
     folder = folder.resolve()
-    reading = reading_of(known, dataset)
+    reading = Reading.from_config(known.get(dataset) or {}, f"datasets.{dataset}")
     if is_category(folder, reading):  # a single one: its parent is the data set
         categories = categories or [folder.name]
         folder = folder.parent
@@ -143,12 +143,3 @@ def describe(arguments: argparse.Namespace, settings: dict[str, Any]) -> list[st
 
 def _only(categories: list[str] | None) -> dict[str, Any]:
     return {"categories": categories} if categories else {}
-
-
-def reading_of(datasets: dict[str, Any], dataset: str | None) -> Reading:
-    """Return how the folders of a data set are read: by its options, where it has any.
-
-    Raises:
-        IndadError: an option has a value that cannot be used.
-    """
-    return Reading.from_config(datasets.get(dataset) or {}, f"datasets.{dataset}")

@@ -373,7 +373,3 @@ class Config:
             for name in sorted(runs, key=lambda run: runs[run] or math.inf)[:-1]
         }
         return {name: each for name, each in self.experiments.items() if name not in left_out}
-
-    def extractor_of(self, experiment: str) -> Extractor:
-        """Return the extractor of an experiment."""
-        return self.extractors[self.experiments[experiment].extractor]

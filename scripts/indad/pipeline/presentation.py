@@ -6,7 +6,7 @@ from typing import Any
 
 from indad.features.weights import RANDOM
 from indad.pipeline.config import Config, Experiment
-from indad.pipeline.extractor import USUAL_SIZE
+from indad.pipeline.extractor import USUAL_SIZE, Extractor
 from indad.reporting import published
 
 
@@ -18,7 +18,8 @@ def layout(config: Config) -> dict[str, Any]:
     compared = {name: each.published for name, each in config.datasets.items() if each.published}
     notes, same = experiment_notes(config), {}
     for name, each in config.shown.items():
-        if each.published and (difference := _difference(config, name, each.published)):
+        extractor = config.extractors[each.extractor]
+        if each.published and (difference := _difference(extractor, each.published)):
             if compared:
                 notes[name] = "; ".join(filter(None, [notes.get(name), difference]))
         elif each.published:
@@ -34,9 +35,8 @@ def layout(config: Config) -> dict[str, Any]:
     }
 
 
-def _difference(config: Config, experiment: str, result: str) -> str:
-    """Explain why an experiment does not reproduce a published result; "" if it may."""
-    extractor = config.extractor_of(experiment)
+def _difference(extractor: Extractor, result: str) -> str:
+    """Explain why an extractor cannot reproduce a published result; "" if it may."""
     theirs, ours = published.backbone(result), extractor.backbone.partition(".")[0]
     if ours != theirs:
         return f"not compared with the published {result}, which is with {theirs}, not {ours}"

@@ -23,7 +23,7 @@ from indad.reporting import published, style
 from indad.reporting.colours import GREY
 from indad.reporting.markdown import markdown_table
 from indad.reporting.numbers import NOT_MEASURED, p_value, percent
-from indad.reporting.tables import AVERAGE, SHORT_TITLES
+from indad.reporting.tables import AVERAGE, SHORT_TITLES, select
 
 #: Metrics with a curve of the averages; categories have one of the first.
 METRICS = ("image_auroc", "pixel_auroc", "aupro")
@@ -167,7 +167,7 @@ def sentences(table: pd.DataFrame) -> Iterator[str]:
 
 def overall(table: pd.DataFrame) -> pd.DataFrame:
     """Return the image AUROC averaged over categories, or that of a single category."""
-    rows = table[table["metric"] == METRICS[0]]
+    rows = select(table, metric=METRICS[0])
     averaged = rows.groupby("dataset")["category"].transform(lambda each: (each == AVERAGE).any())
     return rows[(rows["category"] == AVERAGE) | ~averaged]
 
@@ -231,10 +231,7 @@ def grid(
 
 def low_shot(dataset: str, method: str, metric: str) -> dict[tuple[str, str], dict[int, float]]:
     """Return published low-shot values: name and backbone to shots to percent."""
-    rows = published.low_shot()
-    chosen = rows[
-        (rows["dataset"] == dataset) & (rows["method"] == method) & (rows["metric"] == metric)
-    ]
+    chosen = select(published.low_shot(), dataset=dataset, method=method, metric=metric)
     return {
         names: dict(zip(each["shots"], each["percent"], strict=True))
         for names, each in chosen.groupby(["name", "backbone"], sort=False)
@@ -258,7 +255,7 @@ def draw(
         compared: name of the data set in the published results.
         methods: experiment to its method.
     """
-    mine = table[table["dataset"] == dataset]
+    mine = select(table, dataset=dataset)
     number = {name: i for i, name in enumerate(dict.fromkeys(mine["experiment"]))}
     categories = [name for name in dict.fromkeys(mine["category"]) if name != AVERAGE]
     first = AVERAGE if len(categories) > 1 else categories[0]
@@ -274,8 +271,7 @@ def draw(
         height=1.1 + 2.3 * rows + 0.2 * math.ceil(len(number) / 3),
     ) as (figure, axes):
         for axis, (category, metric) in zip(axes.flat, shown, strict=False):
-            curves = mine[(mine["category"] == category) & (mine["metric"] == metric)]
-            _panel(axis, curves, number)
+            _panel(axis, select(mine, category=category, metric=metric), number)
             axis.set_title(f"{category}: {SHORT_TITLES[metric]}", loc="left")
             if category == AVERAGE:
                 _published(axis, number, methods, compared, metric)

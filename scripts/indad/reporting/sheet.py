@@ -422,11 +422,8 @@ def _outline(axis: Axes, mask: np.ndarray | None, window: Window, width: float) 
     part = mask[window]
     if part.any() and not part.all():
         contour = axis.contour(part, levels=[0.5], colors=colours.OUTLINE, linewidths=width)
-        contour.set_path_effects([_dark_edge(width)])
-
-
-def _dark_edge(width: float) -> patheffects.withStroke:
-    return patheffects.withStroke(linewidth=width + 1.4, foreground="black", alpha=0.6)
+        edge = patheffects.withStroke(linewidth=width + 1.4, foreground="black", alpha=0.6)
+        contour.set_path_effects([edge])
 
 
 def _draw_scale(axis: Axes) -> None:
