@@ -111,12 +111,7 @@ def planning_table(sizes: list[tuple[int, int, int]]) -> str:
 
 
 class Repeated(ArrayFeatures):
-    """The images of a feature source, repeated to a number of images, each with its own noise.
-
-    Args:
-        source: the features to repeat.
-        count: number of images.
-    """
+    """The images of a feature source, repeated to a number of images, each with its own noise."""
 
     def __init__(self, source: FeatureSource, count: int) -> None:
         z = source.embedding()

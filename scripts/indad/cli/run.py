@@ -189,11 +189,7 @@ def show_progress(
 
 
 class FoundWarnings:
-    """The warnings about the data that the jobs of a run find.
-
-    Args:
-        results: the results folder.
-    """
+    """The warnings about the data that the jobs of a run find."""
 
     def __init__(self, results: Path) -> None:
         self.results = results

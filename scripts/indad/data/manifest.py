@@ -162,12 +162,7 @@ def mask_files(row: Any) -> list[tuple[str, str]]:
 
 
 def photo_of(folder: Path, row: Any) -> Photo:
-    """Return what annotation files have to know of the photo of a manifest's row.
-
-    Args:
-        folder: the category folder.
-        row: the image's row.
-    """
+    """Return what annotation files have to know of the photo of a manifest's row."""
     labels = json.loads(row.mask_labels) if row.mask_labels else ()
     return Photo(f"{folder.name}/{row.image}", (row.height, row.width), tuple(labels))
 

@@ -110,12 +110,7 @@ def expected_times(config: Config) -> list[str]:
 
 
 def cheaper(experiment: Experiment, train: int) -> str:
-    """Return what makes an experiment cheaper, and by how much.
-
-    Args:
-        experiment: the experiment.
-        train: the number of training images.
-    """
+    """Return what makes an experiment on ``train`` images cheaper, and by how much."""
     parameters = experiment.parameters
     if experiment.method == "spade":
         now = min(parameters["k_pixel"], train)

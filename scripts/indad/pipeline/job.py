@@ -88,13 +88,7 @@ def run(main: Callable[[Job], Facts | None], job: Job | None) -> None:
 
 
 def write_record(job: Job, facts: Facts, seconds: float) -> None:
-    """Write what a job did: its last output, and what planning and the run-time tables read.
-
-    Args:
-        job: the finished job.
-        facts: what its script returned.
-        seconds: how long the script took.
-    """
+    """Write what a job did: its last output, and what planning and the run-time tables read."""
     results = Path(job.config["results"])
     inputs = [path for name, path in _named(job.input) if name not in _NOT_COMPARED]
     outputs = [path for name, path in _named(job.output) if name != "record"]

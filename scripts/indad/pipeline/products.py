@@ -15,11 +15,7 @@ RUN = f"{CATEGORY}/{{experiment}}/seed{{seed}}"
 
 
 class Products:
-    """The products that the rules exchange.
-
-    Args:
-        config: the configuration of the run.
-    """
+    """The products that the rules exchange."""
 
     def __init__(self, config: Config) -> None:
         self.config, self.results = config, str(config.results)

@@ -43,12 +43,6 @@ def colour_range(scored: Scored) -> tuple[float, float]:
 def column(name: str, files: ScoreFiles, rows: pd.DataFrame, images: Sequence[str]) -> Column:
     """Read what a sheet shows of an experiment.
 
-    Args:
-        name: of the experiment.
-        files: of its scores.
-        rows: the category's manifest.
-        images: the images to show.
-
     Raises:
         StoreError: a file is damaged or belongs to other images.
     """

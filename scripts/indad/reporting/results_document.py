@@ -293,11 +293,6 @@ def latex(measured: pd.DataFrame, metric: str, layout: Layout) -> str:
     """Return a ``tabular`` for the package booktabs for each data set.
 
     The difference to the paper is in parentheses.
-
-    Args:
-        measured: as ``tables.summarise``.
-        metric: the metric.
-        layout: what to show.
     """
     parts = [f"% {TITLES[metric]} in percent. Needs \\usepackage{{booktabs}}."]
     for dataset in dict.fromkeys(measured["dataset"]):

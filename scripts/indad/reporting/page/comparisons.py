@@ -100,10 +100,6 @@ def rank_tables(ranks: pd.DataFrame, level: float) -> list[dict[str, Any]]:
     """Return the mean ranks of experiments by each main metric for which they were tested.
 
     The critical difference is NaN if Friedman's test is not significant.
-
-    Args:
-        ranks: rows of one data set.
-        level: confidence level.
     """
     result = []
     for metric in tables.SUMMARY:
