@@ -6,8 +6,6 @@ Both folders are results of the same configuration. Writes a Markdown page: for 
 experiment, the largest difference of a metric over seeds and metrics, and of an image score.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -6,8 +6,6 @@
 A run is in the folder of ``results/`` with its name. Name other folders with --run NAME=FOLDER.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 import tempfile

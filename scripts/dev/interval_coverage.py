@@ -17,8 +17,6 @@ Intervals are computed by the code of the workflow. Averages are over independen
 different difficulty and size. Writes a CSV file and a Markdown page.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor

@@ -6,8 +6,6 @@
 ``--benchmark-extended`` makes Snakemake write what each job asked for beside what was measured.
 """
 
-from __future__ import annotations
-
 import argparse
 import ast
 import csv

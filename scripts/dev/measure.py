@@ -1,7 +1,5 @@
 """What the measuring tools share: the machine, memory, and runs in a process of their own."""
 
-from __future__ import annotations
-
 import json
 import os
 import platform

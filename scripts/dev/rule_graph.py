@@ -4,8 +4,6 @@ Snakemake draws it: ``snakemake --rulegraph mermaid-js``. The graph is that of a
 folder, so it does not depend on results or data that are already there.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import subprocess

@@ -7,8 +7,6 @@ Planning is measured by dry runs of configurations made here. The methods are me
 features of a few images, repeated with noise; no file holds the repetitions.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import math

@@ -7,8 +7,6 @@ Each stage runs in a process of its own, with a ResNet-18, on drawn images that 
 number required. The test images are always the same 16. Writes a CSV file and a plot.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

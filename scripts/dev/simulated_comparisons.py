@@ -1,7 +1,5 @@
 """How often simulated experiments are called different, for `interval_coverage.py`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from itertools import combinations, product
 

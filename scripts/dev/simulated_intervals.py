@@ -1,7 +1,5 @@
 """How often the intervals of simulated test sets contain the truth, for `interval_coverage.py`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import NamedTuple

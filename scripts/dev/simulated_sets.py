@@ -1,7 +1,5 @@
 """Made-up test sets of known quality for `interval_coverage.py`; its docstring describes them."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """``indad check``: what a data folder holds, and everything that is wrong with it."""
 
-from __future__ import annotations
-
 import argparse
 import math
 import re

@@ -1,7 +1,5 @@
 """What all commands print with."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Iterator

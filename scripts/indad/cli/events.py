@@ -1,7 +1,5 @@
 """The state of a run: from the events of the logger plugin, and from the logs of its jobs."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping

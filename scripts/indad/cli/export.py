@@ -1,7 +1,5 @@
 """The ``export`` command: write a fitted model as an ONNX file."""
 
-from __future__ import annotations
-
 import argparse
 
 from rich.console import Console

@@ -1,7 +1,5 @@
 """``indad list``: what has been computed."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from dataclasses import asdict

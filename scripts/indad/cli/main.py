@@ -1,7 +1,5 @@
 """Entry point of ``indad`` and ``scripts/run.py``: find the command, parse, run it."""
 
-from __future__ import annotations
-
 import argparse
 import io
 import logging

@@ -1,7 +1,5 @@
 """From the command line to settings that are merged over the configuration."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import Any

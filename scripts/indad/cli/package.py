@@ -1,7 +1,5 @@
 """``indad package RESULTS``: describe a finished run as a data package."""
 
-from __future__ import annotations
-
 import argparse
 
 from rich.console import Console

@@ -1,7 +1,5 @@
 """``indad run METHOD``: run the workflow, show its progress, print the tables."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import os

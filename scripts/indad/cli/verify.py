@@ -1,7 +1,5 @@
 """``indad verify RESULTS``: compare a finished run, its data and weights with its record."""
 
-from __future__ import annotations
-
 import argparse
 from collections import Counter
 

@@ -1,7 +1,5 @@
 """Files that appear on disk complete or not at all."""
 
-from __future__ import annotations
-
 import contextlib
 import glob
 import json

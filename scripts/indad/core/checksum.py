@@ -10,8 +10,6 @@ leaves to applications. It is a line of text: ``head -1 FILE`` shows it. A safet
 in its header, a JSON record in a field of its own.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

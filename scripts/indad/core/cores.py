@@ -1,7 +1,5 @@
 """The number of cores that this process may use: ``python cores.py`` prints it."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """CSV tables of results: one way to write them and one way to read them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

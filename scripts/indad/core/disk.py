@@ -1,7 +1,5 @@
 """Free disk space, checked before writing: HDF5 ends the process when a disk is full."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import re

@@ -1,7 +1,5 @@
 """Sequences whose items are read or computed each time they are used."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 

@@ -1,7 +1,5 @@
 """Names: those that become parts of the paths of products, and how those of files are shown."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 import unicodedata

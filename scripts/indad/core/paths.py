@@ -1,7 +1,5 @@
 """Where the project's files outside the package are: workflow, configuration and resources."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]

@@ -1,7 +1,5 @@
 """Progress of long tasks: lines with the time left in the log."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable

@@ -5,8 +5,6 @@ manifest and its settings, and the records of the jobs that score and evaluate n
 read and wrote. `indad.pipeline.verify` compares ``provenance.json`` with the files on disk.
 """
 
-from __future__ import annotations
-
 import hashlib
 import platform
 import subprocess

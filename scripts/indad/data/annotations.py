@@ -5,8 +5,6 @@ pixel in row r and column c belongs to it if the point (c + 0.5, r + 0.5) is ins
 rule, where (0, 0) is the upper left corner of the image. Nothing outside the image is drawn.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import json

@@ -6,8 +6,6 @@ columns are ignored. It is in the category folder or in its parent, and its path
 its own folder: ``front/001.png``, or ``screw/front/001.png``.
 """
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 from typing import NamedTuple

@@ -4,8 +4,6 @@ The manifest reads image headers only. Here every image is decoded, and the prep
 on the sizes and the masks. The warnings are those that a run shows.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor

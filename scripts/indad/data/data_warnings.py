@@ -5,8 +5,6 @@ the manifest and the decoded images. `indad check`, the console of a run, the ta
 show the same list.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple

@@ -7,8 +7,6 @@ file is decoded once. The file has a checksum (``indad.core.checksum``), so that
 before anything is read. Nothing here needs torch.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 from collections.abc import Iterable, Iterator, Sequence

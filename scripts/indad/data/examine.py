@@ -1,7 +1,5 @@
 """What only the pixels of a category's images show: used by `indad check` and the rule `decode`."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator
 from itertools import chain

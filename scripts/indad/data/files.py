@@ -3,8 +3,6 @@
 Training data and photos to score are found by the same functions, so that both read the same files.
 """
 
-from __future__ import annotations
-
 import os
 import stat
 from collections.abc import Collection, Iterator

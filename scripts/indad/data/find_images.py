@@ -4,8 +4,6 @@ Nothing is opened here but the list and files with unknown endings. Masks are pa
 name.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence

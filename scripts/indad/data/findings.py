@@ -1,7 +1,5 @@
 """What is found in a category folder: its images and masks, problems and warnings."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Formats of image files: which one a file has, and damage that Pillow overlooks."""
 
-from __future__ import annotations
-
 import io
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The ground truth of a category's test images."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

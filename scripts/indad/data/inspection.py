@@ -1,7 +1,5 @@
 """An image of a category and its masks, before it is decoded: size, hashes and problems."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

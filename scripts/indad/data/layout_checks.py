@@ -1,7 +1,5 @@
 """Checks of the images found in a category folder that need names and folders only."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from pathlib import PurePosixPath
 

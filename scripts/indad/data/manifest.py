@@ -8,8 +8,6 @@ for others::
     ground_truth/<defect>/<image name>_mask.png      (optional; without "_mask" also works)
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

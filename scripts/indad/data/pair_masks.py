@@ -1,7 +1,5 @@
 """Masks and annotation files of test images, paired by name."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from fnmatch import fnmatchcase

@@ -3,8 +3,6 @@
 ``001_mask.png`` beside ``001.png``, or ``depth/001.png`` below it, is not another photo.
 """
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Collection, Sequence

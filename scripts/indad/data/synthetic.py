@@ -10,8 +10,6 @@ alpha exceeds ``VISIBLE``. Elsewhere alpha is set to zero, so that pixels outsid
 those of the good image.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass

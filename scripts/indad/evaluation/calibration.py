@@ -6,8 +6,6 @@ be computed later without another file. Training images are not used: their scor
 because the model was fitted on them (for a nearest-neighbour method they are zero).
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

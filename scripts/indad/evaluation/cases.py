@@ -4,8 +4,6 @@ Images are classified at the threshold that ``predict`` uses by default: it is d
 scores of the good test images, see ``indad.evaluation.calibration``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -18,8 +18,6 @@ Seeds are averaged before anything is compared, as in the tables: the tests ask 
 images would change the result, not whether other seeds would.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache

@@ -1,7 +1,5 @@
 """Numbers of images: of each kind in a manifest, and of those that metrics are computed from."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """From scores and ground truth to the tidy table of metrics, one value per row."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any

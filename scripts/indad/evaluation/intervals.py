@@ -7,8 +7,6 @@ reject given the observed one, and have a lower bound below 1. Their coverage is
 ``scripts/dev/interval_coverage.py``.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import NamedTuple

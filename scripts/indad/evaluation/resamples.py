@@ -1,7 +1,5 @@
 """Resamples on disk: what a comparison needs from one run, and its numbers of images."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

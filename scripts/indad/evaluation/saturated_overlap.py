@@ -7,8 +7,6 @@ completely found once a number of its pixels is flagged: its saturation. The cat
 the image file, or a share of the defect's area.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence

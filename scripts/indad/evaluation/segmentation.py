@@ -5,8 +5,6 @@ plus three standard deviations. The authors take the good validation images; her
 test images, because a validation split is not read.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 

@@ -7,8 +7,6 @@ initialisation. After loading, the model is cut off behind its deepest layer in 
 tensors must be in the weights.
 """
 
-from __future__ import annotations
-
 import difflib
 import importlib.metadata
 import inspect

@@ -6,8 +6,6 @@ each copy is checked: a cache that is deleted, damaged or read-only costs time, 
 results. Torch is not needed here.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

@@ -5,8 +5,6 @@ pruned behind its deepest layer in use, must be in the weights, finite and of th
 differences behind that layer are only reported.
 """
 
-from __future__ import annotations
-
 import hashlib
 import pickle
 import re

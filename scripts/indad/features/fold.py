@@ -1,7 +1,5 @@
 """Batch norms folded into the convolutions before them: the same function in fewer passes."""
 
-from __future__ import annotations
-
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection
 from contextlib import ExitStack

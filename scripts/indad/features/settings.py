@@ -1,7 +1,5 @@
 """The settings that identify features: what a feature store records and a reader compares."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any

@@ -1,7 +1,5 @@
 """The features of N images as a method reads them, from memory or from disk."""
 
-from __future__ import annotations
-
 import bisect
 from collections.abc import Mapping, Sequence
 from itertools import pairwise

@@ -5,8 +5,6 @@ Where tiles overlap, each half of the overlap comes from the tile whose border i
 that the effect of the border, which the zero padding of convolutions has, is cut off.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise, product

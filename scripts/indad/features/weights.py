@@ -5,8 +5,6 @@ The configuration names weights in one of four ways: nothing (timm's pretrained 
 have a file of their own, which stages that do not run the backbone find and hash here.
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The methods by name. A new method is a module in this folder and one class in ``METHODS``."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The ensemble: the average of several experiments' scores, after they are brought to one scale."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

@@ -19,8 +19,6 @@ columns one of ``n u (|q|^2 / 2 + |b|^2)``. So half a squared distance is above 
 distance found by more than twice the sum of both.
 """
 
-from __future__ import annotations
-
 import math
 from concurrent.futures import ThreadPoolExecutor
 

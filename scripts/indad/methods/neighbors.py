@@ -8,8 +8,6 @@ distances and is left out. The distances of the nearest vectors are then compute
 differences, without cancellation.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Sequence
 

@@ -1,7 +1,5 @@
 """Reading configuration files: the project's own, with the user's merged over it."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping, Sequence

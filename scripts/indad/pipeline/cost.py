@@ -5,8 +5,6 @@ as the operations that take as long; these constants were measured on 2 cores. S
 estimates: they distinguish minutes from hours. Nothing here imports torch.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections import defaultdict

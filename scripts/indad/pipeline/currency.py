@@ -9,8 +9,6 @@ are compared with the recorded ones, and the settings file gets a time after or 
 product's. Snakemake then runs exactly the jobs whose settings changed, and a dry run lists them.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import stat

@@ -1,7 +1,5 @@
 """The content of a results folder: data, features, models, experiments and their metrics."""
 
-from __future__ import annotations
-
 import csv
 from collections import Counter
 from dataclasses import dataclass, field

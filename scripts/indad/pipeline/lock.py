@@ -7,8 +7,6 @@ the process. Whether it reaches other hosts depends on the file system: it does 
 on Lustre mounted with ``flock``, not on sshfs or on NFS mounted with ``nolock``.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

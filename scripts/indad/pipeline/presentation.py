@@ -1,7 +1,5 @@
 """What tables, figures and the report state about a configuration besides its results."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from indad.features.weights import RANDOM

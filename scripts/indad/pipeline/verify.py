@@ -1,7 +1,5 @@
 """Compare a finished run with its ``provenance.json``, and list what no longer matches."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

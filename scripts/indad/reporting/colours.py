@@ -1,7 +1,5 @@
 """Colours of figures and of the report page."""
 
-from __future__ import annotations
-
 #: Okabe and Ito's colours, suitable for colour-blind readers, without yellow (too pale on white).
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#4D4D4D")
 #: Text, secondary text, and lines in the background.

@@ -1,7 +1,5 @@
 """The comparisons of experiments as a Markdown document."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

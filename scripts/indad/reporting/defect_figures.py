@@ -1,7 +1,5 @@
 """Figures of a category by kind of defect: image scores and image AUROC."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

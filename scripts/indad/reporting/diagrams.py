@@ -1,7 +1,5 @@
 """Critical-difference diagrams: mean ranks over categories and Nemenyi's test."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -4,8 +4,6 @@ An experiment whose ``shots`` is a list is run once for each number. The seeds d
 images, so the spread over seeds is the spread over draws.
 """
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Numbers as text, the same in tables, figures and on the report page."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 NOT_MEASURED = "-"

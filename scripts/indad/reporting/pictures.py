@@ -1,7 +1,5 @@
 """Sheets of test images with the anomaly maps of every experiment: what they show."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path

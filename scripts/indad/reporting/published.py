@@ -5,8 +5,6 @@ They are in ``resources/published.csv``, ``published_low_shot.csv`` (few trainin
 method with its paper's settings; experiments refer to it by ``published``.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Generated parts of a document, between markers, and its pictures."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from pathlib import Path

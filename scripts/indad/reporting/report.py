@@ -5,8 +5,6 @@ computes what it shows from the run's products; the template arranges it. The pa
 without JavaScript, which only sorts, filters and switches what is already there.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 from collections.abc import Mapping

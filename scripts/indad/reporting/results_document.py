@@ -1,7 +1,5 @@
 """The tables of results as Markdown documents, and in LaTeX."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from statistics import fmean
 from typing import Any

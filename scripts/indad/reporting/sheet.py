@@ -8,8 +8,6 @@ Only the outline of the mask and a marker at the peak are drawn over a map: scor
 frames are beside it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial

@@ -5,8 +5,6 @@ background, so that they look the same on a light and on a dark page. They are d
 so matplotlib's backend and settings stay as they are.
 """
 
-from __future__ import annotations
-
 import re
 import textwrap
 from collections.abc import Iterator

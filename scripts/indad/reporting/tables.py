@@ -3,8 +3,6 @@
 `summarise` and `with_published` return tidy frames in percent. `results_document` formats them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain

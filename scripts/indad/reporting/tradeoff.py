@@ -1,7 +1,5 @@
 """Figure of accuracy against time and size of all experiments."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

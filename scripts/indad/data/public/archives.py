@@ -3,8 +3,6 @@
 `obtain` runs once per data set, `category_tree` once per category.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import shutil

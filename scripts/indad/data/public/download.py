@@ -1,7 +1,5 @@
 """Download files over HTTP: retried, resumed after a broken connection, and checked."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import math

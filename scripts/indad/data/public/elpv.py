@@ -1,7 +1,5 @@
 """ELPV: photos of solar cells that are installed as a pip package."""
 
-from __future__ import annotations
-
 import shutil
 from importlib import metadata
 from pathlib import Path

@@ -4,8 +4,6 @@ A layout is a function that lists, for a category, which file goes where. Files 
 copied, never changed; only if an image has several masks, they are combined into one.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import logging

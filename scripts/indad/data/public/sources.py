@@ -4,8 +4,6 @@ A source writes one category in MVTec AD layout. It either makes the data with a
 ``SOURCES``, or takes them from a public data set of ``resources/datasets.yaml``.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 A folder with other names, a list, a public data set, or images without any order are recognised.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -6,8 +6,6 @@ owners, permissions or times. The ``extract`` methods of these modules are not u
 write more than its size. Here such archives are refused, as are decompression bombs.
 """
 
-from __future__ import annotations
-
 import lzma
 import re
 import shutil

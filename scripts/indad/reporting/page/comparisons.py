@@ -1,7 +1,5 @@
 """The comparisons of experiments on the report page, and the best experiments."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass

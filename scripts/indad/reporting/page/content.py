@@ -1,7 +1,5 @@
 """What the report page shows, gathered from the products of a run."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Pictures inside the page: data URIs, compressed to fit a budget."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The tables of metrics on the report page, and the chart of each main metric."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
