@@ -105,7 +105,7 @@ def end_to_end_ours(data: Data) -> None:
         "device": data["device"],
         "datasets": {"mvtec": {"path": str(folder.parent), "categories": [folder.name]}},
         "extractors": {"r18-trunk": {"weights": data["weights"]}},
-        "experiments": {"SPADE-R18": {"k_pixel": 50}},
+        "experiments": {"SPADE-R18": {"k_pixel": 50}, "PaDiM-R18-100": {"seeds": [0]}},
         "run": {
             "experiments": [
                 *("SPADE-R18", "PaDiM-R18-100"),
