@@ -2,8 +2,6 @@
 
 import argparse
 import io
-import logging
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -15,6 +13,7 @@ from rich.console import Console
 
 from indad import __version__
 from indad.cli.console import print_labelled, program
+from indad.core.device import end_process
 from indad.core.disk import explain_disk_errors
 from indad.core.errors import ConfigError, IndadError
 from indad.methods import NAMES
@@ -115,18 +114,11 @@ def parse_command(name: str, given: Sequence[str]) -> argparse.Namespace:
 
 
 def run_and_exit() -> NoReturn:
-    """Run the command line of this process, and end the process with its exit code.
-
-    Python takes up to a second to free the objects of torch one by one. Where torch was loaded,
-    this is left out: only what is printed and logged has still to be written.
-    """
+    """Run the command line of this process, and end the process with its exit code."""
     code = main()
     if "torch" in sys.modules:
-        with suppress(OSError):  # which Python's own exit reports
-            for stream in filter(None, (sys.stdout, sys.stderr)):
-                stream.flush()
-            logging.shutdown()
-            os._exit(code)
+        with suppress(OSError):  # Python's own exit reports it
+            end_process(code)
     sys.exit(code)
 
 

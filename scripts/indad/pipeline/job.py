@@ -19,7 +19,7 @@ from typing import Any
 
 from indad.core import checksum, provenance
 from indad.core.cores import available_cores
-from indad.core.device import device_name, machine, use_device
+from indad.core.device import device_name, end_process, machine, use_device
 from indad.core.disk import explain_disk_errors
 from indad.core.errors import DiskError, IndadError
 from indad.pipeline import currency
@@ -80,11 +80,7 @@ def run(main: Callable[[Job], Facts | None], job: Job | None) -> None:
         logger.exception("failed")
         traceback.print_exc()
         sys.exit(1)
-    # Python would first clean up every module, which takes half a second for torch.
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
+    end_process(0)
 
 
 def write_record(job: Job, facts: Facts, seconds: float) -> None:
