@@ -42,6 +42,16 @@ def plain_loop(points, count, start):
     return order
 
 
+def covering_radii(points, order):
+    """Largest distance of any point to the first picks, for each number of them, in float64."""
+    points = points.double().numpy()
+    nearest, radii = np.full(len(points), np.inf), []
+    for pick in order:
+        nearest = np.minimum(nearest, np.linalg.norm(points - points[pick], axis=1))
+        radii.append(nearest.max())
+    return radii
+
+
 @pytest.fixture(scope="module", params=DATA)
 def case(request):
     points = DATA[request.param]
@@ -51,28 +61,31 @@ def case(request):
 @pytest.mark.parametrize("candidates", [7, 64, 1024, 2000])
 def test_the_order_is_that_of_the_plain_loop(case, candidates):
     points, order = case
-    indices = greedy_k_center(points, COUNT, start=17, candidates=candidates)
-    assert indices.dtype == torch.int64
-    assert indices.tolist() == order
+    found = greedy_k_center(points, COUNT, start=17, candidates=candidates)
+    assert found.indices.dtype == torch.int64
+    assert found.indices.tolist() == order
+    np.testing.assert_allclose(found.radii, covering_radii(points, order), rtol=1e-4)
 
 
 @pytest.mark.parametrize("memory", [40_000, 1_000_000])
 def test_blocks_do_not_change_the_order(case, memory):
     points, order = case
-    assert greedy_k_center(points, COUNT, start=17, memory=memory).tolist() == order
+    assert greedy_k_center(points, COUNT, start=17, memory=memory).indices.tolist() == order
 
 
 @pytest.mark.parametrize("count", [1, 2, 51, 173])
 def test_a_smaller_coreset_is_a_prefix(case, count):
     points, order = case
-    assert greedy_k_center(points, count, start=17, candidates=50).tolist() == order[:count]
+    found = greedy_k_center(points, count, start=17, candidates=50)
+    assert found.indices.tolist() == order[:count]
+    assert float(found.radii[-1]) == pytest.approx(covering_radii(points, order)[count - 1], 1e-4)
 
 
 def test_all_points_are_picked_once():
     points = gaussian(300, 16, 25)
-    assert greedy_k_center(points, 300, start=3, candidates=64).tolist() == plain_loop(
-        points, 300, 3
-    )
+    found = greedy_k_center(points, 300, start=3, candidates=64)
+    assert found.indices.tolist() == plain_loop(points, 300, 3)
+    assert found.radii[-1] == 0
 
 
 @pytest.mark.parametrize("candidates", [1, 8, 1024])
@@ -80,15 +93,18 @@ def test_all_points_are_picked_once():
 def test_duplicates_come_last_in_the_order_of_their_indices(candidates, offset):
     distinct = gaussian(60, 8, 3) + offset
     points = distinct[torch.arange(300) % 60]
-    indices = greedy_k_center(points, 300, start=5, candidates=candidates).tolist()
-    first, rest = indices[:60], indices[60:]
+    found = greedy_k_center(points, 300, start=5, candidates=candidates)
+    first, rest = found.indices[:60].tolist(), found.indices[60:].tolist()
     assert sorted(index % 60 for index in first) == list(range(60))
     assert rest == sorted(set(range(300)) - set(first))
+    assert found.radii[58] > 0
+    assert not found.radii[59:].any()
 
 
 def test_points_that_are_all_equal_are_picked_by_index():
-    indices = greedy_k_center(torch.full((40, 5), 0.1), 12, start=4, candidates=3)
-    assert indices.tolist() == [4, 0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11]
+    found = greedy_k_center(torch.full((40, 5), 0.1), 12, start=4, candidates=3)
+    assert not found.radii.any()
+    assert found.indices.tolist() == [4, 0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11]
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -104,15 +120,17 @@ def test_every_pick_is_a_farthest_point(size, dimensions, share, candidates, mem
     # Whole numbers: many ties and duplicates.
     points = (gaussian(size, dimensions, seed) * 3).round()
     count = max(1, int(share * size))
-    order = greedy_k_center(
+    found = greedy_k_center(
         points, count, start=seed % size, candidates=candidates, memory=memory
-    ).tolist()
+    )
+    order = found.indices.tolist()
     assert order[0] == seed % size
     assert len(set(order)) == count
     between = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist").numpy()
     for i in range(1, count):
         to_chosen = between[:, order[:i]].min(axis=1)
         assert to_chosen[order[i]] == pytest.approx(to_chosen.max(), abs=1e-2)
+    np.testing.assert_allclose(found.radii, covering_radii(points, order), atol=1e-2)
 
 
 def test_progress_is_reported_to_the_end_and_the_points_are_not_changed():

@@ -16,6 +16,8 @@ bound.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -26,6 +28,21 @@ from indad.methods.neighbors import augmented, augmented_bank, block_shape, chec
 #: Squared distances up to this many float32 roundings of a point's squared norm (about the mean)
 #: count as 0: the products cannot distinguish such points from equal ones.
 ROUNDINGS = 16
+
+
+class Coreset(NamedTuple):
+    """Points that were picked, with the covering radius of each prefix.
+
+    Attributes:
+        indices: ``(count,)`` int64, the points in the order of picking, on the points' device. Each
+            prefix is the greedy coreset of that size.
+        radii: ``(count,)`` float32. Entry n - 1 is the covering radius of the first n picks: the
+            largest Euclidean distance of any point to the nearest of them, up to the rounding of
+            the products; 0 if all points are picks or duplicates of picks.
+    """
+
+    indices: Tensor
+    radii: Tensor
 
 
 def random_projection(dim_in: int, dim_out: int, seed: int) -> Tensor:
@@ -54,7 +71,7 @@ def greedy_k_center(
     candidates: int = 1024,
     memory: int = 1 << 30,
     progress: Progress = ignore,
-) -> Tensor:
+) -> Coreset:
     """Pick ``count`` points, each the farthest from those picked before it.
 
     Distances come from float32 products of the centred points. Points at equal distance, up to
@@ -69,10 +86,6 @@ def greedy_k_center(
         memory: bytes for blocks of distances, in addition to about 50 bytes per point,
             ``4 count (D + 1)`` for the picks and ``10 candidates^2``.
         progress: called with the picks done and ``count`` after every batch.
-
-    Returns:
-        ``(count,)`` int64, the points in the order of picking, on the points' device. Each prefix
-        is the greedy coreset of that size.
 
     Raises:
         ValueError: ``points`` is not a float32 matrix or not finite, or ``count`` or ``start`` is
@@ -99,7 +112,8 @@ def greedy_k_center(
         if len(near) and not search.choose(near, floor, candidates):
             search.fill()
         progress(search.picked, count)
-    return search.indices
+    search.squares[count] = search.farthest(width)
+    return Coreset(search.indices, search.squares[1:].sqrt())
 
 
 class _Search:
@@ -109,6 +123,8 @@ class _Search:
         bound: ``(N,)`` upper bounds on the squared distance to the picks; -1 for a pick.
         seen: ``(N,)`` number of picks that each bound takes into account.
         picked: number of picks.
+        squares: ``(count + 1,)`` squared distance of each pick to those before it, which is the
+            squared covering radius of those; the first entry has no meaning.
     """
 
     def __init__(self, points: Tensor, count: int, memory: int) -> None:
@@ -124,11 +140,13 @@ class _Search:
         self.picked = 0
         self.factor = points.new_empty(count, points.shape[1] + 1)
         self.indices = torch.empty(count, dtype=torch.int64, device=points.device)
+        self.squares = torch.zeros(count + 1)
 
-    def add(self, indices: Tensor) -> None:
-        """Append picks."""
+    def add(self, indices: Tensor, squares: Tensor | float = 0.0) -> None:
+        """Append picks, with their squared distances to the picks before them."""
         new = slice(self.picked, self.picked + len(indices))
         self.indices[new] = indices
+        self.squares[new] = squares
         self.factor[new] = augmented_bank(self.points[indices], self.mean)
         self.bound[indices] = -1
         self.picked = new.stop
@@ -196,15 +214,27 @@ class _Search:
         square = self.squared(near, half).fill_diagonal_(-1).T.contiguous().cpu().numpy()
         best = bound.cpu().numpy()
         chosen: list[int] = []
+        squares: list[float] = []
         while self.picked + len(chosen) < self.count:
             candidate = best.argmax()
             value = best[candidate]
             if value < floor or value <= 0:
                 break
             chosen.append(int(candidate))
+            squares.append(float(value))
             np.minimum(best, square[candidate], out=best)
-        self.add(near[torch.tensor(chosen, dtype=torch.int64, device=near.device)])
+        picks = torch.tensor(chosen, dtype=torch.int64, device=near.device)
+        self.add(near[picks], torch.tensor(squares))
         return len(chosen)
+
+    def farthest(self, width: int) -> float:
+        """Return the largest squared distance of a point to the picks; 0 if all are picked."""
+        total = len(self.bound)
+        near, _ = self.front(min(width, total))
+        while not len(near) and width < total:
+            width *= 2
+            near, _ = self.front(min(width, total))
+        return float(self.bound[near].max()) if len(near) else 0.0
 
     def fill(self) -> None:
         """Pick the points with the lowest indices left, all of them duplicates of picks."""
