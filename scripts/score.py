@@ -57,7 +57,8 @@ def main(job: Job) -> Facts:
         }
         made_with = write(job, batches, room, truth, parameters, made_with)
         size = model_mb(Path(job.input.model), detector, store)
-        return facts | {"images": len(truth.image), "model_mb": size, "made_with": made_with}
+        facts |= {"images": len(truth.image), "model_mb": size, "made_with": made_with}
+        return facts | detector.facts
 
 
 def combine(job: Job) -> Facts:

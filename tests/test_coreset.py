@@ -120,9 +120,7 @@ def test_every_pick_is_a_farthest_point(size, dimensions, share, candidates, mem
     # Whole numbers: many ties and duplicates.
     points = (gaussian(size, dimensions, seed) * 3).round()
     count = max(1, int(share * size))
-    found = greedy_k_center(
-        points, count, start=seed % size, candidates=candidates, memory=memory
-    )
+    found = greedy_k_center(points, count, start=seed % size, candidates=candidates, memory=memory)
     order = found.indices.tolist()
     assert order[0] == seed % size
     assert len(set(order)) == count

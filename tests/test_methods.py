@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import re
 import subprocess
 import sys
 
@@ -190,6 +191,55 @@ def test_a_merged_coreset_covers_nearly_as_well_and_holds_one_part(monkeypatch):
     assert radius(merged.bank_) < 1.5 * radius(exact.bank_)
     with pytest.raises(ConfigError, match="part_patches: 150 are fewer than the 216 patches"):
         PatchCore(**options, coreset_ratio=0.3, **merge).fit(features)
+
+
+def projected(features, **options):
+    """All training patches in the space in which the coreset is chosen, in their order."""
+    everything = PatchCore(**options | {"coreset_ratio": 1.0}).fit(features)
+    patches = everything.bank_[everything.indices_.argsort()]
+    if everything.projection >= patches.shape[1]:
+        return patches.double()
+    mapping = coreset.random_projection(patches.shape[1], everything.projection, everything.seed)
+    return patches.double() @ mapping.double()
+
+
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+def test_the_covering_radius_is_that_of_the_prefix_in_use(train, tmp_path, distance, caplog):
+    options = {"embedding": "concat", "projection": 6, "seed": 3, "distance": distance}
+    points, path = projected(train, **options), tmp_path / "model.safetensors"
+    with caplog.at_level("INFO"):
+        detector = PatchCore(**options, coreset_ratio=0.5).fit(train)
+    detector.save(path)
+    for ratio in (0.5, 0.2, 0.001):
+        used = methods.load(path, parameters={"coreset_ratio": ratio})
+        kept = points[used.indices_[: len(used.bank_in_use)]]
+        expected = float(torch.cdist(points, kept).amin(dim=1).max())
+        assert used.coreset_radius_ == pytest.approx(expected, rel=1e-4)
+    (line,) = (each.message for each in caplog.records if "covering radius" in each.message)
+    assert line == (
+        f"coreset: {len(detector.bank_)} of {len(points)} patches, covering radius in the "
+        f"projected space {detector.coreset_radius_:.4g}"
+    )
+
+
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_the_covering_radius_of_merged_parts_is_bounded(repeats, caplog):
+    maps = np.random.default_rng(3).random((20 // repeats, 5, 6, 6))
+    features = ArrayFeatures({"layer1": np.tile(maps, (repeats, 1, 1, 1))}, input_size=(32, 32))
+    options = {"embedding": "concat", "projection": 4, "pooling": 1}
+    points = projected(features, **options)
+    with caplog.at_level("INFO"):
+        merged = PatchCore(**options, coreset="merge", part_patches=150, coreset_ratio=0.1).fit(
+            features
+        )
+    line = caplog.records[-1].message
+    bound, second, part = map(float, re.findall(r"\d\.\d+", line))
+    assert bound == pytest.approx(merged.coreset_radius_, rel=1e-3)
+    assert bound == pytest.approx(second + part, abs=0.002)
+    distances = torch.cdist(points, points[merged.indices_])
+    for count in (1, 20, len(merged.indices_)):
+        exact = float(distances[:, :count].amin(dim=1).max())
+        assert exact <= float(merged.radii_[count - 1]) * (1 + 1e-5) <= exact + part + 0.001
 
 
 def test_smaller_coresets_are_prefixes_of_one_fit(train, test, tmp_path):

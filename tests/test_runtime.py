@@ -50,6 +50,7 @@ def leave(folder, records, seconds=4.0, memory="100.0"):
 
 def test_a_job_is_measured_from_outside_and_from_within(tmp_path):
     scored = job("score", "A-0.1", 0, seconds=6.0, torch_seconds=1.0, device="cpu", model_mb=3.0)
+    scored["coreset_radius"] = 0.5
     table = leave(tmp_path, [scored], seconds=8.0)
     assert list(table) == list(runtime.COLUMNS)
     (row,) = table.to_dict("records")
@@ -58,7 +59,7 @@ def test_a_job_is_measured_from_outside_and_from_within(tmp_path):
     assert (row["compute_seconds"], row["load_seconds"]) == (5.0, 1.0)
     assert (row["images"], row["images_per_second"]) == (5, 1.0)
     assert (row["device"], row["machine"]) == ("cpu", "Abacus, 2 cores")
-    assert (row["model_mb"], row["product_mb"]) == (3.0, 2.0)
+    assert (row["model_mb"], row["coreset_radius"], row["product_mb"]) == (3.0, 0.5, 2.0)
 
 
 def test_rows_are_in_the_order_of_the_stages(tmp_path):
@@ -102,6 +103,18 @@ def test_experiments_cost_their_shared_fit_and_features(tmp_path):
     text = runtime.document(table, MODELS, Layout(list(MODELS)))
     assert "A-0.1 and B share one fit." in text
     assert "Machine: Abacus, 2 cores." in text
+
+
+def test_the_covering_radius_is_shown_of_the_experiments_that_have_one(tmp_path):
+    jobs = [job("score", "A-0.1", seed, coreset_radius=1.0 + seed) for seed in (0, 1)]
+    table = leave(tmp_path, [*jobs, job("score", "B", 0), job("fit", "m", 0)])
+    text = runtime.document(table, MODELS, Layout(list(MODELS)))
+    assert [line.split("|")[-2].strip() for line in text.splitlines() if "| A-0.1" in line] == [
+        "1.500"
+    ]
+    assert "The covering radius is the largest distance" in text
+    without = runtime.document(table.assign(coreset_radius=np.nan), MODELS, Layout(list(MODELS)))
+    assert "covering" not in without
 
 
 def test_an_ensemble_costs_what_its_members_and_its_own_jobs_cost(tmp_path):

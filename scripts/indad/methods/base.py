@@ -105,6 +105,11 @@ class Detector(ABC):
         """The constructor's parameters and their values."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
+    @property
+    def facts(self) -> dict[str, float]:
+        """What the run-time table shows of the fitted model, by the names of its columns."""
+        return {}
+
     @classmethod
     def shared_fit(cls, parameter_sets: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Return the score parameters to fit with, so that one model serves all sets."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,10 +24,11 @@ from indad.methods.base import (
 if TYPE_CHECKING:
     import torch
 
+    from indad.methods.coreset import Coreset
     from indad.methods.neighbors import Bank
 
-#: Dimensions of the authors' embedding, per layer and after merging the layers.
-OFFICIAL_DIMENSIONS = 1024
+logger = logging.getLogger("indad")
+
 #: Images embedded at once while fitting.
 FIT_BATCH = 16
 
@@ -60,8 +62,14 @@ class PatchCore(Detector):
     held in memory. With ``coreset="merge"`` the training images are divided into parts of
     ``part_patches`` patches. A greedy choice reduces each part, so that all together have
     ``part_patches`` again, and another one on these gives the coreset (in the manner of Malkomes et
-    al., NeurIPS 2015). Its covering radius is at most that of the second choice plus the largest of
-    the parts. With a single part this is the exact coreset.
+    al., NeurIPS 2015). With a single part this is the exact coreset.
+
+    The covering radius of a coreset is the largest Euclidean distance of a training patch to the
+    nearest patch of the coreset, in the space in which the coreset is chosen: of embeddings
+    (normalised ones with ``distance="cosine"``) projected to ``projection`` dimensions. With
+    several parts the stored values are upper bounds: the radius of the second choice plus the
+    largest radius of a part, since the distance of every patch to the patches kept of its part is
+    at most that of the part.
 
     Departures: the coreset is chosen on a random projection to ``projection`` dimensions (as in
     the paper and the authors' code), so that it is a k-centre set of the projected patches; the
@@ -98,6 +106,13 @@ class PatchCore(Detector):
         shots: number of training images to use, drawn by ``seed``; all of them by default.
         seed: draws the projection, the first pick and the images.
 
+    Attributes:
+        bank_: embeddings of the coreset in the order of picking, ``(keep, D)``.
+        indices_: their indices among all training patches, int64 ``(keep,)``.
+        radii_: float32 ``(keep,)``. Entry n - 1 is the covering radius of the first n vectors of
+            ``bank_``, or its upper bound with several parts.
+        patches_: number of training patches.
+
     Examples:
         >>> import numpy as np
         >>> from indad.features.source import ArrayFeatures
@@ -108,6 +123,8 @@ class PatchCore(Detector):
         >>> detector = PatchCore(embedding="concat", coreset_ratio=0.5).fit(train)
         >>> detector.bank_.shape  # half of 8 * 4 * 4 patches
         torch.Size([64, 3])
+        >>> round(detector.coreset_radius_, 2)
+        0.07
         >>> scores = detector.score(test)
         >>> scores.image.round(2)
         array([0.15, 1.76], dtype=float32)
@@ -116,6 +133,7 @@ class PatchCore(Detector):
     """
 
     method = "patchcore"
+    version = 2
     score_parameters = ("coreset_ratio", "neighbours", "squared", "image_score")
 
     def __init__(
@@ -169,7 +187,9 @@ class PatchCore(Detector):
         """Return patch embeddings ``(B, h, w, D)`` on the first layer's grid."""
         from torch.nn.functional import normalize
 
-        embed = _official_embedding if self.embedding == "official" else _concat_embedding
+        from indad.methods.patch_embedding import concat_embedding, official_embedding
+
+        embed = official_embedding if self.embedding == "official" else concat_embedding
         patches = embed(list(layers.values()), self.pooling)
         return normalize(patches, dim=-1) if self.distance == "cosine" else patches
 
@@ -177,16 +197,17 @@ class PatchCore(Detector):
         self._bank: Bank | None = None
         self.patches_ = int(self._patches_before(train)[-1])
         steps = 2 * len(train) + self._count()
-        self.indices_ = self._choose(train, lambda done: progress(done, steps)).cpu()
+        chosen = self._choose(train, lambda done: progress(done, steps))
+        self.indices_, self.radii_ = chosen.indices.cpu(), chosen.radii
         # All embeddings together may not fit in memory: they are computed again, and those of the
         # coreset are kept.
         self.bank_ = self._collect(train, lambda done: progress(steps - len(train) + done, steps))
 
-    def _choose(self, train: FeatureSource, progress: Callable[[int], None]) -> torch.Tensor:
-        """Return the indices of the coreset among all patches, in the order of picking."""
+    def _choose(self, train: FeatureSource, progress: Callable[[int], None]) -> Coreset:
+        """Choose the coreset: indices among all patches."""
         import torch
 
-        from indad.methods.coreset import greedy_k_center
+        from indad.methods.coreset import Coreset, greedy_k_center
 
         before, keep = self._patches_before(train), self._count()
         parts = [slice(0, len(train))] if self.coreset == "exact" else self._parts(before)
@@ -197,23 +218,39 @@ class PatchCore(Detector):
             )
         draw = np.random.default_rng(self.seed)
 
-        def choose(points: torch.Tensor, count: int, report: Progress) -> torch.Tensor:
+        def choose(points: torch.Tensor, count: int, report: Progress) -> Coreset:
             start = int(draw.integers(len(points)))
             return greedy_k_center(points, count, start=start, memory=self.memory_, progress=report)
 
         if len(parts) == 1:
             points = self._project(train, parts[0], progress)
-            return choose(points, keep, lambda done, _: progress(len(train) + done))
-        kept, indices = [], []
+            found = choose(points, keep, lambda done, _: progress(len(train) + done))
+            self._log_radius(f"{float(found.radii[-1]):.4g}")
+            return found
+        kept, indices, radius = [], [], 0.0
         for images in parts:
             points = self._project(train, images, lambda done: None)
             share = -(-self.part_patches * len(points) // self.patches_)
             chosen = choose(points, share, ignore)
-            kept.append(points[chosen])
-            indices.append(chosen + int(before[images.start]))
+            kept.append(points[chosen.indices])
+            indices.append(chosen.indices + int(before[images.start]))
+            radius = max(radius, float(chosen.radii[-1]))
             progress(images.stop)
-        chosen = choose(torch.cat(kept), keep, lambda done, _: progress(len(train) + done))
-        return torch.cat(indices)[chosen]
+        last = choose(torch.cat(kept), keep, lambda done, _: progress(len(train) + done))
+        second = float(last.radii[-1])
+        self._log_radius(
+            f"at most {second + radius:.4g}: {second:.4g} in the second choice, and at most "
+            f"{radius:.4g} in each of {len(parts)} parts"
+        )
+        return Coreset(torch.cat(indices)[last.indices], last.radii + radius)
+
+    def _log_radius(self, radius: str) -> None:
+        logger.info(
+            "coreset: %d of %d patches, covering radius in the projected space %s",
+            self._count(),
+            self.patches_,
+            radius,
+        )
 
     def _parts(self, before: np.ndarray) -> list[slice]:
         """Cut the images into parts of at most ``part_patches`` patches, at least one image."""
@@ -230,6 +267,8 @@ class PatchCore(Detector):
 
     def _dimensions(self, train: FeatureSource) -> int:
         """Return the dimensions D of a patch embedding."""
+        from indad.methods.patch_embedding import OFFICIAL_DIMENSIONS
+
         if self.embedding == "official":
             return OFFICIAL_DIMENSIONS
         return sum(train.shape(layer)[0] for layer in self.layers_)
@@ -281,6 +320,16 @@ class PatchCore(Detector):
     def bank_in_use(self) -> torch.Tensor:
         """The bank vectors that scoring uses, ``(G, D)``: a prefix of ``bank_``."""
         return self.bank_[: self._count()]
+
+    @property
+    def coreset_radius_(self) -> float:
+        """The covering radius of the bank vectors that scoring uses, or its upper bound."""
+        return float(self.radii_[self._count() - 1])
+
+    @property
+    def facts(self) -> dict[str, float]:
+        """The covering radius of the bank vectors that scoring uses."""
+        return {"coreset_radius": self.coreset_radius_}
 
     def _score(
         self, layers: dict[str, torch.Tensor], z: torch.Tensor
@@ -345,13 +394,14 @@ class PatchCore(Detector):
         return {
             "bank": self.bank_,
             "indices": self.indices_,
+            "radii": self.radii_,
             "patches": torch.tensor(self.patches_),
         }
 
     def _restore(self, state: Mapping[str, torch.Tensor], gallery: FeatureSource | None) -> None:
         self._bank = None
         self.bank_ = state["bank"]
-        self.indices_ = state["indices"].cpu()
+        self.indices_, self.radii_ = state["indices"].cpu(), state["radii"].cpu()
         self.patches_ = int(state["patches"])
         if self._count() > len(self.bank_):
             raise StoreError(
@@ -371,44 +421,3 @@ def _top_share(image_score: str) -> float | None:
             f"'top1%', got {image_score!r}"
         )
     return float(found[1]) / 100
-
-
-def _concat_embedding(layers: list[torch.Tensor], pooling: int) -> torch.Tensor:
-    """Average each layer, resize to the first grid, concatenate: ``(B, h, w, sum C)``."""
-    import torch
-    from torch.nn.functional import avg_pool2d
-
-    pooled = [avg_pool2d(layer, pooling, stride=1, padding=pooling // 2) for layer in layers]
-    return torch.cat(_to_first_grid(pooled), dim=1).permute(0, 2, 3, 1).contiguous()
-
-
-def _official_embedding(layers: list[torch.Tensor], pooling: int) -> torch.Tensor:
-    """Pool as the authors' code does: ``(B, h, w, 1024)``.
-
-    For each layer the neighbourhoods, flattened to C x 9 numbers for 3 x 3 positions (zero padded),
-    are average-pooled to 1024. The concatenated vectors of the layers are average-pooled to 1024
-    again. The authors resize the neighbourhoods before pooling; both steps are linear, so resizing
-    the pooled vectors gives the same and moves 4 to 9 times less memory.
-    """
-    import torch
-    from torch.nn.functional import adaptive_avg_pool1d, unfold
-
-    pooled = []
-    for layer in layers:
-        batch, _, height, width = layer.shape
-        neighbourhoods = unfold(layer, pooling, padding=pooling // 2).transpose(1, 2)
-        vectors = adaptive_avg_pool1d(neighbourhoods, OFFICIAL_DIMENSIONS)
-        pooled.append(vectors.transpose(1, 2).reshape(batch, -1, height, width))
-    resized = torch.cat(_to_first_grid(pooled), dim=1)
-    batch, _, height, width = resized.shape
-    positions = resized.flatten(2).transpose(1, 2)
-    merged = adaptive_avg_pool1d(positions, OFFICIAL_DIMENSIONS)
-    return merged.reshape(batch, height, width, OFFICIAL_DIMENSIONS)
-
-
-def _to_first_grid(layers: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Resize each layer ``(B, C, ., .)`` bilinearly to the first one's grid."""
-    from torch.nn.functional import interpolate
-
-    size = layers[0].shape[-2:]
-    return [interpolate(layer, size=size, mode="bilinear", align_corners=False) for layer in layers]

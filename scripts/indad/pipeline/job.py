@@ -28,7 +28,7 @@ logger = logging.getLogger("indad")
 
 Job = Any
 #: What a script adds to the record of its job: ``images``, ``device``, ``torch_seconds``,
-#: ``cached``, ``model_mb``, ``made_with``; all of them optional.
+#: ``cached``, ``model_mb``, ``coreset_radius``, ``made_with``; all of them optional.
 Facts = Mapping[str, Any]
 
 #: Inputs that do not decide the outputs. The settings are compared by themselves, and an archive

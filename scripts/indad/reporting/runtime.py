@@ -29,11 +29,11 @@ COLUMNS = {
     "stage": "str", "dataset": "str", "category": "str", "name": "str", "seed": "Int64",
     "seconds": "float", "cpu_seconds": "float", "max_rss_mb": "float", "images": "Int64",
     "images_per_second": "float", "compute_seconds": "float", "load_seconds": "float",
-    "model_mb": "float", "product_mb": "float", "device": "str", "machine": "str",
-    "finished": "str", "cached": "bool",
+    "model_mb": "float", "coreset_radius": "float", "product_mb": "float", "device": "str",
+    "machine": "str", "finished": "str", "cached": "bool",
 }  # fmt: skip
 #: Raised when the same records make another table.
-VERSION = 3
+VERSION = 4
 #: A longer pause between two jobs, in seconds, separates two runs.
 PAUSE = 60.0
 
@@ -43,7 +43,8 @@ def collect(paths: Iterable[Path], records: Path, benchmarks: Path) -> pd.DataFr
 
     ``seconds`` is the job's wall time; ``compute_seconds`` its own work, ``load_seconds`` what
     loading torch took, the rest went into starting Python. ``images_per_second`` refers to the own
-    work. ``model_mb`` is what scoring with an experiment reads. ``cached`` marks features that were
+    work. ``model_mb`` is what scoring with an experiment reads, and ``coreset_radius`` the covering
+    radius of the part of PatchCore's coreset that it uses. ``cached`` marks features that were
     copied from a cache: their time is that of a copy, and not of an extraction.
 
     Args:
@@ -86,7 +87,7 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
         "images_per_second": images / work if images and work > 0 and not cached else np.nan,
         "compute_seconds": work,
         "load_seconds": record["torch_seconds"],
-        "model_mb": record.get("model_mb", np.nan),
+        **{name: record.get(name, np.nan) for name in ("model_mb", "coreset_radius")},
         "product_mb": record["output_mb"],
         **{name: record[name] for name in ("images", "device", "machine", "finished", "cached")},
     }
@@ -144,7 +145,7 @@ def experiments(table: pd.DataFrame, models: Models) -> pd.DataFrame:
     Returns:
         ``experiment, fit_seconds, score_seconds`` (own work, per category), ``score_per_second``
         (images), ``seconds_per_image`` (scoring), ``with_backbone`` (seconds an image, features
-        and scoring), ``max_rss_mb``, ``model_mb``.
+        and scoring), ``max_rss_mb``, ``model_mb``, ``coreset_radius`` (NaN for an ensemble).
     """
     found = []
     for experiment, (model, extractor, *members) in models.items():
@@ -164,6 +165,7 @@ def experiments(table: pd.DataFrame, models: Models) -> pd.DataFrame:
                 "with_backbone": each + sum(map(_seconds_per_image, features)),
                 "max_rss_mb": pd.concat([jobs["max_rss_mb"] for jobs in fits + scores]).max(),
                 "model_mb": sum(jobs["model_mb"].mean() for jobs in scores),
+                "coreset_radius": np.nan if members else scores[0]["coreset_radius"].mean(),
             }
         )
     return pd.DataFrame(found)
@@ -184,6 +186,13 @@ def _seconds_per_image(jobs: pd.DataFrame) -> float:
     return jobs["compute_seconds"].sum() / (float(jobs["images"].sum()) or np.nan)
 
 
+_RADIUS = (
+    "The covering radius is the largest distance of a training patch to the coreset of PatchCore, "
+    "in the projected space in which it is chosen; of several merged parts (`coreset: merge`), an "
+    "upper bound."
+)
+
+
 def _text(value: float, digits: int = 1) -> str:
     return "-" if pd.isna(value) else f"{value:,.{digits}f}"
 
@@ -197,11 +206,15 @@ def _experiments(costs: pd.DataFrame) -> str:
         "peak memory, MB": ("max_rss_mb", 0),
         "model, MB": ("model_mb", 1),
     }
+    covered = len(costs) and costs["coreset_radius"].notna().any()
+    if covered:
+        columns["covering radius"] = ("coreset_radius", 3)
     grid = [
         [cost["experiment"], *(_text(cost[name], digits) for name, digits in columns.values())]
         for cost in costs.to_dict("records")
     ]
-    return markdown_table(["experiment", *columns], grid)
+    table = markdown_table(["experiment", *columns], grid)
+    return f"{table}\n\n{_RADIUS}" if covered else table
 
 
 def _sharing(models: Models) -> str:
