@@ -26,12 +26,14 @@ def main(job: Job) -> Facts:
     with FeatureStore(job.input.features, expected) as store:
         detector = methods.create(method, settings["parameters"], seed=int(job.wildcards.seed))
         features = store.split("train")
+        coresets = job.input.get("coresets")
         detector.fit(
             features,
             device=device,
             memory=job.config["memory_mb"] << 20,
             made_with=store.made_with,
             progress=LoggedProgress(f"fit {job.wildcards.category} {method}", "steps"),
+            **({"coresets": coresets} if coresets else {}),
         )
         detector.save(Path(job.output.model), train_sha256=train_sha256(images))
         return facts | {"images": len(features)}

@@ -185,6 +185,7 @@ GROUPED = {"groups": {"g": ["wood"]}}
     [
         # Neither changes a result.
         ({"batch_size": 3, "device": "auto", "threads": 2, "memory_mb": 64}, set()),
+        ({"coreset_jobs": 3}, set()),
         ({"tf32": True}, {"extract", "fit", "score"}),
         ({"datasets": {"drawn": GROUPED}}, {"aggregate", "html_report"}),
         ({"uncertainty": {"resamples": 0}}, {"evaluate", "html_report"}),

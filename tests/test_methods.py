@@ -16,7 +16,7 @@ from conftest import ROOT, make_features
 from indad import methods
 from indad.core.errors import ConfigError, StoreError
 from indad.features.source import ArrayFeatures
-from indad.methods import coreset
+from indad.methods import coreset, coreset_parts
 from indad.methods import padim as padim_module
 from indad.methods.padim import PaDiM
 from indad.methods.patchcore import PatchCore
@@ -174,7 +174,7 @@ def test_a_merged_coreset_covers_nearly_as_well_and_holds_one_part(monkeypatch):
         seen.append((len(points), count))
         return greedy(points, count, **rest)
 
-    monkeypatch.setattr(coreset, "greedy_k_center", recorded)
+    monkeypatch.setattr(coreset_parts, "greedy_k_center", recorded)
     merge = {"coreset": "merge", "part_patches": 150}
     merged = PatchCore(**options, coreset_ratio=0.1, **merge).fit(features)
     # Parts of four images of 36 patches, each reduced to a fifth of 150.
@@ -191,6 +191,49 @@ def test_a_merged_coreset_covers_nearly_as_well_and_holds_one_part(monkeypatch):
     assert radius(merged.bank_) < 1.5 * radius(exact.bank_)
     with pytest.raises(ConfigError, match="part_patches: 150 are fewer than the 216 patches"):
         PatchCore(**options, coreset_ratio=0.3, **merge).fit(features)
+
+
+PARTS = {"embedding": "concat", "projection": 4, "coreset": "merge", "part_patches": 150}
+
+
+def test_a_model_does_not_depend_on_the_jobs_that_choose_its_parts(tmp_path):
+    features = make_features(np.random.default_rng(3), 20, shapes={"layer1": (5, 6, 6)})
+    PatchCore(**PARTS).fit(features).save(tmp_path / "alone")
+    for jobs in (1, 3, 9):  # of five parts
+        files = [tmp_path / f"{job}of{jobs}.safetensors" for job in range(jobs)]
+        for job, file in enumerate(files):
+            # The ratio decides only the second choice.
+            PatchCore(**PARTS, coreset_ratio=0.01).choose_parts(features, file, job, jobs)
+        PatchCore(**PARTS).fit(features, coresets=files[::-1]).save(tmp_path / "merged")
+        assert (tmp_path / "merged").read_bytes() == (tmp_path / "alone").read_bytes()
+
+
+def test_coresets_of_other_features_parameters_or_jobs_are_refused(tmp_path):
+    features = make_features(np.random.default_rng(3), 20, shapes={"layer1": (5, 6, 6)})
+    files = [tmp_path / f"{job}of2.safetensors" for job in range(2)]
+    for job, file in enumerate(files):
+        PatchCore(**PARTS).choose_parts(features, file, job, 2)
+
+    def refused(source=features, files=files, **changes):
+        with pytest.raises(StoreError) as error:
+            PatchCore(**PARTS | changes).fit(source, coresets=files)
+        return str(error.value)
+
+    message = refused(seed=1)
+    assert "0of2.safetensors: its coresets of parts were chosen from other features" in message
+    assert message.endswith("  - seed: the file has 0, expected 1")
+    assert "patches: the file has 720, expected 684" in refused(subset(features, range(19)))
+    other = subset(features, range(20))
+    other.identity = "another store"
+    assert "features: the file has 'memory', expected 'another store'" in refused(other)
+    assert "have no coreset of part 2 of 5; delete them and run again" in refused(files=files[:1])
+    model = PatchCore(**PARTS).fit(features)
+    model.save(tmp_path / "model.safetensors")
+    assert "chosen from other features" in refused(files=[tmp_path / "model.safetensors"])
+    with pytest.raises(StoreError, match="method is 'coresets of parts', this library has"):
+        methods.load(files[0])
+    with pytest.raises(ConfigError, match="part_patches: 150 are fewer than the 360 patches"):
+        PatchCore(**PARTS, coreset_ratio=0.5).choose_parts(features, files[0], 0, 2)
 
 
 def projected(features, **options):

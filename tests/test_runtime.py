@@ -117,6 +117,18 @@ def test_the_covering_radius_is_shown_of_the_experiments_that_have_one(tmp_path)
     assert "covering" not in without
 
 
+def test_a_fit_costs_what_the_jobs_of_its_parts_cost(tmp_path):
+    wildcards = {"dataset": "d", "category": "c", "model": "m", "seed": "0"}
+    jobs = [
+        job("coreset", seconds=10.0, wildcards=wildcards | {"part": f"{part}of2"})
+        for part in (1, 2)
+    ]
+    table = leave(tmp_path, [*jobs, job("fit", "m", 0, seconds=3.0), job("score", "B", 0)])
+    assert table["stage"].tolist() == ["coreset", "coreset", "fit", "score"]
+    (cost,) = runtime.experiments(table, {"B": ("m", "r")}).itertuples()
+    assert cost.fit_seconds == 23.0
+
+
 def test_an_ensemble_costs_what_its_members_and_its_own_jobs_cost(tmp_path):
     jobs = [job("extract", name, seconds=3.0) for name in ("r", "s")]
     jobs += [job("fit", name, 0, seconds=20.0) for name in ("m", "n", "both")]

@@ -17,6 +17,8 @@ import pytest
 import timm
 from safetensors.torch import save_file
 
+import coreset
+import fit
 import readme
 from conftest import make_job
 from dev import job_resources
@@ -26,6 +28,9 @@ from indad.data import manifest
 from indad.evaluation import comparison, evaluate
 from indad.evaluation.metrics import IMAGE_METRICS, PIXEL_METRICS
 from indad.pipeline import lock
+from indad.pipeline.config import Config
+from indad.pipeline.config_files import load_config, merged
+from indad.pipeline.settings import job_settings
 from indad.pipeline.verify import verify
 from indad.reporting import tables
 from small_run import SMALL, fail, plan, succeed, without_torch
@@ -266,6 +271,42 @@ def test_a_sweep_is_one_run_for_each_number_of_images_and_draw(tmp_path):
     planned = plan(tmp_path, run=run, experiments=experiments)
     assert planned["fit"] == planned["score"] == planned["evaluate"] == 3 * 2 + 1
     assert planned["extract"] == planned["learning_curves"] == planned["html_report"] == 1
+
+
+def test_separate_jobs_choose_the_coresets_of_parts(finished, tmp_path):
+    merge = {"coreset": "merge", "part_patches": 500, "seeds": [0, 1]}
+    changes = {"experiments": changed("PatchCore-10", **merge), "coreset_jobs": 2}
+    changes["run"] = {"datasets": ["drawn"], "experiments": ["PatchCore-10", "PaDiM"]}
+    planned = plan(tmp_path, "--until", "fit", **changes)
+    assert (planned["coreset"], planned["fit"]) == (2 * 2, 2 + 1)
+    # What the scripts of these jobs make, on the features of the finished run.
+    config = Config.read(merged(load_config(None), SMALL | changes))
+    model = config.experiments["PatchCore-10"].model
+    at = {"dataset": "drawn", "category": "wood", "model": model, "seed": "0"}
+    inputs = {"features": finished / "results/features/drawn/wood/lite0.h5",
+              "manifest": finished / "results/manifests/drawn/wood.csv"}  # fmt: skip
+    files = [tmp_path / f"{part}.safetensors" for part in config.coreset_jobs(config.models[model])]
+    for file in files:
+        job = make_job(
+            input=inputs,
+            output={"coresets": file},
+            settings=job_settings(config, "coreset", at),
+            params={"coreset_ratio": 0.1},
+            wildcards=at | {"part": file.stem},
+        )
+        coreset.main(job)
+    models = []
+    for given in {}, {"coresets": files}:
+        models.append(tmp_path / f"{len(models)}.safetensors")
+        job = make_job(
+            input=inputs | given,
+            output={"model": models[-1]},
+            settings=job_settings(config, "fit", at),
+            wildcards=at,
+        )
+        fit.main(job)
+    alone, together = (path.read_bytes() for path in models)
+    assert alone == together
 
 
 def test_an_edited_result_never_reaches_the_tables(finished, tmp_path):

@@ -73,6 +73,7 @@ wildcard_constraints:
     extractor="[^/]+",
     geometry="[^/]+",
     model="[^/]+",
+    part="[0-9]+of[0-9]+",
     experiment="[^/]+",
     seed="[0-9]+",
 

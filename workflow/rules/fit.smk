@@ -15,8 +15,15 @@ rule fit:
     threads: lambda wildcards: (CONFIG.threads if CONFIG.models[wildcards.model].fit_computes else 1)
     resources:
         # PaDiM's model is at most as large as the features it is fitted on, and held twice.
+        # A merged coreset is bounded by the size of its parts.
         mem_mb=lambda wildcards, input, attempt: grow(
-            2000 + CUDA_MB + 2 * input.size_mb, attempt
+            2000
+            + CUDA_MB
+            + min(
+                2 * input.size_mb,
+                config["memory_mb"] + CONFIG.models[wildcards.model].merge_mb,
+            ),
+            attempt,
         ),
         runtime=lambda wildcards, input, attempt: grow(30 + input.size_mb / 20, attempt),
         gpu=lambda wildcards: GPU * CONFIG.models[wildcards.model].fit_computes,

@@ -14,7 +14,8 @@ from indad.core.progress import duration
 
 #: Rough share of a run that a job of each rule takes; 1 for rules that are not listed.
 WEIGHTS = {
-    "archive": 20, "extract": 10, "fit": 8, "score": 8, "download": 2, "index": 2, "decode": 2,
+    "archive": 20, "extract": 10, "coreset": 8, "fit": 8, "score": 8, "download": 2, "index": 2,
+    "decode": 2,
 }  # fmt: skip
 #: Jobs that wait for a network. How long they take says nothing about the others.
 NETWORK = {"archive", "weights"}

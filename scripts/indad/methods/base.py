@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
@@ -111,6 +111,11 @@ class Detector(ABC):
         return {}
 
     @classmethod
+    def fit_parameters(cls, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Return those of the parameters that decide the fit."""
+        return {name: each for name, each in parameters.items() if name not in cls.score_parameters}
+
+    @classmethod
     def shared_fit(cls, parameter_sets: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Return the score parameters to fit with, so that one model serves all sets."""
         return {}
@@ -146,6 +151,17 @@ class Detector(ABC):
                 features.
             DeviceError: the GPU's memory is too small, even for smaller blocks.
         """
+        few = self._prepare(train, device, memory, made_with)
+        if self.fit_computes:
+            self._compute(lambda: self._fit(few, progress))
+        else:
+            self._fit(few, progress)
+        return self
+
+    def _prepare(
+        self, train: FeatureSource, device: str, memory: int, made_with: Mapping[str, Any] | None
+    ) -> FeatureSource:
+        """Set what the features and the device decide; return the training images in use."""
         self.layers_ = tuple(self.layers or train.layers)
         missing = [layer for layer in self.layers_ if layer not in train.layers]
         if missing:
@@ -160,17 +176,16 @@ class Detector(ABC):
         self.input_size_ = tuple(train.input_size or ())
         self.made_with_ = dict(made_with or {})
         self.device_, self.memory_ = device, memory
-        few = self.draw(train)
-        if not self.fit_computes:
-            self._fit(few, progress)
-            return self
+        return self.draw(train)
+
+    def _compute(self, work: Callable[[], None]) -> None:
+        """Run ``work``; if a GPU is out of memory, again with smaller blocks of the search."""
         import torch
 
         with torch.inference_mode():
             while True:
                 try:
-                    self._fit(few, progress)
-                    return self
+                    return work()
                 except torch.cuda.OutOfMemoryError:
                     self.memory_ = smaller(self.memory_, "a fit within {} bytes", LEAST_MEMORY)
 

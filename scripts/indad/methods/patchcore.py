@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from indad.core.progress import Progress, ignore
 from indad.features.source import FeatureSource, chunks_of
 from indad.methods.base import (
     DISTANCES,
+    MEMORY,
     Detector,
     one_of,
     positive,
@@ -24,10 +25,8 @@ from indad.methods.base import (
 if TYPE_CHECKING:
     import torch
 
-    from indad.methods.coreset import Coreset
+    from indad.methods.coreset_parts import Selection
     from indad.methods.neighbors import Bank
-
-logger = logging.getLogger("indad")
 
 #: Images embedded at once while fitting.
 FIT_BATCH = 16
@@ -193,76 +192,107 @@ class PatchCore(Detector):
         patches = embed(list(layers.values()), self.pooling)
         return normalize(patches, dim=-1) if self.distance == "cosine" else patches
 
+    def fit(
+        self, train: FeatureSource, *, coresets: Sequence[str | Path] = (), **options: Any
+    ) -> Self:
+        """Fit the model to the features of good images.
+
+        Args:
+            train: features of the training images.
+            coresets: files of `choose_parts`, of all jobs. They do not change the model.
+            options: as in ``Detector.fit``.
+
+        Raises:
+            StoreError: a file is damaged, or does not belong to the features and parameters.
+        """
+        self._coresets = coresets
+        return super().fit(train, **options)
+
+    def choose_parts(
+        self,
+        train: FeatureSource,
+        path: Path,
+        job: int,
+        jobs: int,
+        *,
+        device: str = "cpu",
+        memory: int = MEMORY,
+        progress: Progress = ignore,
+    ) -> None:
+        """Choose the coresets of some parts and write them to a file, for `fit`.
+
+        The file is empty if the coreset is chosen from all patches at once.
+
+        Args:
+            train: features of the training images.
+            path: the file.
+            job: number of this job, from 0. It chooses from the parts ``job``, ``job + jobs``, ...
+            jobs: number of jobs.
+            device: where to compute, ``cpu`` or ``cuda``.
+            memory: as in ``Detector.fit``.
+            progress: called with the parts done and the number of parts of this job.
+
+        Raises:
+            ConfigError: a parameter does not fit the features.
+        """
+        few = self._prepare(train, device, memory, None)
+
+        def work() -> None:
+            from indad.methods import coreset_parts
+
+            selection = self._selection(few)
+            mine = range(job, len(selection.parts), jobs)
+            chosen = {}
+            for number in mine:
+                chosen[number] = selection.choose_part(number)
+                progress(len(chosen), len(mine))
+            coreset_parts.write(Path(path), self._origin(few), chosen)
+
+        self._compute(work)
+
     def _fit(self, train: FeatureSource, progress: Progress) -> None:
+        from indad.methods import coreset_parts
+
         self._bank: Bank | None = None
-        self.patches_ = int(self._patches_before(train)[-1])
-        steps = 2 * len(train) + self._count()
-        chosen = self._choose(train, lambda done: progress(done, steps))
+        selection, images = self._selection(train), len(train)
+        coresets: list[coreset_parts.PartCoreset] = []
+        if self._coresets:
+            origin, count = self._origin(train), len(selection.parts)
+            coresets = coreset_parts.read(self._coresets, origin, count, self.device_)
+        chosen = selection.choose(lambda done, steps: progress(done, steps + images), coresets)
         self.indices_, self.radii_ = chosen.indices.cpu(), chosen.radii
         # All embeddings together may not fit in memory: they are computed again, and those of the
         # coreset are kept.
-        self.bank_ = self._collect(train, lambda done: progress(steps - len(train) + done, steps))
+        done, steps = images + self._count(), 2 * images + self._count()
+        self.bank_ = self._collect(train, lambda image: progress(done + image, steps))
 
-    def _choose(self, train: FeatureSource, progress: Callable[[int], None]) -> Coreset:
-        """Choose the coreset: indices among all patches."""
-        import torch
+    def _selection(self, train: FeatureSource) -> Selection:
+        """Return how the coreset is chosen."""
+        from indad.methods.coreset_parts import Selection
 
-        from indad.methods.coreset import Coreset, greedy_k_center
-
-        before, keep = self._patches_before(train), self._count()
-        parts = [slice(0, len(train))] if self.coreset == "exact" else self._parts(before)
-        if len(parts) > 1 and keep > self.part_patches:
-            raise ConfigError(
-                f"part_patches: {self.part_patches} are fewer than the {keep} patches of the "
-                f"coreset; use at least {keep}, or a smaller coreset_ratio"
-            )
-        draw = np.random.default_rng(self.seed)
-
-        def choose(points: torch.Tensor, count: int, report: Progress) -> Coreset:
-            start = int(draw.integers(len(points)))
-            return greedy_k_center(points, count, start=start, memory=self.memory_, progress=report)
-
-        if len(parts) == 1:
-            points = self._project(train, parts[0], progress)
-            found = choose(points, keep, lambda done, _: progress(len(train) + done))
-            self._log_radius(f"{float(found.radii[-1]):.4g}")
-            return found
-        kept, indices, radius = [], [], 0.0
-        for images in parts:
-            points = self._project(train, images, lambda done: None)
-            share = -(-self.part_patches * len(points) // self.patches_)
-            chosen = choose(points, share, ignore)
-            kept.append(points[chosen.indices])
-            indices.append(chosen.indices + int(before[images.start]))
-            radius = max(radius, float(chosen.radii[-1]))
-            progress(images.stop)
-        last = choose(torch.cat(kept), keep, lambda done, _: progress(len(train) + done))
-        second = float(last.radii[-1])
-        self._log_radius(
-            f"at most {second + radius:.4g}: {second:.4g} in the second choice, and at most "
-            f"{radius:.4g} in each of {len(parts)} parts"
-        )
-        return Coreset(torch.cat(indices)[last.indices], last.radii + radius)
-
-    def _log_radius(self, radius: str) -> None:
-        logger.info(
-            "coreset: %d of %d patches, covering radius in the projected space %s",
+        before = self._patches_before(train)
+        self.patches_ = int(before[-1])
+        return Selection(
+            before,
             self._count(),
-            self.patches_,
-            radius,
+            part_patches=self.part_patches if self.coreset == "merge" else None,
+            seed=self.seed,
+            memory=self.memory_,
+            project=lambda images, done: self._project(train, images, done),
         )
 
-    def _parts(self, before: np.ndarray) -> list[slice]:
-        """Cut the images into parts of at most ``part_patches`` patches, at least one image."""
-        starts = [0]
-        for image, end in enumerate(before[1:].tolist()):
-            if image > starts[-1] and end - before[starts[-1]] > self.part_patches:
-                starts.append(image)
-        return list(map(slice, starts, [*starts[1:], len(before) - 1]))
+    def _origin(self, train: FeatureSource) -> dict[str, Any]:
+        """Return what decides the coresets of the parts."""
+        return self.fit_parameters(self.parameters) | {
+            "layers": self.layers_,
+            "features": train.identity,
+            "patches": self.patches_,
+            "version": self.version,
+        }
 
-    def _patches_before(self, train: FeatureSource) -> np.ndarray:
-        """Return the number of patches before each image, and of all patches: ``(N + 1,)``."""
-        shapes = (train.shape(self.layers_[0], image) for image in range(len(train)))
+    def _patches_before(self, train: FeatureSource, images: slice = slice(None)) -> np.ndarray:
+        """Return the patches of these images before each of them, and of all: ``(n + 1,)``."""
+        shapes = (train.shape(self.layers_[0], image) for image in range(len(train))[images])
         return np.cumsum([0, *(height * width for _, height, width in shapes)])
 
     def _dimensions(self, train: FeatureSource) -> int:
@@ -284,15 +314,13 @@ class PatchCore(Detector):
         dimensions, mapping = self._dimensions(train), None
         if self.projection < dimensions:
             mapping = random_projection(dimensions, self.projection, self.seed).to(self.device_)
-        before = self._patches_before(train)
-        first = before[images.start]
-        size = (int(before[images.stop] - first), min(self.projection, dimensions))
+        before = self._patches_before(train, images)
+        size = (int(before[-1]), min(self.projection, dimensions))
         points = torch.empty(size, device=self.device_)
         for here in chunks_of(train, FIT_BATCH, images):
             patches = self.embed(self._read_layers(train, here)).flatten(0, 2)
-            points[before[here.start] - first : before[here.stop] - first] = (
-                patches if mapping is None else patches @ mapping
-            )
+            first, last = (before[image - images.start] for image in (here.start, here.stop))
+            points[first:last] = patches if mapping is None else patches @ mapping
             progress(here.stop)
         return points
 

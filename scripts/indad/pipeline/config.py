@@ -28,6 +28,8 @@ from indad.reporting import published
 
 #: A part of the names of experiments whose scores of an image depend on the other test images.
 TRANSDUCTIVE = "transductive"
+#: More dimensions than the patch embeddings of the usual backbones have.
+DIMENSIONS = 2048
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,25 @@ class Experiment:
     def fit_computes(self) -> bool:
         """Whether fitting takes more than reading features."""
         return bool(self.members) or methods.method_class(self.method).fit_computes
+
+    @property
+    def merges(self) -> bool:
+        """Whether the coreset is merged from those of parts."""
+        return self.parameters.get("coreset") == "merge"
+
+    @property
+    def part_mb(self) -> float:
+        """Megabytes for the projected patches of a part, the picks of all parts, and copies."""
+        numbers = self.parameters["part_patches"] * (self.parameters["projection"] + 1)
+        return 3 * 4 * numbers / 1e6
+
+    @property
+    def merge_mb(self) -> float:
+        """Most megabytes that a fit holds which merges coresets; infinite if it does not."""
+        if not self.merges:
+            return math.inf
+        # The bank has at most `part_patches` vectors, and is held twice when it is written.
+        return self.part_mb + 2 * 4 * DIMENSIONS * self.parameters["part_patches"] / 1e6
 
     @classmethod
     def from_config(
@@ -107,8 +128,7 @@ class Experiment:
         for layer in parameters["layers"] or []:
             require_known(f"{key}.layers", layer, stored, f"layers of {extractor}")
         del parameters["seed"]
-        scoring = methods.method_class(method).score_parameters
-        fitted = {k: v for k, v in parameters.items() if k not in scoring}
+        fitted = methods.method_class(method).fit_parameters(parameters)
         text = json.dumps([method, extractor, fitted], sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         model = f"{method}-{extractor}-{digest}"
@@ -336,6 +356,11 @@ class Config:
     def extractor(self, name: str, dataset: str) -> Extractor:
         """Return an extractor as it is used on a data set."""
         return self.extractors[name].on(self.datasets[dataset])
+
+    def coreset_jobs(self, model: Experiment) -> list[str]:
+        """Return the names of the jobs that choose coresets of a model's parts; [] for none."""
+        jobs = self.written["coreset_jobs"] if model.merges else 1
+        return [f"{job}of{jobs}" for job in range(1, jobs + 1)] if jobs > 1 else []
 
     def geometries(self, dataset: str) -> dict[str, Geometry]:
         """Return resize and crop of the used extractors on a data set, by name."""

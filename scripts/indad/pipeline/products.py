@@ -52,7 +52,10 @@ class Products:
         """Return what a model is fitted to; for an ensemble also the models of its members."""
         model = self.config.models[wildcards.model]
         if not model.members:
-            return {"features": self.features(model.extractor)}
+            folder = f"{self.results}/coresets/{CATEGORY}/{{model}}/seed{{seed}}"
+            jobs = self.config.coreset_jobs(model)
+            coresets = {"coresets": [f"{folder}/{job}.safetensors" for job in jobs]} if jobs else {}
+            return {"features": self.features(model.extractor)} | coresets
         return {
             "features": [self.features(each.extractor) for each in model.members],
             "members": [self.model(each) for each in model.members],

@@ -110,6 +110,12 @@ def _fit(config: Config, wildcards: Wildcards) -> Settings:
     }
 
 
+def _coreset(config: Config, wildcards: Wildcards) -> Settings:
+    fitted = _fit(config, wildcards)
+    method = methods.method_class(fitted["method"])
+    return fitted | {"parameters": method.fit_parameters(fitted["parameters"])}
+
+
 def _ensemble(config: Config, experiment: Experiment) -> Settings:
     return {
         "method": experiment.method,
@@ -203,6 +209,12 @@ def category_jobs(config: Config) -> list[str]:
             jobs += [f"index/{at}"]
             jobs += [f"decode/{at}/{geometry}" for geometry in config.geometries(name)]
             jobs += [f"extract/{at}/{extractor}" for extractor in config.used_extractors]
+            jobs += [
+                f"coreset/{at}/{name}/seed{seed}/{part}"
+                for name, each in config.models.items()
+                for seed in each.seeds
+                for part in config.coreset_jobs(each)
+            ]
             for rule, runs in (
                 ("fit", config.models),
                 ("score", config.scored),
@@ -308,6 +320,7 @@ _RULES: dict[str, Callable[[Config, Wildcards], Settings]] = {
     "index": _index,
     "decode": _decode,
     "extract": _extract,
+    "coreset": _coreset,
     "fit": _fit,
     "score": _score,
     "evaluate": _evaluate,
