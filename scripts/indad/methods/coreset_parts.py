@@ -98,9 +98,10 @@ class Selection:
         for image, end in enumerate(before[1:].tolist()):
             if image > cuts[-1] and end - before[cuts[-1]] > most:
                 cuts.append(image)
+        edges = [*cuts, self.images] if len(cuts) > 1 else []
         draw = np.random.default_rng(seed)
         self.parts: list[Part] = []
-        for start, stop in pairwise([*cuts, self.images]) if len(cuts) > 1 else ():
+        for start, stop in pairwise(edges):
             size = int(before[stop] - before[start])
             share = -(-most * size // self.patches)
             first, drawn = int(before[start]), int(draw.integers(size))
