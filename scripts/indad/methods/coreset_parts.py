@@ -3,8 +3,6 @@
 The coresets of parts can be chosen by separate jobs, whose files the fit reads.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence

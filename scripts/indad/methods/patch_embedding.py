@@ -1,7 +1,5 @@
 """PatchCore's patch embeddings: layers of a backbone, pooled and brought to one grid."""
 
-from __future__ import annotations
-
 import torch
 from torch.nn.functional import adaptive_avg_pool1d, avg_pool2d, interpolate, unfold
 
