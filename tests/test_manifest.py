@@ -110,7 +110,7 @@ def test_fingerprint_sees_added_removed_and_edited_files(category, rng):
 
 def test_a_damaged_manifest_is_refused(tmp_path):
     (tmp_path / "m.csv").write_text("image,split\na,train\n")
-    with pytest.raises(DataError, match=r"m\.csv"):
+    with pytest.raises(StoreError, match=r"m\.csv"):
         manifest.read(tmp_path / "m.csv")
 
 

@@ -21,8 +21,8 @@ from typing import Any
 
 import pandas as pd
 
-from indad.core import atomic
-from indad.core.errors import DataError
+from indad.core.csv_files import read_csv, write_csv
+from indad.core.errors import DataError, StoreError
 from indad.core.names import printable
 from indad.core.progress import Progress, ignore
 from indad.data.annotations import Photo
@@ -48,11 +48,12 @@ MOST_SIZES = 2
 HASH_COLUMN = "table_sha256"
 
 
-#: Paths are relative to the category folder, with forward slashes.
-COLUMNS = (
-    *("image", "split", "label", "defect", "mask", "width", "height", "sha256", "mask_sha256"),
-    "mask_labels",  # the labels that count in annotation files, as JSON; "" for all
-)
+#: Columns and their types. Paths are relative to the category folder, with forward slashes;
+#: ``mask_labels`` has the labels that count in annotation files, as JSON, "" for all.
+COLUMNS = {
+    "image": "str", "split": "str", "label": "int", "defect": "str", "mask": "str", "width": "int",
+    "height": "int", "sha256": "str", "mask_sha256": "str", "mask_labels": "str",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -300,30 +301,18 @@ def fingerprint(folder: Path, reading: Reading | None = None) -> str:
 
 def write(manifest: pd.DataFrame, path: Path) -> None:
     """Write a manifest as CSV, atomically."""
-    with atomic.replacing(path) as temporary:
-        hashed = manifest.assign(**{HASH_COLUMN: content_hash(manifest)})
-        hashed.to_csv(temporary, index=False, lineterminator="\n")
+    write_csv(manifest.assign(**{HASH_COLUMN: content_hash(manifest)}), path)
 
 
 def read(path: Path) -> pd.DataFrame:
     """Read a manifest.
 
     Raises:
-        DataError: the file is missing, lacks a column, or was changed since ``write``.
+        StoreError: the file is missing, lacks a column, or was changed since ``write``.
     """
-    try:
-        # Only "" means missing: "NA" and "null" are possible folder names.
-        frame = pd.read_csv(
-            path, keep_default_na=False, dtype=str, encoding="utf-8", lineterminator="\n"
-        )
-        frame = frame.astype({"label": int, "width": int, "height": int})
-    except (OSError, ValueError, KeyError, OverflowError) as error:
-        raise DataError(f"{path}: not a readable manifest ({error}); delete it") from None
-    missing = [column for column in (*COLUMNS, HASH_COLUMN) if column not in frame]
-    if missing:
-        raise DataError(f"{path}: manifest lacks the columns {', '.join(missing)}; delete it")
+    frame = read_csv(path, COLUMNS | {HASH_COLUMN: "str"}, "manifest")
     if set(frame.pop(HASH_COLUMN)) != {content_hash(frame)}:
-        raise DataError(
+        raise StoreError(
             f"{path}: the manifest was damaged or edited, its content does not match its hash; "
             "delete it and run again"
         )

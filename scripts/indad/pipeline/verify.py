@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from indad.core import checksum, provenance
-from indad.core.errors import DataError, IndadError, StoreError
+from indad.core.errors import IndadError, StoreError
 from indad.core.progress import Progress, ignore
 from indad.data import manifest
 from indad.evaluation import evaluate, scores
@@ -150,7 +150,7 @@ def _compare_images(path: Path, folder: Path, report: Report) -> None:
     """Compare every image and mask of a manifest with its SHA-256."""
     try:
         rows = manifest.read(path)
-    except DataError:
+    except StoreError:
         return  # reported already, by the check of the manifest itself
     if not folder.is_dir():
         report.checked["data"] += len(rows)
