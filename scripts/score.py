@@ -75,9 +75,9 @@ def combine(job: Job) -> Facts:
         truth = pixels.ground_truth(images)
     test = images[images["split"] == "test"]
     sizes = list(zip(test["height"], test["width"], strict=True))
-    ranges = ensemble.ranges(members)
+    scales = ensemble.scales(members)
     batches = (
-        ([i], ensemble.combine([each.of([i]) for each in members], [sizes[i]], ranges))
+        ([i], ensemble.combine([each.of([i]) for each in members], [sizes[i]], scales))
         for i in range(len(sizes))
     )
     first = next(iter(made_of.values()))

@@ -186,41 +186,42 @@ class Ensemble:
                         "member with the smallest crop first, or set a larger 'crop'"
                     )
 
-    def ranges(self, members: Sequence[Scores]) -> np.ndarray | None:
-        """Return the extremes of the test images' scores; None with ``scaling="training"``.
+    def scales(self, members: Sequence[Scores]) -> np.ndarray:
+        """Return what is subtracted from the scores of each member, and what they are divided by.
 
         Args:
-            members: the scores of each member, of all test images.
+            members: the scores of each member; with ``scaling="test"`` of all test images.
 
         Returns:
-            ``(K, 4)``: lowest and highest image score, lowest and highest map value.
+            ``(K, 2, 2)``: the two numbers for the image scores, and those for the maps.
 
         Raises:
-            ConfigError: all scores of a member are equal.
+            ConfigError: all scores of a member are equal, with ``scaling="test"``.
         """
         if self.scale_ is not None:
-            return None
+            return np.stack([np.zeros_like(self.scale_), self.scale_], axis=2)
         found = []
         for name, scores in zip(self.members, members, strict=True):
             ends = [(values.min(), values.max()) for values in scores.maps]
             low, high = min(end[0] for end in ends), max(end[1] for end in ends)
-            found.append([scores.image.min(), scores.image.max(), low, high])
-            if not (found[-1][0] < found[-1][1] and low < high):
+            image_low, image_high = scores.image.min(), scores.image.max()
+            if not (image_low < image_high and low < high):
                 raise ConfigError(
                     f"members: all scores or map values of {name} are equal, so that they have no "
                     "scale; use 'scaling: training'"
                 )
+            found.append([[image_low, image_high - image_low], [low, high - low]])
         return np.array(found)
 
     def combine(
-        self, members: Iterable[Scores], sizes: Sequence[Size], ranges: np.ndarray | None = None
+        self, members: Iterable[Scores], sizes: Sequence[Size], scales: np.ndarray | None = None
     ) -> Scores:
         """Average the scores of the members.
 
         Args:
             members: the scores of each member, of the same images.
             sizes: ``(height, width)`` of each image itself.
-            ranges: from `ranges`; of these images by default.
+            scales: from `scales`; of these images by default.
 
         Returns:
             Scores with maps in the frame of the first member.
@@ -230,11 +231,11 @@ class Ensemble:
             DataError: a member's crop does not cover the first one's frame.
         """
         members = list(members)
-        ranges = self.ranges(members) if ranges is None else ranges
+        scales = self.scales(members) if scales is None else scales
         image: Any = 0.0
         maps: list[Any] = [0.0] * len(sizes)
-        for number, scores in enumerate(members):
-            (image_low, image_scale), (low, scale) = self._scale(number, ranges)
+        for number, (scores, both) in enumerate(zip(members, scales, strict=True)):
+            (image_low, image_scale), (low, scale) = both
             image = image + (scores.image.astype(np.float64) - image_low) / image_scale
             for i, values in enumerate(scores.maps):
                 scaled = (values - np.float32(low)) / np.float32(scale)
@@ -245,17 +246,6 @@ class Ensemble:
         return Scores(
             (image / count).astype(np.float32), np.stack(averages) if one_size else averages
         )
-
-    def _scale(
-        self, number: int, ranges: np.ndarray | None
-    ) -> tuple[tuple[float, float], tuple[float, float]]:
-        """Return what becomes 0 and the scale, of a member's image scores and of its maps."""
-        if ranges is None:
-            assert self.scale_ is not None
-            image_scale, map_scale = self.scale_[number]
-            return (0.0, image_scale), (0.0, map_scale)
-        image_low, image_high, low, high = ranges[number]
-        return (image_low, image_high - image_low), (low, high - low)
 
     def _framed(self, number: int, values: np.ndarray, size: Size) -> np.ndarray:
         """Return a member's map in the frame of the first one, ``(H, W)``."""
