@@ -1,7 +1,5 @@
 """Starting Snakemake, and following it through the events that the logger plugin writes."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import os
@@ -13,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from indad.cli.events import EventFile, Job, RunState
 from indad.core.atomic import process_exists
@@ -80,7 +78,7 @@ class WorkflowProcess:
         self._handlers: dict[int, Any] = {}
         self._process: subprocess.Popen[bytes]
 
-    def __enter__(self) -> WorkflowProcess:
+    def __enter__(self) -> Self:
         for number in STOPPING:
             self._handlers[number] = signal.getsignal(number)
             # nohup lets a run continue when the terminal is closed.

@@ -4,13 +4,11 @@ The preprocessing is that of the papers: the short side is resized to ``resize``
 antialiased), then the centre is cropped. This module needs Pillow and NumPy only, not torch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -49,7 +47,7 @@ class Geometry:
     crop: Size | None
 
     @classmethod
-    def from_config(cls, resize: int | list[int], crop: int | list[int] | None) -> Geometry:
+    def from_config(cls, resize: int | list[int], crop: int | list[int] | None) -> Self:
         """Read ``resize: 256`` or ``[H, W]``, and ``crop: 224``, ``[H, W]`` or null."""
         crop = [crop, crop] if isinstance(crop, int) else crop
         return cls(
@@ -113,7 +111,7 @@ class Geometry:
         rows, columns = self.crop or (height, width)
         return round((height - rows) / 2), round((width - columns) / 2)
 
-    def box_of(self, other: Geometry, height: int, width: int) -> tuple[float, float, float, float]:
+    def box_of(self, other: Self, height: int, width: int) -> tuple[float, float, float, float]:
         """Return the part of an image that another geometry keeps, in this one's output.
 
         Args:

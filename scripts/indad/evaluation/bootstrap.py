@@ -7,11 +7,9 @@ images. These are counted once at a few thousand thresholds; all resamples are t
 product.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 
@@ -73,7 +71,7 @@ class ImageCounts:
     @classmethod
     def from_scores(
         cls, scores: np.ndarray, regions: np.ndarray, most: int = MOST_THRESHOLDS
-    ) -> ImageCounts:
+    ) -> Self:
         """Count every image's scores, in memory.
 
         Args:
@@ -96,7 +94,7 @@ class ImageCounts:
     @classmethod
     def from_images(
         cls, images: Images, ordered: SortedScores, most: int = MOST_THRESHOLDS
-    ) -> ImageCounts:
+    ) -> Self:
         """Count the scores of images that are read one after the other.
 
         Args:

@@ -4,15 +4,13 @@ The file of maps has a checksum (``indad.core.checksum``), records the settings 
 files, and holds the hash of the table, so that the two cannot be mixed up with those of other runs.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import h5py
 import numpy as np
@@ -179,7 +177,7 @@ class FullSize(NamedTuple):
     geometry: Geometry
 
     @classmethod
-    def from_settings(cls, folder: str, settings: Mapping[str, Any]) -> FullSize | None:
+    def from_settings(cls, folder: str, settings: Mapping[str, Any]) -> Self | None:
         """Return it if ``evaluate_at`` of the settings is ``original``, else None."""
         if settings["evaluate_at"] == "input":
             return None

@@ -6,12 +6,10 @@ divided so that the scores of each part fit in memory: a part of every run is re
 one block nothing is written, and there is one piece.
 """
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, Self
 
 import numpy as np
 
@@ -109,7 +107,7 @@ class SortedScores:
         self._sort_block(last=True)
 
     @classmethod
-    def from_arrays(cls, scores: np.ndarray, regions: np.ndarray) -> SortedScores:
+    def from_arrays(cls, scores: np.ndarray, regions: np.ndarray) -> Self:
         """Sort scores of any type and shape, in memory."""
         if scores.dtype == np.float32:
             return cls([(scores, regions)], block=np.inf)

@@ -1,12 +1,10 @@
 """A data set of the configuration: where its images are, or how they are made."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from indad.core.errors import ConfigError, DataError
 from indad.core.names import name_problem, same_file_problem
@@ -71,7 +69,7 @@ class Dataset:
     @classmethod
     def from_config(
         cls, name: str, settings: Mapping[str, Any], results: Path, downloads: Path
-    ) -> Dataset:
+    ) -> Self:
         """Check and resolve the settings of one data set.
 
         Raises:

@@ -1,11 +1,9 @@
 """The extractors of a configuration: a backbone, its layers, and the size of the images it gets."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from indad.core.errors import ConfigError, IndadError
 from indad.core.names import path_problem
@@ -32,7 +30,7 @@ class Extractor:
     own_size: bool = False
 
     @classmethod
-    def from_config(cls, name: str, settings: Mapping[str, Any]) -> Extractor:
+    def from_config(cls, name: str, settings: Mapping[str, Any]) -> Self:
         """Fill in the defaults that depend on other settings.
 
         Raises:
@@ -48,7 +46,7 @@ class Extractor:
             )
         return cls(name, complete, not USUAL_SIZE.keys().isdisjoint(settings))
 
-    def on(self, dataset: Dataset) -> Extractor:
+    def on(self, dataset: Dataset) -> Self:
         """Return the extractor with the data set's ``resize``, unless it has a size of its own."""
         if self.own_size or dataset.resize is None:
             return self

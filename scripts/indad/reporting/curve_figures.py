@@ -3,12 +3,10 @@
 An experiment has the same colour in all figures, given by its place in ``run.experiments``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -47,7 +45,7 @@ class DrawnCurve:
     share: float
 
     @classmethod
-    def of(cls, parts: Iterable[ScoreCurve]) -> DrawnCurve:
+    def of(cls, parts: Iterable[ScoreCurve]) -> Self:
         """Join the parts of a curve."""
         points, values = [], []
         for part in parts:

@@ -1,13 +1,11 @@
 """The public data sets that can be downloaded, as listed in ``resources/datasets.yaml``."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 
@@ -33,7 +31,7 @@ class Place:
     mine: bool = False
 
     @classmethod
-    def of(cls, value: str | Mapping[str, Any], *, mine: bool = False) -> Place:
+    def of(cls, value: str | Mapping[str, Any], *, mine: bool = False) -> Self:
         """Read an address, or ``{from, sha256, confirmed}``."""
         if isinstance(value, str):
             return cls(value, mine=mine)
