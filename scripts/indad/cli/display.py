@@ -1,9 +1,8 @@
 """Progress of a run: a bar with the time left on a terminal, plain lines elsewhere."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Collection, Iterable
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -82,7 +81,7 @@ class Display:
         )
         self._task = self._bar.add_task("planning", total=None, left="")
 
-    def __enter__(self) -> Display:
+    def __enter__(self) -> Self:
         self._bar.start()
         return self
 

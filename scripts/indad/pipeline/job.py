@@ -4,8 +4,6 @@ Snakemake runs the scripts and puts an object called ``snakemake`` into them, th
 parameters and wildcards.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import sys

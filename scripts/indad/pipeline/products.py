@@ -3,8 +3,6 @@
 The methods that take ``wildcards`` are input functions of rules.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from indad.pipeline.config import Config, Experiment

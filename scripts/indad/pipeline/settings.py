@@ -7,8 +7,6 @@ themselves, and the versions of the algorithms. What only changes how a product 
 the number of threads, the batch size or the folder, has to be left out.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any

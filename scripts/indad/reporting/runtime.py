@@ -5,8 +5,6 @@ job's own record (``records/``) has what its script measured. Both are of the jo
 product that was up to date keeps the record of when it was made.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
