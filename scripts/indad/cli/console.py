@@ -5,8 +5,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
+from rich.progress import BarColumn, ProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
 from indad.core.progress import Progress
@@ -35,6 +37,19 @@ def print_line(console: Console, text: str) -> None:
 def print_labelled(console: Console, label: str, style: str, text: str) -> None:
     """Print a text after a coloured word."""
     console.print(f"[{style}]{label}[/] {plain(text)}", highlight=False, soft_wrap=True)
+
+
+def bar_with_time_left(console: Console, *columns: ProgressColumn, **options: Any) -> Bar:
+    """Return a bar with the share done, the time passed, the field ``left``, and more columns."""
+    return Bar(
+        TextColumn("{task.percentage:3.0f} %"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+        *columns,
+        console=console,
+        **options,
+    )
 
 
 @contextmanager

@@ -5,9 +5,9 @@ from collections.abc import Collection, Iterable
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import TextColumn
 
-from indad.cli.console import print_line
+from indad.cli.console import bar_with_time_left, print_line
 from indad.cli.events import RunState
 from indad.core.progress import duration
 
@@ -70,15 +70,8 @@ class Display:
         self.console, self.state = console, state
         self._left = TimeLeft()
         self._last_line = time.monotonic() - INTERVAL
-        self._bar = Progress(
-            TextColumn("{task.percentage:3.0f} %"),
-            BarColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}"),
-            TextColumn("{task.description}", markup=False),
-            console=console,
-            disable=not console.is_terminal,
-        )
+        text = TextColumn("{task.description}", markup=False)
+        self._bar = bar_with_time_left(console, text, disable=not console.is_terminal)
         self._task = self._bar.add_task("planning", total=None, left="")
 
     def __enter__(self) -> Self:

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from indad.cli.console import bar_with_time_left
 from indad.core.names import printable
 from indad.core.progress import duration
 from indad.inference.result import Failure, Result
@@ -150,15 +150,8 @@ class Reporter:
         # would give a poor estimate of the time left.
         self._worked = 0.0
         self._last_line = time.monotonic()
-        self._bar = Progress(
-            TextColumn("{task.percentage:3.0f} %"),
-            BarColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}"),
-            console=say.console,
-            transient=True,
-            disable=total is None or not say.console.is_terminal,
-        )
+        hidden = total is None or not say.console.is_terminal
+        self._bar = bar_with_time_left(say.console, transient=True, disable=hidden)
         self._task = self._bar.add_task("", total=total, left="")
 
     def take(self, results: Iterable[Result | Failure]) -> None:
