@@ -48,10 +48,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Remove temporary names of ``path`` whose process has ended.
-
-    The processes of other hosts cannot be seen: their files are removed after a week.
-    """
+    """Remove temporary names of ``path`` whose process has ended."""
     pattern = re.compile(
         rf"\.{re.escape(path.stem)}\.(.+)-(\d+)-[0-9a-f]{{8}}\.tmp{re.escape(path.suffix)}"
     )
@@ -61,7 +58,7 @@ def _remove_leftovers(path: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             if match[1] == HOST:
                 gone = not process_exists(int(match[2]))
-            else:
+            else:  # its processes cannot be seen
                 gone = time.time() - left.stat().st_mtime > _FORGOTTEN
             if gone:
                 _remove(left)

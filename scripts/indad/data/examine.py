@@ -92,11 +92,9 @@ def _peak(decoded: Decoded, rgb: np.ndarray) -> float:
 
 
 def _blank_rows(pixels: np.ndarray) -> float:
-    """Return the share of the longest run of rows that are completely black or medium grey.
-
-    These are the colours of missing data: zeros, and the grey that JPEG decoders fill in.
-    """
+    """Return the share of the longest run of rows that are completely black or medium grey."""
     longest = 0
+    # The colours of missing data: zeros, and the grey that JPEG decoders fill in.
     for value in (0, 128):
         columns = [0, pixels.shape[1] // 2, -1]  # these rule out most rows
         blank = (pixels[:, columns] == value).all(axis=(1, 2))

@@ -175,11 +175,9 @@ def _by_folders(files: Sequence[Parts], documents: Sequence[Parts], found: Findi
 def _without_siblings(
     paths: Sequence[Parts], masks_of: Mapping[Parts, Sequence[Parts]], found: Findings
 ) -> list[Parts]:
-    """Report masks and other channels among the photos of a split, and return the others.
-
-    An image that has a mask is a photo.
-    """
+    """Report masks and other channels among the photos of a split, and return the others."""
     place = found.reading.place
+    # An image that has a mask is a photo.
     inside = {place(path[:-1])[1] + path[-1:]: path for path in paths if path not in masks_of}
     photos = [place(path[:-1])[1] + path[-1:] for path in paths]
     siblings = {inside[rest]: s for rest, s in find_siblings(photos).items() if rest in inside}

@@ -129,10 +129,7 @@ Layer = tuple[np.ndarray, np.ndarray]
 
 
 def _blob(rng: Random, size: int, radii: tuple[float, float], ragged: float) -> np.ndarray:
-    """An irregular spot: a field like a signed distance in pixels, positive inside.
-
-    ``radii`` is the range of its radius, relative to the side of the image.
-    """
+    """An irregular spot, ``radii`` in sides of the image: distance in pixels, positive inside."""
     radius = rng.uniform(*radii) * size
     y, x = _grid(size)
     cy, cx = rng.uniform(0.2, 0.8, 2)
@@ -144,10 +141,7 @@ def _blob(rng: Random, size: int, radii: tuple[float, float], ragged: float) -> 
 
 
 def _path(rng: Random, size: int, lengths: tuple[float, float], wander: float) -> np.ndarray:
-    """A random curve of points ``(n, 2)`` in pixels, half a pixel apart.
-
-    ``lengths`` is the range of its length, relative to the side of the image.
-    """
+    """A random curve, ``lengths`` in sides of the image: pixels ``(n, 2)``, half of one apart."""
     steps = int(2 * (rng.uniform(*lengths) * size))
     turn = np.cumsum(rng.normal(0, wander, steps)) + rng.uniform(0, 2 * np.pi)
     points = np.cumsum(0.5 * np.stack([np.sin(turn), np.cos(turn)], axis=1), axis=0)

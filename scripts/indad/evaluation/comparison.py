@@ -238,10 +238,7 @@ def averages(pairs: pd.DataFrame, *, level: float) -> pd.DataFrame:
 def _tables(
     metrics: pd.DataFrame, experiments: Sequence[str]
 ) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """Return every data set and metric, and its means over seeds, categories by experiments.
-
-    Incomplete categories are left out.
-    """
+    """Yield data set, metric and means over seeds, of complete categories by experiments."""
     for (dataset, metric), chosen in metrics.groupby(["dataset", "metric"], sort=False):
         table = chosen.pivot_table(
             index="category", columns="experiment", values="value", aggfunc="mean", sort=False

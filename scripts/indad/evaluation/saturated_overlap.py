@@ -175,14 +175,11 @@ def _labelled(
     chosen: Iterable[int],
     saturation: list[float],
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield scores and defect numbers for ``SortedScores``; append the defects' saturations.
-
-    A pixel of several defects is yielded for each of them.
-    """
+    """Yield scores and defect numbers for ``SortedScores``; append the defects' saturations."""
     for i in chosen:
         values = maps[i]
         normal = np.ones(values.shape, bool)
-        for mask, pixels in defects[i]:
+        for mask, pixels in defects[i]:  # a pixel of several defects counts for each of them
             yield values[mask], np.full(np.count_nonzero(mask), len(saturation), np.int32)
             saturation.append(pixels)
             normal &= ~mask

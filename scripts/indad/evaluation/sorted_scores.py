@@ -268,10 +268,8 @@ def _ranges(counts: np.ndarray, most: float) -> Iterator[tuple[int, int]]:
 
 
 def _keys_of(scores: np.ndarray) -> np.ndarray:
-    """Return uint32 keys that ascend as float32 scores descend.
-
-    The bits of a float32, read as an integer, have the same order once the sign is handled.
-    """
+    """Return uint32 keys that ascend as float32 scores descend."""
+    # The bits of a float32, read as an integer, have the same order once the sign is handled.
     bits = (scores + np.float32(0)).view(np.uint32)  # -0.0 + 0 is 0.0: the two tie
     negative = bits >> np.uint32(31) != 0
     return ~np.where(negative, ~bits, bits | np.uint32(1 << 31))

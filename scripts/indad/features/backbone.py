@@ -139,10 +139,7 @@ def download_weights(name: str, path: Path) -> None:
 
 
 def _all_blocks(model: nn.Module) -> dict[str, Any]:
-    """Return the option for all blocks of an EfficientNet or MobileNet, where the model has it.
-
-    Without it, timm gives only the last block of each resolution.
-    """
+    """Return the option for all blocks, not only the last of each resolution, if a model has it."""
     known = inspect.signature(model.forward_intermediates).parameters
     return {"extra_blocks": True} if "extra_blocks" in known else {}
 
@@ -183,10 +180,7 @@ def _uses_final_norm(layers: Collection[str]) -> bool:
 
 
 def _patch(model: nn.Module) -> tuple[int, int]:
-    """Return the ``(h, w)`` of a transformer's patches: image sides must be multiples of them.
-
-    Models without this condition, and models of a fixed image size, have ``(1, 1)``.
-    """
+    """Return the ``(h, w)`` that image sides must be multiples of; ``(1, 1)`` if they need not."""
     embed = getattr(model, "patch_embed", None)
     if isinstance(embed, PatchEmbed) and not (embed.strict_img_size or embed.dynamic_img_pad):
         return embed.patch_size

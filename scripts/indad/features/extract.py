@@ -186,11 +186,7 @@ def _extract_all(
     writer: store.StoreWriter,
     batches: Batches,
 ) -> Iterator[int]:
-    """Extract the features of both splits, the images of one size after the other.
-
-    Yields:
-        The number of finished images, at each batch.
-    """
+    """Extract the features of both splits, size by size; yield the number of finished images."""
     done = 0
     for split, by_size in groups.items():
         names = images.images(split)
@@ -245,11 +241,7 @@ def _extract_part(
     writer: store.StoreWriter,
     batches: Batches,
 ) -> Iterator[int]:
-    """Extract the features of images of one size; yield the number of finished ones at each batch.
-
-    The backbone runs in the calling thread. Of two other threads, one reads the next batch; the
-    other one copies the features from the device, checks and writes them.
-    """
+    """Extract the features of images of one size; yield the number of finished ones."""
     stream = torch.cuda.Stream(network.device) if network.device != "cpu" else None
     waiting: deque[Future[None]] = deque()
 
@@ -261,6 +253,8 @@ def _extract_part(
         *maps, embedding = arrays()
         writer.write(part, start, dict(zip(network.layers, maps, strict=True)), embedding)
 
+    # The backbone runs in the calling thread. Of two other threads, one reads the next batch; the
+    # other one copies the features from the device, checks and writes them.
     with ThreadPoolExecutor(1) as reading, ThreadPoolExecutor(1) as writing:
         ahead = ReadAhead(read, count, reading)
         for batch, arrays in batches.run(count, compute):
@@ -275,12 +269,10 @@ def _extract_part(
 def _to_host(
     tensors: Sequence[torch.Tensor], stream: torch.cuda.Stream | None
 ) -> Callable[[], list[np.ndarray]]:
-    """Return a function that returns tensors as arrays.
-
-    From a GPU they are copied in a separate stream, while the next batch is computed.
-    """
+    """Return a function that returns tensors as arrays."""
     if stream is None:
         return lambda: [each.numpy() for each in tensors]
+    # They are copied from the GPU in a separate stream, while the next batch is computed.
     stream.wait_stream(torch.cuda.current_stream())
     host = []
     with torch.cuda.stream(stream):

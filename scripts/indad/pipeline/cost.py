@@ -179,11 +179,7 @@ def _work(config: Config) -> tuple[dict[str, tuple[float, int]], list[str], int]
 
 
 def _images_of(config: Config, dataset: str, category: str) -> Images | None:
-    """Count the images of a category: in its manifest, or in its folder without opening them.
-
-    Returns:
-        None if they are not there yet.
-    """
+    """Count a category's images in its manifest or its folder; None if they do not exist yet."""
     indexed = config.results / f"manifests/{dataset}/{category}.csv"
     if indexed.exists():
         with suppress(IndadError):

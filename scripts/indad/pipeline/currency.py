@@ -116,15 +116,10 @@ class Planner:
         return [self.results / file for file in files]
 
     def _settle(self, name: str) -> bool:
-        """Correct the times of a job's products after a copy.
-
-        A copy may leave a product older than its input, and a new checkout leaves it older than the
-        job's script. Where the digests of all of them are the recorded ones, the product gets the
-        later time.
-
-        Returns:
-            Whether the product belongs to its input.
-        """
+        """Correct the times of a job's products; return whether they belong to its input."""
+        # A copy may leave a product older than its input, and a new checkout leaves it older than
+        # the job's script. If the digests of all of them are the recorded ones, the product gets
+        # the later time.
         record = self._records[name]
         newest = max((_time(self.results / each) for each in record["inputs"]), default=0)
         least = max(newest, self._script_time(record))

@@ -158,10 +158,7 @@ def _draw(
 
 
 def _values(axis: Axes, name: str, values: Sequence[float | None], *, falls: bool = False) -> None:
-    """List a metric's values in percent as a legend of the experiments' lines.
-
-    It is placed in the corner that the curves, which rise or ``falls``, leave free.
-    """
+    """List values in percent as a legend, in the corner that curves, which may fall, leave free."""
     known = [value for value in values if value is not None]
     if not known:
         axis.text(

@@ -205,12 +205,7 @@ def draw(
 
 
 def _window_size(shown: Sequence[Shown], width: float) -> int | None:
-    """Return the side in pixels of the enlarged parts; None if nothing needs to be enlarged.
-
-    Args:
-        shown: the images.
-        width: that they are drawn at, in inches.
-    """
+    """Return the side in pixels of what is enlarged of images ``width`` inches wide, if it is."""
     tall, wide = shown[0].map.shape
     masks = [each.mask for each in shown if each.mask is not None]
     small = not masks or min(mask.mean() for mask in masks) < _SMALL

@@ -111,10 +111,7 @@ def download(
 
 
 class _FailedError(Exception):
-    """An attempt failed, and another one may succeed.
-
-    ``pause`` is the number of seconds that the server asks to wait, if it does.
-    """
+    """An attempt failed; another may succeed, after the ``pause`` in seconds that is asked for."""
 
     def __init__(self, reason: str, pause: float | None = None) -> None:
         super().__init__(reason)

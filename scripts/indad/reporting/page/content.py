@@ -168,11 +168,7 @@ def _defects(table: pd.DataFrame, experiments: Sequence[str]) -> list[dict[str, 
 
 
 def _origins(path: Path | None) -> dict[str, Any] | None:
-    """Return how the results were made.
-
-    Raises:
-        StoreError: the record is missing, damaged or edited.
-    """
+    """Return how the results were made; None without a record of it."""
     if path is None:
         return None
     record = provenance.read(path)
