@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from indad.methods.coreset_parts import Selection
     from indad.methods.neighbors import Bank
 
-#: Images embedded at once while fitting.
-FIT_BATCH = 16
+#: Memory for each image that is embedded while fitting: as many at once as fit, up to FIT_BATCH.
+FIT_BATCH, FIT_IMAGE = 16, 64 << 20
 
 
 class PatchCore(Detector):
@@ -317,7 +317,7 @@ class PatchCore(Detector):
         before = self._patches_before(train, images)
         size = (int(before[-1]), min(self.projection, dimensions))
         points = torch.empty(size, device=self.device_)
-        for here in chunks_of(train, FIT_BATCH, images):
+        for here in chunks_of(train, self._at_once, images):
             patches = self.embed(self._read_layers(train, here)).flatten(0, 2)
             first, last = (before[image - images.start] for image in (here.start, here.stop))
             points[first:last] = patches if mapping is None else patches @ mapping
@@ -330,7 +330,7 @@ class PatchCore(Detector):
 
         bank = torch.empty(len(self.indices_), self._dimensions(train), device=self.device_)
         before = self._patches_before(train).tolist()
-        for images in chunks_of(train, FIT_BATCH):
+        for images in chunks_of(train, self._at_once):
             first, last = before[images.start], before[images.stop]
             chosen = ((self.indices_ >= first) & (self.indices_ < last)).nonzero()[:, 0]
             if len(chosen):
@@ -339,6 +339,11 @@ class PatchCore(Detector):
                 bank[chosen.to(self.device_)] = patches[inside]
             progress(images.stop)
         return bank
+
+    @property
+    def _at_once(self) -> int:
+        """Images to embed at once; a GPU whose memory is full gets fewer."""
+        return max(1, min(FIT_BATCH, self.memory_ // FIT_IMAGE))
 
     def _count(self) -> int:
         """Return the size of the coreset, at least 1; rounded down as in the authors' code."""
