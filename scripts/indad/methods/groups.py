@@ -114,13 +114,13 @@ class Groups:
     """Vectors in groups of near ones, with lower bounds on their distances to queries.
 
     Args:
-        factor: ``(n or more, D + 1)``, the second factor of `neighbors.augmented_bank`; not copied.
+        factor: ``(n or more, D + 1)``, the second factor of `neighbors.augmented_bank`.
         count: n; the rows after it are not used.
         axes: ``(D, m)``, as of `principal_axes`.
     """
 
     def __init__(self, factor: Tensor, count: int, axes: Tensor) -> None:
-        self._factor, self._axes = factor, axes
+        self._axes = axes
         low = project(factor[:count], axes)
         self._ids = near_groups(low[:, :-1])
         squares = low[:, :-1].square().sum(dim=1)
@@ -128,6 +128,7 @@ class Groups:
         # The factor holds the negative vectors. The length of the rest is never negative.
         low[:, -2].neg_()
         self._low = low[self._ids.flatten()]
+        self._members = factor[self._ids]
 
     @property
     def _slack(self) -> float:
@@ -136,7 +137,8 @@ class Groups:
     @property
     def _numbers(self) -> int:
         """Float32 numbers that a search allocates for each query, at most."""
-        return 2 * self._factor.shape[1] + self._low.shape[1] + 8 * len(self._ids)
+        groups, members, columns = self._members.shape
+        return 3 * columns + members + self._low.shape[1] + 8 * groups
 
     def nearest(self, queries: Tensor, most: int) -> Tensor:
         """Return the index of the nearest vector of each query, ``(M,)`` int64.
@@ -193,7 +195,7 @@ class Groups:
         squares = low[:, :-1].square().sum(dim=1)
         # |b|^2 <= 2 |q|^2 + 2 |q - b|^2, and |q - b|^2 = |q|^2 + 2 best.
         errors = EPS * (5 * squares + 4 * best) + 4 * TINY
-        return best + (1.5 * self._factor.shape[1] + 2) * errors + self._slack * squares
+        return best + (1.5 * self._members.shape[2] + 2) * errors + self._slack * squares
 
     def _compare(
         self, queries: Tensor, groups: Tensor, rows: Tensor, best: Tensor, index: Tensor
@@ -202,15 +204,19 @@ class Groups:
 
         Of equal minima the lowest index is set.
         """
-        counts = torch.bincount(groups, minlength=len(self._ids)).tolist()
-        for ids, some in zip(self._ids, rows.split(counts), strict=True):
-            if len(some) == 0:
-                continue
-            block = queries.index_select(0, some) @ self._factor.index_select(0, ids).T
+        for some, near in zip(rows.split(len(queries)), groups.split(len(queries)), strict=True):
+            vectors = queries.index_select(0, some)
+            block = queries.new_empty(len(some), self._ids.shape[1])
+            start = 0
+            # Two operations for each group: with more, a few queries would wait for Python.
+            for group, count in torch.stack(near.unique_consecutive(return_counts=True)).T.tolist():
+                part = slice(start, start + count)
+                torch.mm(vectors[part], self._members[group].T, out=block[part])
+                start += count
             value = block.amin(dim=1)
-            better = (value <= best[some]).nonzero()[:, 0]
-            some, value = some[better], value[better]
-            found = ids[block[better].argmin(dim=1)]
-            better = (value < best[some]) | (found < index[some])
-            some = some[better]
-            best[some], index[some] = value[better], found[better]
+            lower = best.scatter_reduce(0, some, value, "amin")
+            lowest = (value == lower[some]).nonzero()[:, 0]
+            found = self._ids[near[lowest], block[lowest].argmin(dim=1)]
+            index.masked_fill_(lower < best, self._ids.numel())  # above all indices
+            index.scatter_reduce_(0, some[lowest], found, "amin")
+            best.copy_(lower)

@@ -109,7 +109,7 @@ class Bank:
         if 4 * (len(vectors) + GROUP) * (vectors.shape[1] + 1) <= memory // 2:
             self._factor = augmented_bank(vectors, self._mean, GROUP)
         self._groups: Groups | None = None
-        numbers = len(vectors) * (vectors.shape[1] + 4 * MOST_AXES)
+        numbers = len(vectors) * (2 * vectors.shape[1] + 4 * MOST_AXES)
         fits = self._factor is not None and 4 * numbers <= memory // 2
         self._groupable = fits and len(vectors) >= LARGE_BANK and vectors.device.type == "cpu"
         self._searched = 0
