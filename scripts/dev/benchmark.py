@@ -93,11 +93,16 @@ def summarise(runs: list[dict[str, float]], ours: list[dict[str, float]]) -> Row
     """Return medians over the runs; time ratios are taken within each round first."""
     ratios = [each["seconds"] / own["seconds"] for each, own in zip(runs, ours, strict=True)]
     return {
-        "seconds": f"{statistics.median(each['seconds'] for each in runs):#.3g}",
+        "seconds": seconds_text(statistics.median(each["seconds"] for each in runs)),
         "times_indad": f"{statistics.median(ratios):.2f}",
         "extra_mb": f"{statistics.median(each['extra_mb'] for each in runs):.0f}",
         "runs": str(len(runs)),
     }
+
+
+def seconds_text(seconds: float) -> str:
+    """Return seconds with three significant digits, from 100 on without decimals."""
+    return f"{seconds:.0f}" if seconds >= 100 else f"{seconds:#.3g}"
 
 
 def page(rows: list[Row], device: str) -> str:
