@@ -38,10 +38,9 @@ setup: $(VENV)/.ready  ## make the environment in .venv from requirements.lock, 
 quickstart: $(VENV)/.ready  ## run all three methods on real photos and drawn textures
 	@$(BIN)/python scripts/run.py all --configfile $(QUICKSTART) --cores $(CORES)
 
-# One worker more than cores: some tests wait for Slurm, for a network or for a killed process.
 test: $(VENV)/.ready  ## run every check: lint, all tests, a real small workflow
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -n $$(( $(CORES) + 1 )) --dist loadfile --no-loadscope-reorder --durations=15
+	$(BIN)/python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder --durations=15
 
 test-fast: $(VENV)/.ready  ## run the quick tests only
 	$(BIN)/python -m pytest -n $(CORES) --dist loadfile -m "not slow"
