@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -359,6 +360,19 @@ def positive(name: str, value: float, most: float = math.inf) -> float:
         limit = "" if math.isinf(most) else f", at most {most:g}"
         raise ConfigError(f"{name}: must be a number above 0{limit}, got {value!r}")
     return value
+
+
+def top_share(image_score: str) -> float | None:
+    """Return the share of the patches in the image score; None for the maximum."""
+    if image_score == "max":
+        return None
+    found = re.fullmatch(r"top(\d+(?:\.\d+)?)%", str(image_score))
+    if not found or not 0 < float(found[1]) <= 100:
+        raise ConfigError(
+            f"image_score: must be 'max' or 'topP%' with P above 0 and at most 100, such as "
+            f"'top1%', got {image_score!r}"
+        )
+    return float(found[1]) / 100
 
 
 def true_or_false(name: str, value: bool) -> bool:

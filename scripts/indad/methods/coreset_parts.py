@@ -208,14 +208,14 @@ def read(
     """
     from safetensors.torch import load_file
 
-    wanted = json.loads(json.dumps(dict(origin)))  # tuples become lists, as in the file
+    expected = json.loads(json.dumps(dict(origin)))  # tuples become lists, as in the file
     arrays: dict[str, Tensor] = {}
     for path in paths:
         header = model_file.read_header(path)
         found = header["parameters"] if header["method"] == KIND else {}
         differences = [
             f"  - {name}: the file has {found.get(name)!r}, expected {value!r}"
-            for name, value in wanted.items()
+            for name, value in expected.items()
             if found.get(name) != value
         ]
         if differences:

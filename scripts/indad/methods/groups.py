@@ -208,7 +208,7 @@ class Groups:
             vectors = queries.index_select(0, some)
             block = queries.new_empty(len(some), self._ids.shape[1])
             start = 0
-            # Two operations for each group: with more, a few queries would wait for Python.
+            # Two operations for each group: more would take longer than a product of few queries.
             for group, count in torch.stack(near.unique_consecutive(return_counts=True)).T.tolist():
                 part = slice(start, start + count)
                 torch.mm(vectors[part], self._members[group].T, out=block[part])

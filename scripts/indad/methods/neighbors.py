@@ -255,7 +255,7 @@ def _improve(best: Tensor, block: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _waits_for_indices(block: Tensor) -> bool:
-    """Return whether the program would wait for the device to list rows: a GPU stands idle then."""
+    """Return whether a list of rows makes the program wait for the device, as on a GPU."""
     return block.is_cuda
 
 

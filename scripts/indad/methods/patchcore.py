@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -18,6 +17,7 @@ from indad.methods.base import (
     Detector,
     one_of,
     positive,
+    top_share,
     true_or_false,
     whole_number,
 )
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from indad.methods.coreset_parts import Selection
     from indad.methods.neighbors import Bank
 
-#: Memory for each image that is embedded while fitting: as many at once as fit, up to FIT_BATCH.
+#: Most images that are embedded at once while fitting, and the bytes of memory for each of them.
 FIT_BATCH, FIT_IMAGE = 16, 64 << 20
 
 
@@ -165,7 +165,7 @@ class PatchCore(Detector):
             raise ConfigError(f"pooling: must be odd, got {pooling}")
         self.distance = one_of("distance", distance, DISTANCES)
         self.image_score = image_score
-        self._share = _top_share(image_score)
+        self._share = top_share(image_score)
         if self.neighbours > 1 and (distance, image_score) != ("euclidean", "max"):
             raise ConfigError(
                 f"neighbours: {neighbours} weights the score of the farthest patch by Euclidean "
@@ -246,7 +246,7 @@ class PatchCore(Detector):
             for number in mine:
                 chosen[number] = selection.choose_part(number)
                 progress(len(chosen), len(mine))
-            coreset_parts.write(Path(path), self._origin(few), chosen)
+            coreset_parts.write(path, self._origin(few), chosen)
 
         self._compute(work)
 
@@ -441,16 +441,3 @@ class PatchCore(Detector):
                 f"coreset_ratio: {self.coreset_ratio} asked for, but the model holds only "
                 f"{len(self.bank_)} of {self.patches_} patches; fit it again"
             )
-
-
-def _top_share(image_score: str) -> float | None:
-    """Return the share of the patches in the image score; None for the maximum."""
-    if image_score == "max":
-        return None
-    found = re.fullmatch(r"top(\d+(?:\.\d+)?)%", str(image_score))
-    if not found or not 0 < float(found[1]) <= 100:
-        raise ConfigError(
-            f"image_score: must be 'max' or 'topP%' with P above 0 and at most 100, such as "
-            f"'top1%', got {image_score!r}"
-        )
-    return float(found[1]) / 100
