@@ -45,10 +45,11 @@ def float32():
 
 
 def limit_memory(mib: int) -> None:
-    """Let torch allocate at most this much on the GPU."""
+    """Let torch allocate at most this much on the GPU beside what earlier tests still hold."""
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(0).total_memory
-    torch.cuda.set_per_process_memory_fraction((mib << 20) / total)
+    limit = torch.cuda.memory_reserved() + (mib << 20)
+    torch.cuda.set_per_process_memory_fraction(limit / total)
 
 
 @pytest.fixture(scope="module")
