@@ -22,19 +22,17 @@ def main(job: Job) -> None:
         )
     ]
     curves = Path(job.input.learning).glob("*.png") if job.input.learning else ()
-    tables = ("images", "counts", "comparisons", "ranks", "runtime", "tradeoff", "provenance")
+    files = ("images", "counts", "comparisons", "ranks", "runtime", "tradeoff", "provenance")
     sources = report.Sources(
         metrics=[Path(path) for path in job.input.metrics],
         categories=categories,
-        experiments=settings["experiments"],
-        notes=settings["notes"],
         config=yaml.safe_dump(settings["config"], sort_keys=False, allow_unicode=True),
         diagrams=sorted(Path(job.input.diagrams).glob("*.png")),
-        level=settings["level"],
         data_warnings=read_all(map(Path, job.input.warnings)),
         curve_points=Path(job.input.points) if job.input.points else None,
         curve_figures={path.stem: path for path in curves},
-        **{name: Path(job.input[name]) for name in tables},
+        **{name: settings[name] for name in ("experiments", "models", "notes", "level")},
+        **{name: Path(job.input[name]) for name in files},
     )
     report.write(sources, Path(job.output.page), threads=job.threads)
 

@@ -40,11 +40,9 @@ def metrics(
     dataset: str = "mvtec_ad",
     masks: bool = True,
     seeds: Sequence[int] = (0,),
-    intervals: bool = True,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """Tidy metrics of better and worse experiments on easy and hard categories."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     hard = dict(zip(categories, rng.beta(1.2, 7, len(categories)), strict=True))
     rows = []
     for metric in tables.TITLES:
@@ -57,8 +55,7 @@ def metrics(
             value = float(np.clip(value * (0.55 if metric == "pixel_ap" else 1), 0, 1))
             half = 0.02 + 0.3 * (1 - value)
             low, high = max(0, value - half), min(1, value + 0.6 * half)
-            bounds = (low, high) if intervals else (np.nan, np.nan)
-            rows.append((dataset, category, experiment, of, metric, value, *bounds))
+            rows.append((dataset, category, experiment, of, metric, value, low, high))
     columns = ["dataset", "category", "experiment", "seed", "metric", "value", "ci_low", "ci_high"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -85,7 +82,6 @@ def fabricate(
     dataset: str = "mvtec_ad",
     masks: bool = True,
     seeds: Sequence[int] = (0,),
-    bare: bool = False,
     height: int = 1300,
 ) -> report.Sources:
     """Write products below ``folder``.
@@ -94,14 +90,11 @@ def fabricate(
         folder: of the results.
         categories, experiments, dataset, seeds: names of what was run.
         masks: whether there are pixel metrics.
-        bare: whether to leave out intervals, comparisons, run times, provenance and pictures.
         height: of the pictures.
     """
     rng = np.random.default_rng(1)
     folder.mkdir(parents=True, exist_ok=True)
-    tidy = metrics(
-        categories, experiments, dataset=dataset, masks=masks, seeds=seeds, intervals=not bare
-    )
+    tidy = metrics(categories, experiments, dataset=dataset, masks=masks, seeds=seeds)
     layout = tables.Layout(
         list(experiments),
         groups={dataset: {"textures": ["carpet", "grid", "leather", "tile", "wood"]}},
@@ -117,17 +110,11 @@ def fabricate(
     settings = {
         name: {
             "method": name.split("-")[0].lower(),
-            "extractor": "wrn50",
-            "model": f"model-{name}",
             "backbone": "wide_resnet50_2.tv_in1k",
             "parameters": {"layers": ["layer1", "layer2"], "k": 5, "epsilon": None},
         }
         for name in experiments
     }
-    if bare:
-        shown = [report.Category(dataset, name, {}) for name in categories]
-        return report.Sources(found, shown, settings, config="run: {}\n")
-
     shown = []
     pictures = {
         heading: picture(folder / f"pictures/{number}.png", (1200, height), rng)
@@ -222,6 +209,7 @@ def fabricate(
         metrics=found,
         categories=shown,
         experiments=settings,
+        models={name: [f"model-{name}", "wrn50"] for name in experiments},
         notes={experiments[-1]: "random backbone weights, not pretrained"},
         config="run:\n  datasets: [" + dataset + "]\n",
         images=folder / "tables/images.csv",
@@ -232,6 +220,7 @@ def fabricate(
         runtime=folder / "runtime.csv",
         tradeoff=picture(folder / "figures/tradeoff.png", (1200, 600), rng),
         provenance=folder / "provenance.json",
+        level=0.95,
     )
 
 

@@ -380,7 +380,7 @@ def test_a_run_prints_the_warnings_of_finished_jobs_once(tmp_path):
 
 def test_the_report_shows_the_warnings(tmp_path):
     warning = data_warnings.DataWarning("a", "<i>part", "5 images", ("a&b.png",), "do this")
-    sources = fabricate(tmp_path, ["bottle"], ["PaDiM"], bare=True)
+    sources = fabricate(tmp_path, ["bottle"], ["PaDiM"], height=40)
     sources = dataclasses.replace(sources, data_warnings=[("mine", warning)])
     report.write(sources, tmp_path / "index.html")
     page = (tmp_path / "index.html").read_text()

@@ -148,7 +148,7 @@ def test_figure_has_a_panel_for_the_average_and_each_category(table, tmp_path):
 
 
 def test_report_page_shows_figure_sentence_and_values(table, tmp_path):
-    sources = fabricate(tmp_path, ["bottle", "brush"], ["PaDiM"], dataset="mvtec", bare=True)
+    sources = fabricate(tmp_path, ["bottle", "brush"], ["PaDiM"], dataset="mvtec", height=40)
     figure = tmp_path / "curves.png"
     learning_curves.draw(table, "mvtec", figure, methods=METHODS)
     write_csv(table, tmp_path / "curves.csv")

@@ -18,7 +18,7 @@ from indad.core.errors import StoreError
 from indad.evaluation import comparison
 from indad.reporting import report
 from indad.reporting.page import comparisons, embed
-from indad.reporting.page.metric_tables import Row, Table
+from indad.reporting.tables import Line
 
 VOID = {"meta", "link", "img", "input", "br"}
 
@@ -154,20 +154,19 @@ def test_the_same_products_give_the_same_page(tmp_path):
     assert pages[0] == pages[1]
 
 
-def test_missing_products_are_left_out(tmp_path):
-    bare = fabricate(tmp_path, ["a"], ["One"], masks=False, bare=True)
-    report.write(bare, tmp_path / "page.html")
+def test_sections_without_content_are_left_out(tmp_path):
+    single = fabricate(tmp_path, ["a"], ["One"], masks=False, height=40)
+    report.write(single, tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "mvtec_ad has no ground truth masks: image-level metrics only." in text
     assert "Pixel AUROC</button>" not in text
     assert 'id="comparisons"' not in text
-    assert 'id="cost"' not in text
     assert "may be due to chance" not in text
     Page(text)
 
 
 def test_means_over_seeds_are_explained(tmp_path):
-    sources = fabricate(tmp_path, ["a", "b"], ["One", "Two"], seeds=(0, 1, 2), bare=True)
+    sources = fabricate(tmp_path, ["a", "b"], ["One", "Two"], seeds=(0, 1, 2), height=40)
     report.write(sources, tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "Values with ± are means over 3 seeds" in text
@@ -215,14 +214,8 @@ def test_line_art_stays_exact_and_photos_do_not_grow(tmp_path, rng):
 # -- findings ---------------------------------------------------------------------------------
 
 
-def cell(value: float, best: bool = False, low: float = np.nan, high: float = np.nan):
-    return SimpleNamespace(percent=value, best=best, ci_low=low, ci_high=high)
-
-
-def one_category(**intervals: tuple[float, float, float]) -> Table:
-    best = max(value for value, _, _ in intervals.values())
-    cells = [cell(v, v == best, low, high) for v, low, high in intervals.values()]
-    return Table("image_auroc", [Row("c", "category", 0, cells)])
+def cell(value: float, best: bool = False) -> SimpleNamespace:
+    return SimpleNamespace(percent=value, best=best)
 
 
 def pairs(*rows) -> pd.DataFrame:
@@ -233,55 +226,46 @@ def pairs(*rows) -> pd.DataFrame:
     )  # fmt: skip
 
 
-def finding(table: Table, *tested) -> comparisons.Finding:
-    names = ["A", "B", "C"][: len(table.overall)]
-    (found,) = comparisons.findings([table], names, pairs(*tested), 0.95)
+def finding(rows: list[Line], *tested) -> comparisons.Finding:
+    names = ["A", "B", "C"][: len(rows[-1].cells)]
+    judged = comparisons.pairs_in_points(pairs(*tested), 0.95)
+    (found,) = comparisons.findings({"image_auroc": rows}, names, judged)
     return found
 
 
-def test_paired_tests_take_precedence_over_intervals():
-    table = one_category(A=(90, 85, 95), B=(88, 80, 92), C=(60, 50, 70))
-    found = finding(table)
-    assert (found.best, found.rivals) == (["A"], ["B"])
-    assert found.title == "image AUROC"
-    assert "intervals overlap" in found.why
-    found = finding(table, ("c", "A", "B", 0.02, 0.01), ("c", "C", "A", -0.3, 0.2))
-    assert found.rivals == ["C"]
-    assert "the difference was tested on the same images" in found.why
+def test_the_test_of_the_only_category_decides():
+    rows = [Line("category", "c", [cell(90, True), cell(88), cell(60)])]
+    found = finding(rows, ("c", "A", "B", 0.02, 0.01), ("c", "C", "A", -0.3, 0.2))
+    assert (found.best, found.rivals, found.open) == (["A"], ["C"], False)
+    assert (found.title, found.tested) == ("image AUROC", "difference")
 
 
 def test_the_difference_of_averages_decides():
-    cells = [[cell(90, True), cell(80)], [cell(70, True), cell(60)]]
-    rows = [Row(f"c{i}", "category", i, each) for i, each in enumerate(cells)]
-    rows.append(Row("average", "average", None, [cell(80, True, 78, 82), cell(70, False, 69, 71)]))
-    table = Table("image_auroc", rows)
-    assert finding(table).rivals == []  # the intervals of the averages do not overlap
+    rows = [
+        Line("category", "c0", [cell(90, True), cell(80)]),
+        Line("category", "c1", [cell(70, True), cell(60)]),
+        Line("average", "average", [cell(80, True), cell(70)]),
+    ]
     within = [("c0", "A", "B", 0.1, 0.001), ("c1", "A", "B", 0.1, 0.001)]
     average = (comparison.AVERAGE, "A", "B", 0.1, 0.03)
     over = (comparison.OVER_CATEGORIES, "A", "B", 0.1, 0.5)
-    assert finding(table, *within, average, over).rivals == []
-    found = finding(table, *within, (*average[:-1], 0.3), over)
-    assert found.rivals == ["B"]
-    assert "the difference of the averages was tested" in found.why
-
-
-def test_without_intervals_nothing_is_claimed():
-    found = finding(Table("aupro", [Row("c", "category", 0, [cell(90, True), cell(80)])]))
-    assert found.rivals is None
-    assert found.title == "AUPRO"
+    assert finding(rows, *within, average, over).rivals == []
+    found = finding(rows, *within, (*average[:-1], 0.3), over)
+    assert (found.rivals, found.open) == (["B"], True)
+    assert found.tested == "difference of the averages"
 
 
 def test_a_matrix_is_antisymmetric():
     compared = pairs(("c", "A", "B", 0.02, 0.01))
     compared[["ci_low", "ci_high"]] = [0.01, 0.03]
-    (matrix,) = comparisons.matrices(compared, ["A", "B"], 0.95)
+    judged = comparisons.pairs_in_points(compared, 0.95)
+    (matrix,) = comparisons.matrices(judged, ["A", "B"])
     (_, (ab, better, worse)), ((ba, *other), _) = matrix["rows"]
-    assert (ab.difference, ab.low, ab.high) == pytest.approx((2, 1, 3))
-    assert (ba.difference, ba.low, ba.high) == pytest.approx((-2, -3, -1))
+    assert (ab.difference, ab.ci_low, ab.ci_high) == pytest.approx((2, 1, 3))
+    assert (ba.difference, ba.ci_low, ba.ci_high) == pytest.approx((-2, -3, -1))
     assert (better, worse) == (1, 0)
     assert other == [0, 1]
-    assert ab.significant
-    assert ba.significant
+    assert (ab.sign, ba.sign) == (1, -1)
 
 
 # -- damaged products -------------------------------------------------------------------------

@@ -65,15 +65,12 @@ def member_jobs(experiment: Experiment) -> list[list[str]]:
 
 
 def experiment_summaries(config: Config) -> dict[str, dict[str, Any]]:
-    """Return what the report shows of each experiment, and the names of its jobs."""
+    """Return what the report shows of each experiment."""
     return {
         name: {
             "method": each.method,
             "backbone": ", ".join(config.extractors[used].backbone for used in each.extractors),
             "parameters": dict(each.parameters),
-            "extractor": each.extractor,
-            "model": each.model,
-            "members": member_jobs(each),
         }
         for name, each in config.shown.items()
     }

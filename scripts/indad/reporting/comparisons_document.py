@@ -9,7 +9,7 @@ import pandas as pd
 from indad.evaluation.comparison import AVERAGE, FEWEST, OVER_CATEGORIES, lowest_wilcoxon_p
 from indad.reporting.markdown import markdown_table
 from indad.reporting.numbers import p_value
-from indad.reporting.tables import RANKS_DEPEND, SUMMARY, TITLES, select
+from indad.reporting.tables import RANKS_DEPEND, SUMMARY, TITLES, both_orders, select
 
 
 def document(
@@ -131,12 +131,8 @@ def _within_categories(
         best = max(have, key=lambda name: means[category, name])
         tested = select(pairs, category=category)
         equal, worse = [], []
-        for row in tested.itertuples():
-            if best not in (row.experiment_a, row.experiment_b):
-                continue
-            first = row.experiment_a == best
-            other, sign = (row.experiment_b, -1) if first else (row.experiment_a, 1)
-            text = f"{other} {_difference(row, sign)}, {p_value(row.p_holm)}"
+        for row in select(both_orders(tested), experiment_b=best).itertuples():
+            text = f"{row.experiment_a} {_difference(row)}, {p_value(row.p_holm)}"
             (worse if row.p_holm < alpha else equal).append(text)
         counts = [f"{row.n_good} / {row.n_defective}" for row in tested.itertuples()]
         lines.append(
@@ -152,10 +148,8 @@ def _within_categories(
     return markdown_table(header, lines, left=range(5))
 
 
-def _difference(row: Any, sign: int = 1) -> str:
+def _difference(row: Any) -> str:
     """Write a difference in percentage points with its interval."""
-    text = f"{100 * sign * row.difference + 0:+.1f}"
-    if np.isnan(row.ci_low):
-        return text
-    low, high = sorted((100 * sign * row.ci_low, 100 * sign * row.ci_high))
-    return f"{text} [{low:+.1f}, {high:+.1f}]"
+    text = f"{100 * row.difference + 0:+.1f}"
+    interval = f" [{100 * row.ci_low:+.1f}, {100 * row.ci_high:+.1f}]"
+    return text if np.isnan(row.ci_low) else text + interval

@@ -77,7 +77,11 @@ def _render(content: Mapping[str, Any], embedded: embed.Embedded | None) -> str:
         "signed": _signed,
         "probability": _probability,
         "has": lambda datasets, column: any(
-            table.has(column) for each in datasets for table in each["tables"]
+            pd.notna(getattr(cell, column))
+            for each in datasets
+            for rows in each["tables"].values()
+            for row in rows
+            for cell in row.cells
         ),
     }
     environment.tests["missing"] = pd.isna
@@ -86,7 +90,9 @@ def _render(content: Mapping[str, Any], embedded: embed.Embedded | None) -> str:
         embedded=embedded,
         budget_mb=BUDGET // 1_000_000,
         colours=[(colour, _ON_DARK.get(colour, colour)) for colour in colours],
-        titles=tables.SHORT_TITLES,
+        titles=tables.TITLES,
+        short_titles=tables.SHORT_TITLES,
+        explanations=tables.EXPLANATIONS,
         ranks_depend=tables.RANKS_DEPEND,
         style=(PAGE / "page.css").read_text(encoding="utf-8"),
         script=script,

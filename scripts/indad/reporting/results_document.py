@@ -17,6 +17,7 @@ from indad.reporting.tables import (
     SHORT_TITLES,
     TITLES,
     Layout,
+    lines,
     select,
     with_published,
 )
@@ -53,13 +54,11 @@ def grid(
         intervals: whether to show confidence intervals.
         differences: whether to show the difference to the paper.
     """
-    lines = []
-    for (scope, name), row in cells.groupby(["scope", "category"], sort=False):
-        by_experiment = {cell.experiment: cell for cell in row.itertuples()}
-        title = f"average of {row['of'].iloc[0]} {name}" if scope == "group" else name
-        shown = [by_experiment[each] for each in experiments]
-        lines.append([title, *(_cell(cell, bold, intervals, differences) for cell in shown)])
-    return lines
+    grid = []
+    for scope, name, shown in lines(cells, experiments):
+        title = f"average of {shown[0].of} {name}" if scope == "group" else name
+        grid.append([title, *(_cell(cell, bold, intervals, differences) for cell in shown)])
+    return grid
 
 
 def _cell(cell: Any, bold: str, intervals: bool, differences: bool) -> str:

@@ -119,7 +119,47 @@ def rows(categories: Sequence[str], groups: Mapping[str, Sequence[str]]) -> list
     return result
 
 
-def select(frame: pd.DataFrame, **keys: str) -> pd.DataFrame:
+class Line(NamedTuple):
+    """A row of a metric's table as it is shown.
+
+    Attributes:
+        scope: category, group or average.
+        name: of the category or the group.
+        cells: rows of ``summarise``, one for each experiment.
+    """
+
+    scope: str
+    name: str
+    cells: list[Any]
+
+
+def lines(cells: pd.DataFrame, experiments: Sequence[str]) -> list[Line]:
+    """Return the rows of a table; the last one is the average, or the only category.
+
+    Args:
+        cells: rows of ``summarise`` of one data set and metric.
+        experiments: the columns.
+    """
+    found = []
+    for (scope, name), row in cells.groupby(["scope", "category"], sort=False):
+        by_experiment = {cell.experiment: cell for cell in row.itertuples()}
+        found.append(Line(scope, name, [by_experiment[each] for each in experiments]))
+    return found
+
+
+def both_orders(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Return pairs of experiments, each followed by the same pair in the other order.
+
+    Args:
+        pairs: rows of ``comparison.COMPARISON_COLUMNS`` with different indices.
+    """
+    turned = pairs.rename(
+        columns={"experiment_a": "experiment_b", "experiment_b": "experiment_a"}
+    ).assign(difference=-pairs["difference"], ci_low=-pairs["ci_high"], ci_high=-pairs["ci_low"])
+    return pd.concat([pairs, turned]).sort_index(kind="stable")
+
+
+def select(frame: pd.DataFrame, **keys: str | int) -> pd.DataFrame:
     """Return the rows of a tidy frame with these values in these columns."""
     chosen = np.ones(len(frame), bool)
     for column, value in keys.items():

@@ -10,17 +10,16 @@ from indad.core import provenance
 from indad.core.csv_files import read_csv
 from indad.evaluation import cases, comparison, counts
 from indad.reporting import learning_curves, runtime, tables
-from indad.reporting.page.comparisons import Finding, findings, matrices, rank_tables
-from indad.reporting.page.metric_tables import chart, metric_tables
+from indad.reporting.page.chart import chart
+from indad.reporting.page.comparisons import (
+    Finding,
+    findings,
+    matrices,
+    pairs_in_points,
+    rank_tables,
+)
 from indad.reporting.page.sources import Category, Sources
 from indad.reporting.tables import select
-
-
-def _read(path: Path | None, columns: Mapping[str, str], kind: str) -> pd.DataFrame:
-    """Read a table; an empty one if there is none."""
-    if path is None:
-        return pd.DataFrame(columns=list(columns)).astype(dict(columns))
-    return read_csv(path, columns, f"table of {kind}")
 
 
 def gather(sources: Sources) -> dict[str, Any]:
@@ -30,15 +29,21 @@ def gather(sources: Sources) -> dict[str, Any]:
         StoreError: a product is damaged.
     """
     measured = [read_csv(path, tables.MEASURED_COLUMNS, "table") for path in sources.metrics]
+    compared = read_csv(sources.comparisons, comparison.COMPARISON_COLUMNS, "table of comparisons")
     frames = {
-        "images": _read(sources.images, counts.IMAGE_COLUMNS, "images"),
-        "counts": _read(sources.counts, counts.COLUMNS, "counts"),
-        "comparisons": _read(sources.comparisons, comparison.COMPARISON_COLUMNS, "comparisons"),
-        "ranks": _read(sources.ranks, comparison.RANK_COLUMNS, "ranks"),
-        "runtime": _read(sources.runtime, runtime.COLUMNS, "run times"),
+        "images": read_csv(sources.images, counts.IMAGE_COLUMNS, "table of images"),
+        "counts": read_csv(sources.counts, counts.COLUMNS, "table of counts"),
+        "pairs": pairs_in_points(compared, sources.level),
+        "ranks": read_csv(sources.ranks, comparison.RANK_COLUMNS, "table of ranks"),
+        "runtime": read_csv(sources.runtime, runtime.COLUMNS, "table of run times"),
         "measured": pd.concat(measured, ignore_index=True),
-        "curves": _read(sources.curve_points, learning_curves.COLUMNS, "learning curves"),
     }
+    columns, path = learning_curves.COLUMNS, sources.curve_points
+    frames["curves"] = (
+        read_csv(path, columns, "table of learning curves")
+        if path
+        else pd.DataFrame(columns=columns)
+    )
     datasets = {
         name: _dataset(name, sources, frames)
         for name in dict.fromkeys(each.dataset for each in sources.categories)
@@ -52,7 +57,7 @@ def gather(sources: Sources) -> dict[str, Any]:
         ],
         "datasets": list(datasets.values()),
         "categories": [
-            _category(i, each, datasets[each.dataset], sources, frames["comparisons"])
+            _category(i, each, datasets[each.dataset], sources, frames["pairs"])
             for i, each in enumerate(sources.categories)
         ],
         "level": f"{100 * sources.level:g}",
@@ -68,42 +73,49 @@ def _dataset(name: str, sources: Sources, frames: Mapping[str, pd.DataFrame]) ->
     """Return what the page shows of one data set."""
     mine = {kind: select(frame, dataset=name) for kind, frame in frames.items()}
     names = list(sources.experiments)
-    numbers = {each.name: i for i, each in enumerate(sources.categories) if each.dataset == name}
     regions = mine["counts"].set_index("category")["n_regions"].to_dict()
     diagrams = {path.stem: path for path in sources.diagrams}
-    found = metric_tables(mine["measured"], names, numbers)
-    best = findings(found, names, mine["comparisons"], sources.level)
+    by_metric = dict(iter(mine["measured"].groupby("metric")))
+    found = {
+        metric: tables.lines(by_metric[metric], names)
+        for metric in tables.TITLES
+        if metric in by_metric and by_metric[metric]["percent"].notna().any()
+    }
+    best = findings(found, names, mine["pairs"])
     leaders: dict[tuple[str, ...], list[Finding]] = {}
     for each in best:
         leaders.setdefault(tuple(each.best), []).append(each)
     return {
         "name": name,
+        # Category to the number of its panel.
+        "numbers": {
+            each.name: i for i, each in enumerate(sources.categories) if each.dataset == name
+        },
         "tables": found,
-        "masks": any(table.metric.startswith("pixel") for table in found),
+        "masks": any(metric.startswith("pixel") for metric in found),
         "findings": best,
         "leaders": list(leaders.items()),
-        "charts": [chart(table, names) for table in found if table.first],
-        "images": [
-            each
-            | {"number": numbers.get(each["category"]), "regions": regions.get(each["category"])}
+        "charts": {
+            metric: chart(rows, names) for metric, rows in found.items() if metric in tables.SUMMARY
+        },
+        "images": {
+            each["category"]: each | {"regions": regions[each["category"]]}
             for each in counts.by_category(mine["images"])
-        ],
+        },
         "comparisons": [
             each | {"diagram": diagrams.get(f"{name}_{each['metric']}")}
-            for each in matrices(mine["comparisons"], names, sources.level)
+            for each in matrices(mine["pairs"], names)
         ],
-        "other_categories": matrices(
-            mine["comparisons"], names, sources.level, comparison.OVER_CATEGORIES
-        ),
+        "other_categories": matrices(mine["pairs"], names, comparison.OVER_CATEGORIES),
         "ranks": rank_tables(mine["ranks"], sources.level),
-        "costs": _costs(mine["runtime"], sources.experiments),
+        "costs": list(runtime.experiments(mine["runtime"], sources.models).itertuples()),
         "curves": {
             "figure": sources.curve_figures.get(name),
             "sentences": list(learning_curves.sentences(mine["curves"])),
-            "tables": [
-                (tables.SHORT_TITLES[metric], *learning_curves.grid(rows, "", {}))
+            "tables": {
+                metric: learning_curves.grid(rows, "", {})
                 for metric, rows in mine["curves"].groupby("metric", sort=False)
-            ],
+            },
         },
     }
 
@@ -113,39 +125,26 @@ def _category(
     category: Category,
     dataset: Mapping[str, Any],
     sources: Sources,
-    compared: pd.DataFrame,
+    pairs: pd.DataFrame,
 ) -> dict[str, Any]:
     """Return what the page shows of one category."""
     names = list(sources.experiments)
-    compared = select(compared, dataset=category.dataset)
-    images = [row for row in dataset["images"] if row["category"] == category.name]
+    defects = read_csv(category.defects, cases.DEFECT_COLUMNS, "table of defects")
     return {
         "dataset": category.dataset,
         "name": category.name,
         "number": number,
         "pictures": list(category.pictures.items()),
-        "defects": _defects(_read(category.defects, cases.DEFECT_COLUMNS, "defects"), names),
-        "tables": [
-            (table.title, row.cells)
-            for table in dataset["tables"]
-            for row in table.categories
-            if row.category == number
-        ],
-        "comparisons": matrices(compared, names, sources.level, category.name),
-        "images": images[0] if images else None,
+        "defects": _defects(defects, names),
+        "tables": {
+            metric: row.cells
+            for metric, rows in dataset["tables"].items()
+            for row in rows
+            if (row.scope, row.name) == ("category", category.name)
+        },
+        "comparisons": matrices(select(pairs, dataset=category.dataset), names, category.name),
+        "images": dataset["images"][category.name],
     }
-
-
-def _costs(jobs: pd.DataFrame, experiments: Mapping[str, Mapping[str, Any]]) -> dict[int, Any]:
-    """Return the rows of ``runtime.experiments`` of measured experiments, by their number."""
-    models = {
-        name: (each["model"], each["extractor"], *each.get("members", ()))
-        for name, each in experiments.items()
-    }
-    if jobs.empty:
-        return {}
-    measured = enumerate(runtime.experiments(jobs, models).itertuples())
-    return {number: row for number, row in measured if pd.notna(row.seconds_per_image)}
 
 
 def _defects(table: pd.DataFrame, experiments: Sequence[str]) -> list[dict[str, Any]]:
@@ -167,10 +166,8 @@ def _defects(table: pd.DataFrame, experiments: Sequence[str]) -> list[dict[str, 
     return result
 
 
-def _origins(path: Path | None) -> dict[str, Any] | None:
-    """Return how the results were made; None without a record of it."""
-    if path is None:
-        return None
+def _origins(path: Path) -> dict[str, Any]:
+    """Return how the results were made."""
     record = provenance.read(path)
     made = [run["made_with"] for run in record["runs"]]
     return {

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from indad.data.data_warnings import DataWarning
+from indad.reporting.runtime import Models
 
 
 @dataclass(frozen=True)
@@ -15,23 +16,24 @@ class Category:
     Attributes:
         dataset, name: of the category.
         pictures: heading to picture file, in order.
-        defects: table of each kind of defect, as ``defect_figures.defect_table``, if there is one.
+        defects: table of each kind of defect, as ``defect_figures.defect_table``.
     """
 
     dataset: str
     name: str
     pictures: Mapping[str, Path]
-    defects: Path | None = None
+    defects: Path
 
 
 @dataclass(frozen=True)
 class Sources:
-    """The products that a page is made from; the page leaves out what is None.
+    """The products that a page is made from.
 
     Attributes:
         metrics: tables in percent, one per metric, as ``tables.summarise``.
         categories: of all data sets, in order.
         experiments: experiment to its settings, in the order of the tables.
+        models: the names of the experiments' jobs.
         notes: experiment to an important remark.
         config: the configuration of the run, shown as it is.
         images: numbers of images, as ``counts.images``.
@@ -44,24 +46,26 @@ class Sources:
         provenance: record of how everything was made.
         level: confidence level of intervals and tests.
         data_warnings: data set and warning about its data.
-        curve_points: accuracy by number of training images, as ``learning_curves.gather``.
+        curve_points: accuracy by number of training images, as ``learning_curves.gather``, of a
+            run with such experiments.
         curve_figures: data set to the figure of these.
     """
 
     metrics: Sequence[Path]
     categories: Sequence[Category]
     experiments: Mapping[str, Mapping[str, Any]]
-    notes: Mapping[str, str] = field(default_factory=dict)
-    config: str = ""
-    images: Path | None = None
-    counts: Path | None = None
-    comparisons: Path | None = None
-    ranks: Path | None = None
-    diagrams: Sequence[Path] = ()
-    runtime: Path | None = None
-    tradeoff: Path | None = None
-    provenance: Path | None = None
-    level: float = 0.95
+    models: Models
+    notes: Mapping[str, str]
+    config: str
+    images: Path
+    counts: Path
+    comparisons: Path
+    ranks: Path
+    diagrams: Sequence[Path]
+    runtime: Path
+    tradeoff: Path
+    provenance: Path
+    level: float
     data_warnings: Sequence[tuple[str, DataWarning]] = ()
     curve_points: Path | None = None
     curve_figures: Mapping[str, Path] = field(default_factory=dict)
