@@ -75,7 +75,8 @@ def test_another_workflow_uses_this_one(bin_folder, repository, tmp_path):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"anomalies": anomalies, "other": 1}))
     snakemake = [bin_folder / "python", "-m", "snakemake", "--cores", "2"]
     snakemake += ["--snakefile", ROOT / "tests/module/Snakefile", "--directory", tmp_path]
-    call(*snakemake, "--config", f"indad={repository}", folder=tmp_path)
+    first = call(*snakemake, "--config", f"indad={repository}", folder=tmp_path)
+    assert "localrules directive specifies rules that are not present" not in first
     assert (tmp_path / "best.txt").read_text() == "PaDiM\n"
     metrics = evaluate.read([tmp_path / "made/anomalies/metrics.csv"])
     assert set(metrics["dataset"]) == {"drawn"}

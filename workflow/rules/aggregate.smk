@@ -52,6 +52,7 @@ rule aggregate:
         f"{LOGS}/aggregate.log",
     benchmark:
         f"{BENCHMARKS}/aggregate.tsv"
+    localrule: True
     conda:
         "../../environment.yaml"
     resources:
@@ -61,7 +62,3 @@ rule aggregate:
         settings=settings("aggregate"),
     script:
         "../../scripts/aggregate.py"
-
-
-localrules:
-    aggregate,

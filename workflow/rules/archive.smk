@@ -8,6 +8,8 @@ rule archive:
         f"{LOGS}/archive/{{dataset}}.log",
     benchmark:
         f"{BENCHMARKS}/archive/{{dataset}}.tsv"
+    # The network and the lock on the archive belong to this machine, not to a cluster node.
+    localrule: True
     conda:
         "../../environment.yaml"
     resources:
@@ -17,8 +19,3 @@ rule archive:
         settings=settings("archive"),
     script:
         "../../scripts/archive.py"
-
-
-# The network and the lock on the archive belong to this machine, not to a cluster node.
-localrules:
-    archive,

@@ -34,6 +34,7 @@ rule compare:
         f"{LOGS}/compare.log",
     benchmark:
         f"{BENCHMARKS}/compare.tsv"
+    localrule: True
     conda:
         "../../environment.yaml"
     resources:
@@ -43,7 +44,3 @@ rule compare:
         settings=settings("compare"),
     script:
         "../../scripts/compare.py"
-
-
-localrules:
-    compare,

@@ -16,6 +16,7 @@ rule count:
         f"{LOGS}/count.log",
     benchmark:
         f"{BENCHMARKS}/count.tsv"
+    localrule: True
     conda:
         "../../environment.yaml"
     resources:
@@ -25,7 +26,3 @@ rule count:
         settings=settings("count"),
     script:
         "../../scripts/count.py"
-
-
-localrules:
-    count,

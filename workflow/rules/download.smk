@@ -10,6 +10,8 @@ rule download:
         f"{LOGS}/download/{CATEGORY}.log",
     benchmark:
         f"{BENCHMARKS}/download/{CATEGORY}.tsv"
+    # The network and the lock on the archive belong to this machine, not to a cluster node.
+    localrule: True
     conda:
         "../../environment.yaml"
     resources:
@@ -19,8 +21,3 @@ rule download:
         settings=settings("download"),
     script:
         "../../scripts/download.py"
-
-
-# The network and the lock on the archive belong to this machine, not to a cluster node.
-localrules:
-    download,

@@ -30,6 +30,7 @@ rule html_report:
         f"{LOGS}/html_report.log",
     benchmark:
         f"{BENCHMARKS}/html_report.tsv"
+    localrule: True
     conda:
         "../../environment.yaml"
     threads: 4
@@ -41,7 +42,3 @@ rule html_report:
         categories=lambda wildcards, input: CONFIG.categories,
     script:
         "../../scripts/html_report.py"
-
-
-localrules:
-    html_report,

@@ -30,6 +30,7 @@ rule learning_curves:
         f"{LOGS}/learning_curves.log",
     benchmark:
         f"{BENCHMARKS}/learning_curves.tsv"
+    localrule: True
     conda:
         "../../environment.yaml"
     resources:
@@ -39,7 +40,3 @@ rule learning_curves:
         settings=settings("learning_curves"),
     script:
         "../../scripts/learning_curves.py"
-
-
-localrules:
-    learning_curves,

@@ -10,6 +10,7 @@ rule readme:
         curves=f"{RESULTS}/figures/learning_curves" if CONFIG.sweeps else [],
     log:
         f"{LOGS}/readme.log",
+    localrule: True
     conda:
         "../../environment.yaml"
     resources:
@@ -27,11 +28,7 @@ use rule readme as readme_check with:
         rendered=f"{RESULTS}/tables/readme.md",
     log:
         f"{LOGS}/readme_check.log",
+    localrule: True
     params:
         readme=config["readme"],
         check=True,
-
-
-localrules:
-    readme,
-    readme_check,

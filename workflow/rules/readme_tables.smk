@@ -11,6 +11,7 @@ rule readme_tables:
         f"{LOGS}/readme_tables.log",
     benchmark:
         f"{BENCHMARKS}/readme_tables.tsv"
+    localrule: True
     conda:
         "../../environment.yaml"
     resources:
@@ -20,7 +21,3 @@ rule readme_tables:
         settings=settings("readme_tables"),
     script:
         "../../scripts/readme_tables.py"
-
-
-localrules:
-    readme_tables,

@@ -17,6 +17,7 @@ rule runtime:
         f"{LOGS}/runtime.log",
     benchmark:
         f"{BENCHMARKS}/runtime.tsv"
+    localrule: True
     conda:
         "../../environment.yaml"
     resources:
@@ -28,7 +29,3 @@ rule runtime:
         benchmarks=lambda wildcards, input: BENCHMARKS,
     script:
         "../../scripts/runtime.py"
-
-
-localrules:
-    runtime,

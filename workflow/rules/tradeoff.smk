@@ -16,6 +16,7 @@ rule tradeoff:
         f"{LOGS}/tradeoff.log",
     benchmark:
         f"{BENCHMARKS}/tradeoff.tsv"
+    localrule: True
     conda:
         "../../environment.yaml"
     resources:
@@ -25,7 +26,3 @@ rule tradeoff:
         settings=settings("tradeoff"),
     script:
         "../../scripts/tradeoff.py"
-
-
-localrules:
-    tradeoff,

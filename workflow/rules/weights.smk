@@ -8,6 +8,8 @@ rule weights:
         f"{LOGS}/weights/{{backbone}}.log",
     benchmark:
         f"{BENCHMARKS}/weights/{{backbone}}.tsv"
+    # Cluster nodes may have no network.
+    localrule: True
     conda:
         "../../environment.yaml"
     resources:
@@ -17,8 +19,3 @@ rule weights:
         settings=settings("weights"),
     script:
         "../../scripts/weights.py"
-
-
-# Cluster nodes may have no network.
-localrules:
-    weights,
