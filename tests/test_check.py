@@ -20,6 +20,7 @@ from rich.console import Console
 
 from conftest import ROOT, read_image, save_image
 from indad.cli import main
+from indad.cli.check import cells_of
 from indad.data import decode as decoding
 from indad.data import manifest
 from indad.data.check import check
@@ -31,10 +32,8 @@ WHOLE = Geometry(40, None)
 def test_a_good_folder_is_described(category):
     report = check(category, [Geometry((40, 48), None)])
     assert report.problems == []
-    assert report.counts == {"train": 3, "test good": 2, "test cut": 2, "test dirt": 1}
-    assert (report.masks, report.defective) == (3, 3)
-    assert report.sizes == {(40, 48): 8}
-    assert report.modes == {"PNG RGB": 8}
+    cells = ("3", "2", "2 cut\n1 dirt", "3 of 3", "8 48x40", "8 PNG RGB", "none")
+    assert cells_of(report) == cells
 
 
 def test_damage_after_the_header_is_found(category):
@@ -103,8 +102,7 @@ def test_every_kind_of_file_and_name_is_read(category, name):
     save_image(category / f"ground_truth/cut/{stem}_mask.png", np.ones((40, 48), np.uint8))
     report = check(category, [WHOLE])
     assert report.problems == []
-    assert report.counts["train"] == 4
-    assert report.masks == 4
+    assert cells_of(report)[:4] == ("4", "2", "3 cut\n1 dirt", "4 of 4")
     table = manifest.build(category)
     decoding.decode(table, category, category.parent / "p.h5", geometry=WHOLE)
     with decoding.Pixels(category.parent / "p.h5", table) as decoded:

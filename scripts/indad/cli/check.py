@@ -14,9 +14,10 @@ from indad.cli.console import plain, print_labelled, print_line, progress_bar
 from indad.cli.override import describe, override
 from indad.cli.run import add_data_options
 from indad.core.errors import ConfigError
-from indad.data.check import Report, check
-from indad.data.data_warnings import DataWarning, counted
-from indad.data.folder_layout import GOOD
+from indad.data.check import check
+from indad.data.data_warnings import counted
+from indad.data.findings import Findings
+from indad.data.folder_layout import GOOD, TEST, TRAIN
 from indad.data.images import Geometry
 from indad.data.public.suggest import find_categories
 from indad.pipeline.config import Config
@@ -72,10 +73,10 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     print_reports(reports, console)
     for report in reports:
         for line in report.problems:
-            print_labelled(console, "problem", "red", f"{report.category}: {line}")
+            print_labelled(console, "problem", "red", f"{report.folder.name}: {line}")
         for each in report.warnings:
             label, colour = ("note", "cyan") if each.note else ("warning", "yellow")
-            print_labelled(console, label, colour, f"{report.category}: {each}")
+            print_labelled(console, label, colour, f"{each.category}: {each}")
     return print_verdict(reports, "; ".join(preprocessings(config)), console)
 
 
@@ -130,17 +131,18 @@ def patches_of(config: Config, dataset: str) -> dict[Geometry, int]:
     return found
 
 
-def check_tiles(config: Config, dataset: str, report: Report) -> None:
+def check_tiles(config: Config, dataset: str, report: Findings) -> None:
     """Add to a report in how many tiles each extractor sees an image, or why it cannot."""
+    shapes = set(zip(report.table["height"], report.table["width"], strict=True))
     for name in config.used_extractors:
         extractor = config.extractor(name, dataset)
-        if not (extractor.settings.get("tiles") and report.sizes):
+        if not (extractor.settings.get("tiles") and shapes):
             continue
         # Imported here: it takes seconds, and few configurations have tiles.
         from indad.features.extract import open_backbone
 
         geometry = extractor.geometry
-        sizes = {geometry.output(*size) for size in report.sizes if not geometry.refusal(*size)}
+        sizes = {geometry.output(*size) for size in shapes if not geometry.refusal(*size)}
         try:
             # The tiles do not depend on the weights, which may not be on this machine.
             backbone = open_backbone({**extractor.settings, "weights": "random"}, "cpu")
@@ -151,26 +153,27 @@ def check_tiles(config: Config, dataset: str, report: Report) -> None:
         tile = " x ".join(map(str, backbone.tile))
         number = " to ".join(map(str, dict.fromkeys([*counts[:1], *counts[-1:]])))
         text = f"extractor {name} sees each image in {number} tiles of at most {tile} pixels"
-        report.warnings.append(DataWarning("tiles", report.category, text, note=True))
+        report.warn("tiles", text, note=True)
 
 
-def print_reports(reports: Sequence[Report], console: Console) -> None:
+def print_reports(reports: Sequence[Findings], console: Console) -> None:
     """Print what was found, one row for each category, or a block where the terminal is narrow."""
     table = Table("category", *COLUMNS)
     for report in reports:
-        cells = _cells(report)
-        table.add_row(plain(report.category), *cells)
+        cells = cells_of(report)
+        name = plain(report.folder.name)
+        table.add_row(name, *cells)
         if console.width < 80:
-            console.print(f"[bold]{plain(report.category)}[/]", highlight=False)
+            console.print(f"[bold]{name}[/]", highlight=False)
             for column, cell in zip(COLUMNS, cells, strict=True):
                 console.print(f"  {column:8} {cell.replace(chr(10), ', ')}", highlight=False)
     if console.width >= 80:
         console.print(table)
 
 
-def print_verdict(reports: Sequence[Report], preprocessing: str, console: Console) -> int:
+def print_verdict(reports: Sequence[Findings], preprocessing: str, console: Console) -> int:
     """Print the number of problems and warnings; return the exit code."""
-    bad = [report.category for report in reports if report.problems]
+    bad = [report.folder.name for report in reports if report.problems]
     if bad:
         problems = sum(len(report.problems) for report in reports)
         print_line(
@@ -186,15 +189,19 @@ def print_verdict(reports: Sequence[Report], preprocessing: str, console: Consol
     return 0
 
 
-def _cells(report: Report) -> tuple[str, ...]:
-    kinds = [(k, n) for k, n in report.counts.items() if k not in ("train", f"test {GOOD}")]
+def cells_of(report: Findings) -> tuple[str, ...]:
+    """Return what was found in a category, in the order of ``COLUMNS``."""
+    table = report.table
+    tested = Counter(table["defect"][table["split"] == TEST])
+    good = tested.pop(GOOD, 0)
+    sizes = zip(table["width"], table["height"], strict=True)
     return (
-        str(report.counts["train"]),
-        str(report.counts[f"test {GOOD}"]),
-        plain("\n".join(f"{n} {kind.removeprefix('test ')}" for kind, n in kinds)),
-        f"{report.masks} of {report.defective}",
-        _most_common(Counter({f"{w}x{h}": count for (h, w), count in report.sizes.items()})),
-        _most_common(report.modes),
+        str((table["split"] == TRAIN).sum()),
+        str(good),
+        plain("\n".join(f"{count} {defect}" for defect, count in tested.items())),
+        f"{(table['mask'] != '').sum()} of {tested.total()}",
+        _most_common(Counter(f"{width}x{height}" for width, height in sizes)),
+        _most_common(Counter(filter(None, table["mode"]))),
         f"[red]{len(report.problems)}[/]" if report.problems else "none",
     )
 

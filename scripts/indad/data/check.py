@@ -4,47 +4,18 @@ The manifest reads image headers only. Here every image is decoded, and the prep
 on the sizes and the masks. The warnings are those that a run shows.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from indad.core.errors import DataError
 from indad.core.progress import Progress, ignore
 from indad.data import examine, manifest
-from indad.data.data_warnings import DataWarning
-from indad.data.decode import check_sizes
+from indad.data.decode import check_sizes, read_images
+from indad.data.findings import Findings
 from indad.data.folder_layout import Reading
-from indad.data.images import Geometry, Size
-
-
-@dataclass(frozen=True)
-class Report:
-    """The result of checking a category.
-
-    Attributes:
-        category: its name.
-        counts: number of images by ``train``, ``test good`` and ``test <defect>``.
-        masks: number of masks of defective test images.
-        defective: number of defective test images.
-        sizes: number of images by ``(height, width)``.
-        modes: number of images by file type and PIL mode, such as ``PNG RGB``.
-        problems: errors that keep the category from being used.
-        warnings: things that can be used, but may be a mistake.
-    """
-
-    category: str
-    counts: Counter[str]
-    masks: int
-    defective: int
-    sizes: Counter[Size]
-    modes: Counter[str]
-    problems: list[str]
-    warnings: list[DataWarning]
+from indad.data.images import Geometry
 
 
 def check(
@@ -56,7 +27,7 @@ def check(
     patches: Mapping[Geometry, int] | None = None,
     threads: int = 4,
     progress: Progress = ignore,
-) -> Report:
+) -> Findings:
     """Check a category folder: its layout, every image and mask, and the preprocessing.
 
     Args:
@@ -68,47 +39,33 @@ def check(
         threads: number of images decoded at once.
         progress: called with the number of images done and in total.
 
+    Returns:
+        The findings; their table has the columns of the manifest and of `examine.Facts`.
+
     Raises:
         DataError: the folder does not exist, or its list cannot be read.
     """
-    reading = reading or Reading()
     found = manifest.survey(folder, reading, threads=threads)
-    rows = list(found.table.itertuples())
-    problems, warnings = [*found.problems], [*found.warnings]
-    done = 0
+    rows, done = found.table, 0
     for geometry in geometries:
         usable, patch = geometry, (patches or {}).get(geometry, 0)
-        if rows:
+        if len(rows):
             try:
-                one = (one_size or {}).get(geometry, ())
-                check_sizes(found.table, geometry, one, patch)
+                check_sizes(rows, geometry, (one_size or {}).get(geometry, ()), patch)
             except DataError as error:  # one problem, not one for each image
-                problems.append(f"with preprocessing {geometry.name}: {error}")
+                found.problems.append(f"with preprocessing {geometry.name}: {error}")
                 usable = Geometry((32, 32), None)
         facts = []
-        with ThreadPoolExecutor(threads) as pool:
-            for each in pool.map(lambda row, usable=usable: _examine(folder, row, usable), rows):
-                problems += [each] if isinstance(each, str) else []
-                facts.append(examine.Facts() if isinstance(each, str) else each)
-                done += 1
-                progress(done, len(rows) * len(geometries))
-        table = found.table.join(pd.DataFrame(facts, columns=examine.Facts._fields))
-        warnings += examine.pixel_warnings(table, folder.name, geometry, patch)
-    return Report(
-        category=folder.name,
-        counts=Counter("train" if r.split == "train" else f"test {r.defect}" for r in rows),
-        masks=int((table["mask"] != "").sum()),
-        defective=int(table["label"].sum()),
-        sizes=Counter((row.height, row.width) for row in rows),
-        modes=Counter(filter(None, table["mode"])),
-        problems=list(dict.fromkeys(problems)),
-        warnings=list(dict.fromkeys(warnings)),
-    )
-
-
-def _examine(folder: Path, row: Any, geometry: Geometry) -> examine.Facts | str:
-    """Return what an image and its mask show, or what is wrong with them."""
-    try:
-        return examine.read(folder, row, geometry)[2]
-    except DataError as error:
-        return str(error)
+        for result in read_images(rows, folder, usable, threads):
+            if isinstance(result, str):
+                found.problems.append(result)
+                facts.append(examine.Facts())
+            else:
+                facts.append(result[2])
+            done += 1
+            progress(done, len(rows) * len(geometries))
+        found.table = rows.join(pd.DataFrame(facts, columns=examine.Facts._fields))
+        found.warnings += examine.pixel_warnings(found.table, folder.name, geometry, patch)
+    found.problems = list(dict.fromkeys(found.problems))
+    found.warnings = list(dict.fromkeys(found.warnings))
+    return found

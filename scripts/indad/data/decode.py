@@ -10,7 +10,7 @@ before anything is read. Nothing here needs torch.
 import contextlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -109,16 +109,13 @@ def decode(
     parts = {split: manifest[manifest["split"] == split] for split in SPLITS}
     problems: list[str] = []
     facts: list[examine.Facts] = []
-    with (
-        checksum.create_hdf5(output, KIND, VERSION, room=room) as file,
-        ThreadPoolExecutor(threads) as pool,
-    ):
+    with checksum.create_hdf5(output, KIND, VERSION, room=room) as file:
         for split, rows in parts.items():
             group = file.create_group(split)
             group.create_dataset("image", data=rows["image"].tolist(), dtype=h5py.string_dtype())
             for name in ("pixels", "mask") if split == "test" else ("pixels",):
                 group.create_group(name)
-            for number, result in enumerate(_read_all(rows, folder, geometry, pool)):
+            for number, result in enumerate(read_images(rows, folder, geometry, threads)):
                 if isinstance(result, str):
                     problems.append(result)
                     facts.append(examine.Facts())
@@ -148,13 +145,18 @@ def _write(
 _Result = tuple[np.ndarray, np.ndarray | None, examine.Facts] | str
 
 
-def _read_all(
-    rows: pd.DataFrame, folder: Path, geometry: Geometry, pool: Executor
+def read_images(
+    rows: pd.DataFrame, folder: Path, geometry: Geometry, threads: int
 ) -> Iterator[_Result]:
-    """Read the images of a manifest's rows in parallel, a limited number ahead."""
-    for start in range(0, len(rows), STEP):
-        step = rows.iloc[start : start + STEP]
-        yield from pool.map(lambda row: _read(folder, row, geometry), step.itertuples())
+    """Read the images of a manifest's rows in parallel, a limited number ahead.
+
+    Yields:
+        As `examine.read`, or what is wrong with an image or its masks.
+    """
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, len(rows), STEP):
+            step = rows.iloc[start : start + STEP]
+            yield from pool.map(lambda row: _read(folder, row, geometry), step.itertuples())
 
 
 def _read(folder: Path, row: Any, geometry: Geometry) -> _Result:

@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import pandas as pd
+
+from indad.core.names import printable
 from indad.data.data_warnings import DataWarning
 from indad.data.folder_layout import GOOD, Parts, Reading, nfc
 
@@ -29,6 +32,7 @@ class Findings:
         good_masks: good images with their masks, which must be empty.
         problems: errors that keep the category from being used.
         warnings: things that can be used, but may be a mistake.
+        table: the manifest of all images that can be indexed, once they have been examined.
     """
 
     folder: Path
@@ -37,6 +41,7 @@ class Findings:
     good_masks: list[tuple[Parts, Parts]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     warnings: list[DataWarning] = field(default_factory=list)
+    table: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def add_problem(self, path: Parts, text: str) -> None:
         """Add a problem of the file or folder ``path``; ``()`` is the category folder."""
@@ -52,8 +57,8 @@ class Findings:
         note: bool = False,
     ) -> None:
         """Add a warning; the arguments are those of `DataWarning`."""
-        warning = DataWarning(code, self.folder.name, text, tuple(files), remedy, note)
-        self.warnings.append(warning)
+        text, names = printable(text, keep="\n"), tuple(map(printable, files))
+        self.warnings.append(DataWarning(code, self.folder.name, text, names, remedy, note))
 
     def add_image(self, path: Parts, split: str, defect: str, masks: Sequence[Parts] = ()) -> None:
         """Add an image and its masks, if it has any."""

@@ -14,8 +14,6 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,7 @@ from indad.core.names import printable
 from indad.core.progress import Progress, ignore
 from indad.data.annotations import Photo
 from indad.data.categories import missing_folder
-from indad.data.data_warnings import DataWarning, counted
+from indad.data.data_warnings import counted
 from indad.data.files import is_text, walk
 from indad.data.find_images import find_images
 from indad.data.findings import Findings
@@ -56,21 +54,6 @@ COLUMNS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Survey:
-    """The result of examining a category folder.
-
-    Attributes:
-        table: the manifest of all images that can be indexed.
-        problems: errors that keep the category from being used.
-        warnings: things that can be used, but may be a mistake.
-    """
-
-    table: pd.DataFrame
-    problems: list[str]
-    warnings: list[DataWarning]
-
-
 def build(folder: Path, reading: Reading | None = None) -> pd.DataFrame:
     """Return the manifest of a category folder; see `index`."""
     return index(folder, reading).table
@@ -82,14 +65,14 @@ def index(
     *,
     threads: int = 4,
     progress: Progress = ignore,
-) -> Survey:
+) -> Findings:
     """Index a category folder and check everything that needs no decoding of images.
 
     The label of an image comes from its folder or from the list, never from its mask. Images are
     hashed and their headers are read; ``indad.data.decode`` decodes them, once.
 
     Returns:
-        A survey without problems. Its table has one row per image, columns as in ``COLUMNS``,
+        Findings without problems. Their table has one row per image, columns as in ``COLUMNS``,
         training images first, sorted by path.
 
     Raises:
@@ -114,7 +97,7 @@ def survey(
     *,
     threads: int = 4,
     progress: Progress = ignore,
-) -> Survey:
+) -> Findings:
     """Index the images that can be indexed, and list all problems; see ``index``.
 
     Raises:
@@ -139,17 +122,9 @@ def survey(
     table = pd.DataFrame(rows, columns=[*COLUMNS, *FACTS])
     _warn_of_masks(found, table)
     _warn_of_images(found, table)
-    shown = partial(printable, keep="\n")
-    return Survey(
-        table[list(COLUMNS)],
-        list(map(shown, problems)),
-        [
-            each._replace(
-                text=printable(each.text, keep="\n"), files=tuple(map(printable, each.files))
-            )
-            for each in found.warnings
-        ],
-    )
+    found.problems = [printable(each, keep="\n") for each in problems]
+    found.table = table[list(COLUMNS)]
+    return found
 
 
 def mask_files(row: Any) -> list[tuple[str, str]]:
