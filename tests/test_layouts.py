@@ -358,8 +358,8 @@ def test_an_archive_placed_by_hand_is_found_first_and_must_not_change(tmp_path):
 def chosen(*arguments: str):
     """The settings of a command line, and what is said of them."""
     parsed = main.parse(["all", *arguments])
-    settings = override.override(parsed)
-    return settings, override.describe(parsed, settings)
+    settings, _, notes = override.override(parsed)
+    return settings, notes
 
 
 def test_a_folder_with_some_categories_of_a_public_data_set(tmp_path):

@@ -23,7 +23,7 @@ RUN = [sys.executable, str(ROOT / "scripts/run.py")]
 
 
 def settings(*arguments: str) -> dict:
-    return override.override(main.parse(arguments))
+    return override.override(main.parse(arguments))[0]
 
 
 def test_a_method_runs_its_experiments_of_the_run_section():

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from indad.cli.console import plain, print_labelled, print_line, progress_bar
-from indad.cli.override import describe, override
+from indad.cli.override import override
 from indad.cli.run import add_data_options
 from indad.core.errors import ConfigError
 from indad.data.check import check
@@ -21,7 +21,6 @@ from indad.data.folder_layout import GOOD, TEST, TRAIN
 from indad.data.images import Geometry
 from indad.data.public.suggest import find_categories
 from indad.pipeline.config import Config
-from indad.pipeline.config_files import expand_paths, load_config, merged
 from indad.pipeline.dataset import Dataset
 from indad.pipeline.presentation import size_notes
 
@@ -48,9 +47,9 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     """
     if not console.is_terminal:
         console = Console(width=120)
-    settings = override(arguments)
-    config = Config.read(merged(load_config(arguments.configfile), expand_paths(settings)))
-    for line in (*describe(arguments, settings), *size_notes(config)):
+    _, merged, notes = override(arguments)
+    config = Config.read(merged)
+    for line in (*notes, *size_notes(config)):
         print_labelled(console, "note", "cyan", line)
     reports = []
     for dataset, folder in find_data(config, console):

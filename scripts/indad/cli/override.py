@@ -10,11 +10,15 @@ from indad.data.categories import is_category
 from indad.data.folder_layout import Reading
 from indad.data.public import catalogue
 from indad.data.public.suggest import find_categories
-from indad.pipeline.config_files import literal_path, load_config
+from indad.pipeline.config_files import expand_paths, literal_path, load_config, merged
 
 
-def override(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the settings that a command line gives.
+def override(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+    """Merge what a command line gives over the configuration.
+
+    Returns:
+        The settings that the command line gives, the configuration with them, paths expanded, and
+        notes for the user.
 
     Raises:
         IndadError: the arguments do not fit the configuration or the data folder.
@@ -33,7 +37,8 @@ def override(arguments: argparse.Namespace) -> dict[str, Any]:
         settings["results"] = literal_path(arguments.results)
     if arguments.device:
         settings["device"] = arguments.device
-    return settings
+    notes = [] if arguments.data_root is None else _absent_categories(config, arguments, settings)
+    return settings, merged(config, expand_paths(settings)), notes
 
 
 def choose_experiments(config: dict[str, Any], method: str, extractor: str | None) -> list[str]:
@@ -125,18 +130,16 @@ def _folder(
     return name, {"path": literal_path(folder), "categories": categories}
 
 
-def describe(arguments: argparse.Namespace, settings: dict[str, Any]) -> list[str]:
-    """Say which categories of a public data set are absent."""
-    config = load_config(arguments.configfile)
-    lines = []
-    for name, chosen in settings.get("datasets", {}).items():
-        entry = catalogue.load().get(config["datasets"].get(name, {}).get("source"))
-        if entry is None:
-            continue
-        absent = [each for each in entry.categories if each not in chosen.get("categories", ())]
-        if arguments.data_root and not arguments.category and absent:
-            lines.append(f"{name}: {arguments.data_root} does not have {', '.join(absent)}")
-    return lines
+def _absent_categories(
+    config: dict[str, Any], arguments: argparse.Namespace, settings: dict[str, Any]
+) -> list[str]:
+    """Name the categories of a public data set that the given folder does not have."""
+    ((name, chosen),) = settings["datasets"].items()
+    entry = catalogue.load().get(config["datasets"].get(name, {}).get("source"))
+    if entry is None or arguments.category:
+        return []
+    absent = [each for each in entry.categories if each not in chosen["categories"]]
+    return [f"{name}: {arguments.data_root} does not have {', '.join(absent)}"] if absent else []
 
 
 def _only(categories: list[str] | None) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from rich.markdown import Markdown
 from indad.cli.console import path_argument, print_labelled, print_line, program
 from indad.cli.display import Display
 from indad.cli.events import Job, RunState
-from indad.cli.override import describe, override
+from indad.cli.override import override
 from indad.cli.workflow import (
     StoppedError,
     WorkflowProcess,
@@ -29,7 +29,6 @@ from indad.core.progress import duration
 from indad.data.data_warnings import DataWarning, read_warnings
 from indad.data.public import catalogue
 from indad.methods import NAMES
-from indad.pipeline.config_files import expand_paths, load_config, merged
 
 #: Lines of Snakemake's output that are shown of a failure that left no message.
 OUTPUT_LINES = 40
@@ -117,10 +116,9 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
             f"{Path.cwd()}: this working directory cannot be written, but Snakemake keeps its "
             "state in it (.snakemake): start in another folder"
         )
-    settings = override(arguments)
-    for line in describe(arguments, settings):
+    settings, config, notes = override(arguments)
+    for line in notes:
         print_labelled(console, "note", "cyan", line)
-    config = merged(load_config(arguments.configfile), expand_paths(settings))
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="indad-") as folder:
         file = Path(folder) / "command-line.yaml"

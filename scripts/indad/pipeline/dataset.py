@@ -84,13 +84,13 @@ class Dataset:
                     f"{key}.{min(misplaced)}: only for a data set with a 'path'; a source always "
                     "has the layout of MVTec AD"
                 )
-            entry = sources.get(source, f"{key}.source").entry
-            if entry is None and mirrors:
+            sources.get(source, f"{key}.source")
+            if source in known:
+                settings = settings | {"mask_suffix": known[source].layout.mask_suffix}
+            elif mirrors:
                 raise ConfigError(
                     f"{key}.mirrors: only for a source that is downloaded: {', '.join(known)}"
                 )
-            if entry is not None:
-                settings = settings | {"mask_suffix": entry.layout.mask_suffix}
         # A folder may keep the source that an override file gives a path for.
         original = settings.get("source", "")
         published_as = settings.get("published")
@@ -149,7 +149,7 @@ class Dataset:
     @property
     def entry(self) -> catalogue.Entry | None:
         """The public data set that this one is downloaded from, if any."""
-        return sources.get(self.source).entry if self.source else None
+        return catalogue.load().get(self.source or "")
 
     @cached_property
     def used_in_place(self) -> Path | None:

@@ -15,38 +15,25 @@ from indad.core.errors import ConfigError, DataError
 from indad.core.progress import Progress, ignore
 from indad.data import synthetic
 from indad.data.public import archives, catalogue, elpv
+from indad.data.public.catalogue import Entry
 
 
 @dataclass(frozen=True)
-class Source:
-    """A source of a data set's categories.
+class Made:
+    """A source whose data are made.
 
     Attributes:
-        make: ``make(folder, category, *, options..., progress)`` fills ``folder``; None for a
-            public data set.
+        make: ``make(folder, category, *, options..., progress)`` fills ``folder``.
         categories: the categories that it has.
         credit: who made the data, and under which licence.
-        entry: the public data set; None if the data are made.
     """
 
-    make: Callable[..., None] | None
+    make: Callable[..., None]
     categories: tuple[str, ...]
     credit: str
-    entry: catalogue.Entry | None = None
-
-    @property
-    def options(self) -> dict[str, int]:
-        """The source's options with their defaults: keyword-only parameters of its function."""
-        function = self.make or self.entry.layout.items
-        parameters = inspect.signature(function).parameters.values()
-        return {
-            each.name: each.default
-            for each in parameters
-            if each.kind is each.KEYWORD_ONLY and each.name != "progress"
-        }
 
 
-def get(name: str, key: str = "source") -> Source:
+def get(name: str, key: str = "source") -> Made | Entry:
     """Return a source.
 
     Raises:
@@ -63,7 +50,14 @@ def check_options(name: str, options: Mapping[str, Any], key: str) -> dict[str, 
     Raises:
         ConfigError: an option is unknown or not a whole number of at least 0.
     """
-    known = get(name).options
+    source = get(name)
+    # The options are the keyword-only parameters of the source's function.
+    function = source.make if isinstance(source, Made) else source.layout.items
+    known = {
+        each.name: each.default
+        for each in inspect.signature(function).parameters.values()
+        if each.kind is each.KEYWORD_ONLY and each.name != "progress"
+    }
     for option, value in options.items():
         if option not in known:
             raise ConfigError(f"{key}.{option}: unknown; {name} has {', '.join(known) or 'none'}")
@@ -103,14 +97,14 @@ def fetch(
     origin: dict[str, Any] = {}
     with atomic.replacing(folder) as temporary:
         temporary.mkdir()
-        if chosen.make is not None:
+        if isinstance(chosen, Made):
             chosen.make(temporary, category, **options, progress=progress)
         else:
             found = checksum.read_json(download.record)
             origin = {key: found[key] for key in ("from", "sha256", "verified")}
-            with archives.category_tree(chosen.entry, category, download) as tree:
+            with archives.category_tree(chosen, category, download) as tree:
                 try:
-                    chosen.entry.layout.place(tree, temporary, category, options, progress)
+                    chosen.layout.place(tree, temporary, category, options, progress)
                 except DataError as error:
                     raise DataError(
                         f"{source}, from {found['from']}: {error}. If the data are somewhere else "
@@ -126,13 +120,10 @@ def fetch(
     atomic.write_json(receipt, content | origin)
 
 
-SOURCES = {
-    "drawn": Source(
+SOURCES: dict[str, Made | Entry] = {
+    "drawn": Made(
         synthetic.draw_category, tuple(synthetic.MATERIALS), "drawn by indad (MIT licence)"
     ),
-    "elpv": Source(elpv.make_elpv, elpv.CATEGORIES, elpv.CREDIT),
-    **{
-        name: Source(None, entry.categories, entry.credit, entry)
-        for name, entry in catalogue.load().items()
-    },
+    "elpv": Made(elpv.make_elpv, elpv.CATEGORIES, elpv.CREDIT),
+    **catalogue.load(),
 }
