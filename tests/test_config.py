@@ -15,7 +15,6 @@ from indad.core.errors import ConfigError, DataError
 from indad.features.settings import expected_store, made_with
 from indad.pipeline.config import Config
 from indad.pipeline.config_files import (
-    check_config,
     check_schema,
     expand_paths,
     literal_path,
@@ -186,7 +185,7 @@ def test_datasets_from_folders(category):
         _ = dataset({"path": "somewhere"}).categories
 
 
-def test_a_public_data_set_is_used_where_it_lies_if_all_of_it_is_there(tmp_path):
+def test_a_public_data_set_is_used_in_place_if_all_of_it_is_there(tmp_path):
     def made(*mirrors, categories=("bottle", "cable"), source="mvtec_ad"):
         return dataset({"source": source, "categories": list(categories), "mirrors": list(mirrors)})
 
@@ -385,7 +384,7 @@ def test_paths_that_cannot_be_expanded_are_errors(monkeypatch, path, message):
 def test_names_that_yaml_reads_as_something_else(text, got):
     names = yaml.safe_load(text)
     with pytest.raises(ConfigError, match=re.escape(got)) as error:
-        check_config({"run": RUN, "datasets": {"d": {"path": "p"} | names}})
+        check_schema({"run": RUN, "datasets": {"d": {"path": "p"} | names}})
     assert "write this name in quotes" in str(error.value)
 
 
@@ -404,7 +403,7 @@ def test_names_that_yaml_reads_as_something_else(text, got):
 )
 def test_names_of_every_section_that_yaml_reads_as_something_else(section, key):
     with pytest.raises(ConfigError, match=rf"^{key}: must be text, got .* in quotes$"):
-        check_config({"run": RUN} | yaml.safe_load(section))
+        check_schema({"run": RUN} | yaml.safe_load(section))
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,6 @@ from PIL import Image
 
 from conftest import save_image
 from fabricate import fabricate
-from indad.cli.events import Job, RunState
-from indad.cli.run import FoundWarnings
 from indad.core.errors import DataError
 from indad.data import data_warnings, manifest
 from indad.data.check import check
@@ -361,21 +359,6 @@ def test_a_run_reads_each_warning_once_without_notes(tmp_path):
     files = sorted(tmp_path.rglob("*.json"))
     assert data_warnings.read_all(files) == [("mine", one)]
     assert str(one) == "text: x.png; do this"
-
-
-def test_a_run_prints_the_warnings_of_finished_jobs_once(tmp_path):
-    one = data_warnings.DataWarning("a", "part", "text")
-    two, note = one._replace(code="b"), one._replace(note=True)
-    data_warnings.write_warnings([one, note], tmp_path / "manifests/mine/part.warnings.json")
-    data_warnings.write_warnings([one, two], tmp_path / "pixels/mine/part/64.warnings.json")
-    names = {"dataset": "mine", "category": "part"}
-    state, found = RunState(), FoundWarnings(tmp_path)
-    assert found.new(state) == []
-    state.finished[1] = Job("index", names)
-    assert found.new(state) == [one]
-    state.finished |= {2: Job("decode", names | {"geometry": "64"}), 3: Job("extract", names)}
-    assert found.new(state) == [two]
-    assert found.new(state) == []
 
 
 def test_the_report_shows_the_warnings(tmp_path):

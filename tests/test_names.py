@@ -11,7 +11,7 @@ from indad.core import names
 from indad.core.errors import ConfigError, DataError
 from indad.core.names import name_problem, same_file_problem
 from indad.data import manifest
-from indad.pipeline.config_files import check_config
+from indad.pipeline.config_files import check_schema
 from test_config import BASE, config, dataset
 
 #: Names that a complete run was tried with.
@@ -47,7 +47,7 @@ def test_names_that_cannot_be_used(name, problem):
         kept = {"datasets": ["path"], "experiments": ["method", "extractor"]}
         chosen = {key: entry[key] for key in kept.get(section, ["backbone", "layers"])}
         with pytest.raises(ConfigError, match=f"^{section}: .*{re.escape(problem)}"):
-            check_config({"run": run, section: {name: chosen}})
+            check_schema({"run": run, section: {name: chosen}})
 
 
 @pytest.mark.parametrize("name", ["x<b>y", "a{b", "a\nb", "n" * 151])

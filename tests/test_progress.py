@@ -15,7 +15,7 @@ from snakemake_interface_logger_plugins.tests import TestLogHandlerBase
 
 from indad.cli.display import Display, TimeLeft
 from indad.cli.events import EventFile, Job, RunState
-from indad.cli.run import FoundWarnings, licence_notice
+from indad.cli.run import Messages, licence_notice
 from indad.core.errors import ConfigError
 from indad.data.data_warnings import DataWarning, write_warnings
 from snakemake_logger_plugin_indad import LogHandler, LogHandlerSettings, add_user_message
@@ -213,12 +213,17 @@ def test_data_warnings_are_shown_once_when_their_jobs_end(tmp_path):
     crop = DataWarning("crop-share", "wood", "the methods see 8 % of it", remedy="set 'crop: null'")
     note = DataWarning("left-out", "wood", "2 files of no image", note=True)
     write_warnings([crop, note], tmp_path / "manifests/drawn/wood.warnings.json")
-    write_warnings([crop], tmp_path / "pixels/drawn/wood/64-64.warnings.json")
-    state, found = RunState(), FoundWarnings(tmp_path)
+    dark = DataWarning("dark", "wood", "too dark")
+    write_warnings([crop, dark], tmp_path / "pixels/drawn/wood/64-64.warnings.json")
+    state = RunState()
+    found = Messages(state, tmp_path)
     state.apply(started(1, "index", dataset="drawn", category="wood"))
-    assert found.new(state) == []
+    assert found.new() == []
     state.apply(finished(1))
-    assert list(map(str, found.new(state))) == ["the methods see 8 % of it; set 'crop: null'"]
+    state.apply({"event": "note", "message": "large"})
+    shown = "wood: the methods see 8 % of it; set 'crop: null'"
+    assert found.new() == [("note", "large"), ("warning", shown)]
     state.apply(started(2, "decode", dataset="drawn", category="wood", geometry="64-64"))
     state.apply(finished(2))
-    assert found.new(state) == []
+    assert found.new() == [("warning", "wood: too dark")]
+    assert found.new() == []

@@ -41,7 +41,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def copied(finished, tmp_path_factory) -> Path:
-    """Results to damage, and to mend again."""
+    """Results to damage and to restore."""
     folder = tmp_path_factory.mktemp("copied")
     shutil.copytree(finished, folder, dirs_exist_ok=True)
     return folder / "results"
@@ -397,7 +397,7 @@ def test_a_public_data_set_is_taken_from_a_mirror(tmp_path):
     assert plan(tmp_path, "--until", "index", **changes) == {}
 
 
-def test_mvtec_ad_is_used_where_it_lies_or_downloaded(tmp_path):
+def test_mvtec_ad_is_used_in_place_or_downloaded(tmp_path):
     """With the shipped configuration: data/mvtec_ad first, then the known addresses."""
     run = {"datasets": ["mvtec_ad"], "experiments": ["PaDiM"]}
     index = ("--until", "index")

@@ -35,8 +35,8 @@ rule html_report:
         "../../environment.yaml"
     threads: 4
     resources:
-        mem_mb=lambda wildcards, attempt: grow(1000, attempt),
-        runtime=lambda wildcards, attempt: grow(30, attempt),
+        mem_mb=1000,
+        runtime=30,
     params:
         settings=settings("html_report"),
         categories=lambda wildcards, input: CONFIG.categories,

@@ -34,8 +34,8 @@ rule learning_curves:
     conda:
         "../../environment.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: grow(1000, attempt),
-        runtime=lambda wildcards, attempt: grow(30, attempt),
+        mem_mb=1000,
+        runtime=30,
     params:
         settings=settings("learning_curves"),
     script:

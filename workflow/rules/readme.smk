@@ -14,8 +14,8 @@ rule readme:
     conda:
         "../../environment.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: grow(1000, attempt),
-        runtime=lambda wildcards, attempt: grow(30, attempt),
+        mem_mb=1000,
+        runtime=30,
     params:
         readme=config["readme"],
         check=False,

@@ -15,8 +15,8 @@ rule readme_tables:
     conda:
         "../../environment.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: grow(1000, attempt),
-        runtime=lambda wildcards, attempt: grow(30, attempt),
+        mem_mb=1000,
+        runtime=30,
     params:
         settings=settings("readme_tables"),
     script:

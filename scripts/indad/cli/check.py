@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     _, merged, notes = override(arguments)
     config = Config.read(merged)
     for line in (*notes, *size_notes(config)):
-        print_labelled(console, "note", "cyan", line)
+        print_labelled(console, "note", line)
     reports = []
     for dataset, folder in find_data(config, console):
         geometries = config.geometries(dataset.name)
@@ -72,10 +72,10 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     print_reports(reports, console)
     for report in reports:
         for line in report.problems:
-            print_labelled(console, "problem", "red", f"{report.folder.name}: {line}")
+            print_labelled(console, "problem", f"{report.folder.name}: {line}")
         for each in report.warnings:
-            label, colour = ("note", "cyan") if each.note else ("warning", "yellow")
-            print_labelled(console, label, colour, f"{each.category}: {each}")
+            label = "note" if each.note else "warning"
+            print_labelled(console, label, f"{each.category}: {each}")
     return print_verdict(reports, "; ".join(preprocessings(config)), console)
 
 
@@ -102,7 +102,7 @@ def find_data(config: Config, console: Console) -> list[tuple[Dataset, Path]]:
     if not found:
         raise ConfigError(f"check needs --data-root DIR, or a data set with a 'path'; {first}")
     if later:
-        print_labelled(console, "note", "cyan", first)
+        print_labelled(console, "note", first)
     return found
 
 

@@ -13,6 +13,12 @@ from rich.progress import Progress as Bar
 
 from indad.core.progress import Progress
 
+#: Colours of the words that begin a message.
+STYLES = {
+    "note": "cyan", "warning": "yellow", "left out": "yellow", "problem": "red", "mismatch": "red",
+    "error": "bold red",
+}  # fmt: skip
+
 
 def plain(text: str) -> str:
     """Return ``text`` so that rich prints it unchanged."""
@@ -34,9 +40,9 @@ def print_line(console: Console, text: str) -> None:
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def print_labelled(console: Console, label: str, style: str, text: str) -> None:
-    """Print a text after a coloured word."""
-    console.print(f"[{style}]{label}[/] {plain(text)}", highlight=False, soft_wrap=True)
+def print_labelled(console: Console, label: str, text: str) -> None:
+    """Print a text after a coloured word, one of ``STYLES``."""
+    console.print(f"[{STYLES[label]}]{label}[/] {plain(text)}", highlight=False, soft_wrap=True)
 
 
 def bar_with_time_left(console: Console, *columns: ProgressColumn, **options: Any) -> Bar:

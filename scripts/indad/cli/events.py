@@ -85,8 +85,7 @@ class RunState:
         failures: likewise, with Snakemake's message; without jobs that succeeded when they were
             tried again.
         errors: messages of errors that belong to no job.
-        warnings: messages of the workflow's own warnings.
-        notes: what else the workflow itself says.
+        messages: ``warning`` or ``note``, and the text, of the workflow's own messages.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
@@ -94,8 +93,7 @@ class RunState:
     finished: dict[int, Job] = field(default_factory=dict)
     failures: dict[int, tuple[Job, str]] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    messages: list[tuple[str, str]] = field(default_factory=list)
 
     def apply(self, event: Mapping[str, Any]) -> Job | None:
         """Take one event into account; return the job that it starts, if any."""
@@ -113,10 +111,8 @@ class RunState:
                 number = event["jobid"]
                 job = self.running.pop(number, None) or _job(event)
                 self.failures[number] = job, event.get("rule_msg") or ""
-            case "warning":
-                self.warnings.append(event["message"])
-            case "note":
-                self.notes.append(event["message"])
+            case "warning" | "note" as label:
+                self.messages.append((label, event["message"]))
             case "error":
                 self.errors.append(event.get("user_message") or event["message"])
         return None

@@ -134,7 +134,7 @@ def main(given: Sequence[str] | None = None) -> int:
             return arguments.run(arguments, console)
     except IndadError as error:
         with suppress(OSError):  # the error may be that nothing can be printed
-            print_labelled(console, "error", "bold red", str(error))
+            print_labelled(console, "error", str(error))
         return 2
     except KeyboardInterrupt:
         return 130

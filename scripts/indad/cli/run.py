@@ -32,6 +32,11 @@ from indad.methods import NAMES
 
 #: Lines of Snakemake's output that are shown of a failure that left no message.
 OUTPUT_LINES = 40
+#: Lists of data warnings that jobs write, by rule.
+WARNING_FILES = {
+    "index": "manifests/{dataset}/{category}.warnings.json",
+    "decode": "pixels/{dataset}/{category}/{geometry}.warnings.json",
+}
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -118,7 +123,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         )
     settings, config, notes = override(arguments)
     for line in notes:
-        print_labelled(console, "note", "cyan", line)
+        print_labelled(console, "note", line)
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="indad-") as folder:
         file = Path(folder) / "command-line.yaml"
@@ -126,7 +131,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         process = WorkflowProcess(snakemake_command(arguments, file), Path(folder))
         if reason := unwritable_cache():
             note = f"caches cannot be written ({reason}); this run has temporary ones"
-            print_labelled(console, "warning", "yellow", note)
+            print_labelled(console, "warning", note)
         try:
             code = follow(process, console, config, quiet=arguments.dry_run)
         except StoppedError as stopped:
@@ -165,50 +170,49 @@ def show_progress(
     process: WorkflowProcess, console: Console, display: Display, config: Mapping[str, Any]
 ) -> None:
     """Show the progress, licences and warnings of a run until it ends."""
-    running, warned, noted = True, 0, 0
-    found = FoundWarnings(Path(config.get("results", "results")))
+    running = True
+    messages = Messages(process.state, Path(config.get("results", "results")))
     while running:
         running = process.running()
         for job in process.read_events():
             if notice := licence_notice(job, config):
                 print_line(console, notice)
-        for warning in process.state.warnings[warned:]:
-            print_labelled(console, "warning", "yellow", warning)
-        warned = len(process.state.warnings)
-        for note in process.state.notes[noted:]:
-            print_labelled(console, "note", "cyan", note)
-        noted = len(process.state.notes)
-        for each in found.new(process.state):
-            print_labelled(console, "warning", "yellow", f"{each.category}: {each}")
+        for label, text in messages.new():
+            print_labelled(console, label, text)
         display.show()
         time.sleep(0.2 if running else 0)
 
 
-class FoundWarnings:
-    """The warnings about the data that the jobs of a run find."""
+class Messages:
+    """The messages of the workflow, and the data warnings of its finished jobs.
 
-    def __init__(self, results: Path) -> None:
-        self.results = results
-        self._jobs: set[int] = set()
-        self._shown: set[DataWarning] = set()
+    Args:
+        state: the state of the run.
+        results: the results folder.
+    """
 
-    def new(self, state: RunState) -> list[DataWarning]:
-        """Return those of the jobs that finished since the last call, each once, without notes."""
-        found: list[DataWarning] = []
-        for number in state.finished.keys() - self._jobs:
-            self._jobs.add(number)
-            job = state.finished[number]
-            if job.rule == "index":
-                file = "manifests/{dataset}/{category}.warnings.json"
-            elif job.rule == "decode":
-                file = "pixels/{dataset}/{category}/{geometry}.warnings.json"
-            else:
-                continue
-            with contextlib.suppress(IndadError):  # reported by the rules that read the file
-                found += read_warnings(self.results / file.format(**job.wildcards))
-        new = [each for each in dict.fromkeys(found) if not each.note and each not in self._shown]
+    def __init__(self, state: RunState, results: Path) -> None:
+        self.state, self.results = state, results
+        self._jobs = 0
+        self._shown: set[tuple[str, str]] = set()
+
+    def new(self) -> list[tuple[str, str]]:
+        """Return label and text of each message that was not returned yet."""
+        finished = [*self.state.finished.values()][self._jobs :]
+        self._jobs += len(finished)
+        warnings = [each for job in finished for each in self._data_warnings(job) if not each.note]
+        found = [*self.state.messages, *(("warning", f"{w.category}: {w}") for w in warnings)]
+        new = [each for each in dict.fromkeys(found) if each not in self._shown]
         self._shown.update(new)
         return new
+
+    def _data_warnings(self, job: Job) -> list[DataWarning]:
+        if job.rule not in WARNING_FILES:
+            return []
+        file = self.results / WARNING_FILES[job.rule].format(**job.wildcards)
+        with contextlib.suppress(IndadError):  # reported by the rules that read the file
+            return read_warnings(file)
+        return []
 
 
 def licence_notice(job: Job, config: Mapping[str, Any]) -> str | None:
@@ -227,7 +231,7 @@ def explain_failure(state: RunState, output: str, console: Console) -> None:
     # Without any message it is no failure of the workflow: a wrong option, for example.
     messages = messages or state.errors or [f"Snakemake failed; its output ends with:\n{end}"]
     for message in dict.fromkeys(messages):
-        print_labelled(console, "error", "bold red", message)
+        print_labelled(console, "error", message)
     if any("pretrained weights" in message for message in messages):
         print_line(
             console,

@@ -46,9 +46,9 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
             table.add_row(heading, str(report.checked[kind]), marked)
     console.print(table)
     for line in report.left_out:
-        print_labelled(console, "left out", "yellow", line)
+        print_labelled(console, "left out", line)
     for _, line in report.problems:
-        print_labelled(console, "mismatch", "red", line)
+        print_labelled(console, "mismatch", line)
     if not report.problems:
         print_line(console, f"Everything matches the record of {arguments.results}.")
     return 1 if report.problems else 0

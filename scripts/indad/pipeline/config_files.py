@@ -62,17 +62,8 @@ def load_config(path: Path | None) -> dict[str, Any]:
     config = read_yaml(default_config())
     if path is not None:
         config = merged(config, read_yaml(path))
-    check_config(config)
+    check_schema(config)
     return expand_paths(config)
-
-
-def check_config(config: dict[str, Any]) -> None:
-    """Compare a configuration with the schema.
-
-    Raises:
-        ConfigError: one line for each problem, naming the key and what is allowed.
-    """
-    check_schema(config, read_yaml(schema_file()))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -179,8 +170,12 @@ def literal_path(path: Path) -> str:
     return f"./{text}" if text.startswith("~") else text
 
 
-def check_schema(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
+def check_schema(config: Mapping[str, Any], schema: Mapping[str, Any] | None = None) -> None:
     """Check types, values and keys, before defaults are filled in.
+
+    Args:
+        config: the configuration.
+        schema: its schema; that of this project if None.
 
     Raises:
         ConfigError: one line for each problem, naming the key and what is allowed.
@@ -188,6 +183,7 @@ def check_schema(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
     import jsonschema
 
     check_extent(config)
+    schema = read_yaml(schema_file()) if schema is None else schema
     problems = jsonschema.Draft202012Validator(schema).iter_errors(config)
     lines = [line for problem in problems for line in _schema_lines(problem)]
     if not lines:  # else it may be no mapping
