@@ -18,37 +18,21 @@ def main(job: Job) -> Facts:
     scored, truth = scores.read_with_truth(files, images, full)
     table = scored.table
     pixels = evaluate.PixelScores(scored.maps, truth, Path(job.output.metrics).parent)
-    values = evaluate.evaluate(table, pixels, truth)
-    drawn, left_out, bounds = {}, {}, None
-    image_scores = table["score"].to_numpy()
-    if settings["resamples"]:
-        drawn, left_out = evaluate.resample(
-            table, pixels, truth, resamples=settings["resamples"], seed=settings["seed"]
-        )
-        bounds = evaluate.intervals(
-            values, drawn, left_out, image_scores, truth, level=settings["level"]
-        )
-    resamples.write(
-        resamples.Resamples(
-            **run,
-            image=truth.image,
-            label=truth.label,
-            score=image_scores,
-            area=evaluate.defective_area(truth),
-            values=drawn,
-            left_out=left_out,
-            draw_seed=settings["seed"],
-            n_regions=pixels.n_regions,
-        ),
-        Path(job.output.resamples),
+    values = evaluate.evaluate(table, pixels)
+    resampled = evaluate.resample(
+        table, pixels, resamples=settings["resamples"], draw_seed=settings["seed"], **run
     )
+    resamples.write(resampled, Path(job.output.resamples))
+    bounds = None
+    if settings["resamples"]:
+        bounds = evaluate.intervals(values, resampled, level=settings["level"])
     asked, defects = settings.get("metrics", ()), None
     if "spro_05" in asked:
         geometry = None if full else Geometry.from_config(settings["resize"], settings["crop"])
         test = images[images["split"] == "test"]
         defects = saturated_overlap.read_defects(test, Path(job.params.folder), geometry)
     # After the intervals, which these metrics do not have.
-    values |= evaluate.optional_metrics(asked, scored.maps, pixels, truth, defects)
+    values |= evaluate.optional_metrics(asked, pixels, defects)
     write_csv(evaluate.tidy(values, bounds, **run), Path(job.output.metrics))
     return {"images": len(table)}
 

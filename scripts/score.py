@@ -40,7 +40,7 @@ def main(job: Job) -> Facts:
         )
         detector.check_features(store.made_with)
         test, truth = store.split("test"), store.ground_truth()
-        numbers = np.concatenate([part.numbers for part in store.parts("test")])
+        numbers = store.numbers("test")
         label = f"score {job.wildcards.category} {job.wildcards.experiment}"
         batches = (
             (numbers[part], batch)
@@ -133,7 +133,7 @@ def model_mb(model: Path, detector: Detector, store: FeatureStore) -> float:
     fitted = read_header(model, verify=False)["parameters"]
     size = detector.scored_share(detector.parameters, fitted) * model.stat().st_size
     if detector.needs_gallery:
-        size += sum(part.stored_bytes(detector.layers) for part in store.parts("train"))
+        size += store.stored_bytes("train", detector.layers_)
     return size / 1e6
 
 

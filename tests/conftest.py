@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +18,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from indad.data import examine
 from indad.data.images import Geometry, read_masks
-from indad.features.source import ArrayFeatures
+from indad.features.source import ArrayFeatures, FeatureSource
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -126,6 +127,15 @@ def make_features(rng: np.random.Generator, count: int, **changes) -> ArrayFeatu
     maps = {name: rng.random((count, *shape), dtype=np.float32) for name, shape in shapes.items()}
     z = rng.random((count, 6), dtype=np.float32)
     return ArrayFeatures(maps, input_size=(32, 32), embedding=z, **changes)
+
+
+def copied(source: FeatureSource, images: Sequence[int]) -> ArrayFeatures:
+    """Return the features of some images, in any order and also several times, in new arrays."""
+    return ArrayFeatures(
+        {layer: source.maps(layer)[images] for layer in source.layers},
+        input_size=source.input_size,
+        embedding=source.embedding()[images],
+    )
 
 
 def save_image(path: Path, pixels: np.ndarray) -> Path:

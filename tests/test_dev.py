@@ -117,7 +117,7 @@ def test_scale_counts_the_jobs_and_measures_the_methods(tool, tmp_path):
 
 def test_repeated_features_are_the_same_however_they_are_read(monkeypatch, rng):
     monkeypatch.syspath_prepend(ROOT / "scripts/dev")
-    repeated = import_module("scale").Repeated(make_features(rng, 3, shapes={"a": (4, 6, 5)}), 8)
+    repeated = import_module("scale").repeated(make_features(rng, 3, shapes={"a": (4, 6, 5)}), 8)
     whole = repeated.maps("a")
     assert len(repeated) == len(whole) == len(repeated.embedding()) == 8
     np.testing.assert_array_equal(repeated.maps("a", slice(5, 7), slice(2, 4)), whole[5:7, :, 2:4])

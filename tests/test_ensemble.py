@@ -17,13 +17,12 @@ import extract
 import fit
 import index
 import score
-from conftest import make_features, save_image
+from conftest import copied, make_features, save_image
 from indad import load_model, methods
 from indad.cli.override import choose_experiments, extractors_of
 from indad.core.errors import ConfigError, DataError, StoreError
 from indad.data.images import Geometry
 from indad.evaluation import scores
-from indad.features.source import ArrayFeatures
 from indad.methods.base import Scores
 from indad.methods.ensemble import Ensemble
 from indad.pipeline.config_files import load_config
@@ -48,14 +47,6 @@ def detectors(**changes) -> list:
     return [methods.create(name, given | changes) for name, given in MEMBERS.values()]
 
 
-def chosen(features: ArrayFeatures, images: np.ndarray) -> ArrayFeatures:
-    return ArrayFeatures(
-        {name: features.maps(name)[images] for name in features.layers},
-        input_size=features.input_size,
-        embedding=features.embedding()[images],
-    )
-
-
 # -- scale and average ----------------------------------------------------------------------------
 
 
@@ -70,7 +61,7 @@ def test_scores_equal_the_plain_definition(rng):
     held_out, rest = np.sort(order[:2]), np.sort(order[2:])  # a fifth, rounded down
     image, maps = np.zeros(3), np.zeros((3, 32, 32))
     for detector, member in zip(detectors(), scores, strict=True):
-        unseen = detector.fit(chosen(train, rest)).score(chosen(train, held_out))
+        unseen = detector.fit(copied(train, rest)).score(copied(train, held_out))
         image += member.image / unseen.image.mean() / 3
         maps += member.maps / unseen.maps.mean() / 3
     np.testing.assert_allclose(result.image, image, rtol=1e-5)
@@ -80,12 +71,12 @@ def test_scores_equal_the_plain_definition(rng):
 
 def test_the_images_of_shots_alone_give_the_scale(rng):
     train = make_features(rng, 11)
-    few = methods.create("padim", {"dimensions": 5, "shots": 4}).draw(train).images
+    few = methods.create("padim", {"dimensions": 5, "shots": 4}).draw(train)
     ensembles = [
         Ensemble(members=list(MEMBERS)).fit(members, [features] * 3, [WHOLE] * 3)
         for members, features in (
             (detectors(shots=4), train),
-            (detectors(), chosen(train, np.array(few))),
+            (detectors(), few),
         )
     ]
     np.testing.assert_array_equal(ensembles[0].scale_, ensembles[1].scale_)
@@ -123,7 +114,7 @@ def test_one_training_image_has_no_scale(rng):
 
 
 def test_copies_of_one_training_image_have_no_scale(rng):
-    train = chosen(make_features(rng, 1), np.zeros(4, int))
+    train = copied(make_features(rng, 1), np.zeros(4, int))
     with pytest.raises(ConfigError, match="PaDiM gives all training images .* the score 0"):
         Ensemble(members=["PaDiM", "B"]).fit(detectors()[:2], [train] * 2, [WHOLE] * 2)
 

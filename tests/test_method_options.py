@@ -11,7 +11,7 @@ from sklearn.metrics import pairwise_distances
 import references
 from conftest import make_features
 from indad import methods
-from indad.features.source import ArrayFeatures, Subset
+from indad.features.source import ArrayFeatures
 from indad.methods.padim import PaDiM
 from indad.methods.patchcore import PatchCore
 from indad.methods.spade import SPADE
@@ -109,7 +109,7 @@ def test_more_shots_include_the_fewer_and_too_many_are_all(train, test):
 
 
 def test_a_subset_reads_as_its_source(train):
-    part = Subset(train, [1, 4])
+    part = train.subset([1, 4])
     assert len(part) == 2
     assert part.shape("a") == train.shape("a")
     np.testing.assert_array_equal(part.maps("a"), train.maps("a")[[1, 4]])

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import references
-from conftest import ROOT, make_features
+from conftest import ROOT, copied, make_features
 from indad import methods
 from indad.core.errors import ConfigError, StoreError
 from indad.features.source import ArrayFeatures
@@ -32,14 +32,6 @@ SMALL = [
         image_score="top5%", shots=5,
     ),
 ]  # fmt: skip
-
-
-def subset(source: ArrayFeatures, images) -> ArrayFeatures:
-    return ArrayFeatures(
-        {layer: source.maps(layer)[images] for layer in source.layers},
-        input_size=source.input_size,
-        embedding=source.embedding()[images],
-    )
 
 
 @pytest.fixture
@@ -80,7 +72,7 @@ def test_padim_equals_reference(rng, test, count, layers):
     )
     assert len(set(channels)) == detector.dimensions
     if count == 1:  # numpy.cov is not defined for one image; the model's covariance is 0
-        copies = subset(train, [0, 0])
+        copies = copied(train, [0, 0])
         images, maps = references.padim(copies, test, used, channels)
     else:
         images, maps = references.padim(train, test, used, channels)
@@ -222,8 +214,8 @@ def test_coresets_of_other_features_parameters_or_jobs_are_refused(tmp_path):
     message = refused(seed=1)
     assert "0of2.safetensors: its coresets of parts were chosen from other features" in message
     assert message.endswith("  - seed: the file has 0, expected 1")
-    assert "patches: the file has 720, expected 684" in refused(subset(features, range(19)))
-    other = subset(features, range(20))
+    assert "patches: the file has 720, expected 684" in refused(copied(features, range(19)))
+    other = copied(features, range(20))
     other.identity = "another store"
     assert "features: the file has 'memory', expected 'another store'" in refused(other)
     assert "have no coreset of part 2 of 5; delete them and run again" in refused(files=files[:1])
@@ -325,17 +317,17 @@ def test_test_images_do_not_influence_each_other(detector, train, test):
     detector.fit(train)
     together = detector.score(test)
     order = [3, 1, 4, 0, 2]
-    permuted = detector.score(subset(test, order))
+    permuted = detector.score(copied(test, order))
     np.testing.assert_allclose(permuted.image, together.image[order], rtol=1e-5)
     np.testing.assert_allclose(permuted.maps, together.maps[order], rtol=1e-5)
-    alone = detector.score(subset(test, [2]))
+    alone = detector.score(copied(test, [2]))
     np.testing.assert_allclose(alone.maps[0], together.maps[2], rtol=1e-5)
 
 
 @pytest.mark.parametrize("detector", SMALL[:2], ids=lambda d: d.method)
 def test_order_of_training_images_is_irrelevant(detector, train, test):
     before = detector.fit(train).score(test)
-    after = detector.fit(subset(train, np.arange(len(train))[::-1])).score(test)
+    after = detector.fit(copied(train, np.arange(len(train))[::-1])).score(test)
     np.testing.assert_allclose(after.maps, before.maps, rtol=1e-4)
 
 

@@ -13,7 +13,7 @@ from indad.data import decode, manifest
 from indad.data.images import Geometry, mask_pixels
 from indad.evaluation import evaluate, scores
 from indad.features.extract import extract
-from indad.features.source import ArrayFeatures, SeveralSizes, Subset, chunks_of
+from indad.features.source import FeatureSource, Part, chunks_of
 from indad.features.store import FeatureStore
 from indad.methods.base import Scores
 
@@ -21,17 +21,18 @@ from indad.methods.base import Scores
 GRIDS = ((4, 6), (5, 3))
 
 
-def part(rng, grid: tuple[int, int], count: int) -> ArrayFeatures:
-    height, width = grid
-    maps = {
-        "a": rng.normal(size=(count, 6, height, width)),
-        "b": rng.normal(size=(count, 4, height // 2, width // 2 + 1)),
-    }
-    return ArrayFeatures(maps, input_size=(8 * height, 8 * width))
-
-
-def several(rng, count: int) -> SeveralSizes:
-    return SeveralSizes([part(rng, grid, count) for grid in GRIDS])
+def several(rng, count: int) -> FeatureSource:
+    """Return features of ``count`` images of each size."""
+    parts = []
+    for height, width in GRIDS:
+        shapes = {"a": (6, height, width), "b": (4, height // 2, width // 2 + 1)}
+        maps = {
+            name: rng.normal(size=(count, *shape)).astype(np.float32)
+            for name, shape in shapes.items()
+        }
+        z = maps["b"].mean(axis=(2, 3))
+        parts.append(Part(maps, z, (8 * height, 8 * width)))
+    return FeatureSource(["a", "b"], parts)
 
 
 @pytest.mark.parametrize(
@@ -47,9 +48,8 @@ def test_memory_banks_take_any_size(rng, tmp_path, method, parameters):
     detector = methods.create(method, parameters).fit(train)
     result = detector.score(test)
     assert [each.shape for each in result.maps] == [(32, 48)] * 20 + [(40, 24)] * 20
-    for number, single in enumerate(test._parts):
-        alone = detector.score(single)
-        at = range(20 * number, 20 * number + 20)
+    for at in (range(20), range(20, 40)):
+        alone = detector.score(test.subset(at))
         np.testing.assert_allclose(result.image[at], alone.image, rtol=1e-5)
         np.testing.assert_allclose(np.stack([result.maps[i] for i in at]), alone.maps, rtol=1e-4)
     detector.save(tmp_path / "m.safetensors")
@@ -76,10 +76,10 @@ def test_parts_and_subsets(rng):
     assert chunks_of(source, 9, slice(2, 7)) == [slice(2, 5), slice(5, 7)]
     with pytest.raises(ValueError, match="images 4 to 5 differ in size"):
         source.maps("a", slice(4, 6))
-    chosen = Subset(source, [1, 4, 7])
+    chosen = source.subset([1, 4, 7])
     assert (chosen.starts, chosen.input_size) == ([0, 2], None)
     np.testing.assert_array_equal(chosen.maps("a", slice(2, 3)), source.maps("a", slice(7, 8)))
-    assert Subset(source, [5, 6]).input_size == source.size_of(5) == (40, 24)
+    assert source.subset([5, 6]).input_size == source.size_of(5) == (40, 24)
 
 
 def test_features_are_stored_by_size(category, tmp_path, rng):
@@ -100,10 +100,9 @@ def test_features_are_stored_by_size(category, tmp_path, rng):
     with FeatureStore(features) as store, decode.Pixels(pixels, rows) as opened:
         sizes = {size: len(group) for size, group in opened.by_size("test").items()}
         assert sizes == {(40, 48): len(names) - 1, (40, 90): 1}
-        parts = store.parts("test")
-        found = [names[number] for each in parts for number in each.numbers]
-        assert found == [name for each in parts for name in each.images]
-        assert sorted(found) == sorted(names)
+        numbers = store.numbers("test").tolist()
+        assert numbers == [number for group in opened.by_size("test").values() for number in group]
+        assert sorted(numbers) == [*range(len(names))]
         detector = methods.create("patchcore", {}).fit(store.split("train"))
         maps = detector.score(store.split("test")).maps
         assert {each.shape for each in maps} == set(sizes)
@@ -138,7 +137,7 @@ def test_maps_and_masks_at_the_size_of_the_image_files(category, tmp_path, rng):
     assert pixels.ordered.positives == sum(mask.sum() for mask in truth.mask)
     labels = np.concatenate([mask.ravel() for mask in truth.mask])
     found = np.concatenate([each.ravel() for each in scored.maps])
-    values = evaluate.evaluate(scored.table, pixels, truth)
+    values = evaluate.evaluate(scored.table, pixels)
     assert values["pixel_auroc"] == pytest.approx(roc_auc_score(labels, found))
     assert scores.FullSize.from_settings("x", settings | {"evaluate_at": "input"}) is None
     name = test.loc[test["mask"] != "", "mask"].iloc[0]

@@ -245,10 +245,10 @@ def test_defects_without_a_mask_do_not_count_for_pixels(rng):
     maps = rng.random((4, 6, 6)).astype(np.float32)
     known = truth([0, 0, 1, 1], [True, True, True, False], masks)
     pixels = evaluate.PixelScores(maps, known)
-    values = evaluate.evaluate(scored([0.1, 0.2, 0.9, 0.15]), pixels, known)
+    values = evaluate.evaluate(scored([0.1, 0.2, 0.9, 0.15]), pixels)
     without = truth([0, 0, 1], [True] * 3, masks[:3])
     pixels = evaluate.PixelScores(maps[:3], without)
-    three = evaluate.evaluate(scored([0.1, 0.2, 0.9]), pixels, without)
+    three = evaluate.evaluate(scored([0.1, 0.2, 0.9]), pixels)
     assert values["image_auroc"] == 0.75
     assert three["image_auroc"] == 1.0
     assert values["pixel_auroc"] == three["pixel_auroc"]
@@ -261,7 +261,7 @@ def test_scores_of_other_images_are_refused(rng):
         evaluate.PixelScores(rng.random((3, 4, 4)), known)
     pixels = evaluate.PixelScores(rng.random((2, 4, 4)), known)
     with pytest.raises(StoreError, match="the scores belong to other images"):
-        evaluate.evaluate(scored([0.1, 0.2, 0.3]), pixels, known)
+        evaluate.evaluate(scored([0.1, 0.2, 0.3]), pixels)
 
 
 def test_metrics_files_round_trip(tmp_path):
@@ -290,17 +290,16 @@ def test_metrics_of_images_of_one_class_are_empty(rng, tmp_path):
     frames = []
     for category, truth, count in (("all good", good, 3), ("all bad", bad, 8)):
         pixels = evaluate.PixelScores(maps, truth)
-        values = evaluate.evaluate(scored, pixels, truth)
+        values = evaluate.evaluate(scored, pixels)
         assert len(values) == count
-        drawn, left_out = evaluate.resample(scored, pixels, truth, resamples=20, seed=0)
-        scores = scored["score"].to_numpy()
-        bounds = evaluate.intervals(values, drawn, left_out, scores, truth, level=0.95)
-        assert set(drawn) == {name for name, value in values.items() if np.isfinite(value)}
+        keys = {"dataset": "d", "category": category, "experiment": "X", "seed": 0}
+        run = evaluate.resample(scored, pixels, resamples=20, draw_seed=0, **keys)
+        bounds = evaluate.intervals(values, run, level=0.95)
+        assert set(run.values) == {name for name, value in values.items() if np.isfinite(value)}
         assert all(np.isnan(bounds[name][0]) for name in list(tables.TITLES)[:3])
         assert all(np.isnan(values[name]) for name in list(tables.TITLES)[:3])
         assert all(np.isfinite(values[name]) for name in list(values)[3:])
         path = tmp_path / f"{category}.csv"
-        keys = {"dataset": "d", "category": category, "experiment": "X", "seed": 0}
         write_csv(evaluate.tidy(values, **keys), path)
         frames.append(path)
     measured = evaluate.read(frames)

@@ -240,13 +240,14 @@ def run_of(rng, good: int, defective: int, contrast: float = 2.0, has_mask=None)
     return table, maps, GroundTruth(names, labels, names, known, masks)
 
 
+KEYS = {"dataset": "d", "category": "c", "experiment": "e", "seed": 0}
+
+
 def bounds_of(table, maps, truth, count=200):
     pixels = evaluate.PixelScores(maps, truth)
-    values = evaluate.evaluate(table, pixels, truth)
-    drawn, left_out = evaluate.resample(table, pixels, truth, resamples=count, seed=0)
-    scores = table["score"].to_numpy()
-    found = evaluate.intervals(values, drawn, left_out, scores, truth, level=0.95)
-    return values, drawn, found
+    values = evaluate.evaluate(table, pixels)
+    run = evaluate.resample(table, pixels, resamples=count, draw_seed=0, **KEYS)
+    return values, run.values, evaluate.intervals(values, run, level=0.95)
 
 
 def test_every_metric_has_an_interval_around_it(rng):
@@ -259,7 +260,7 @@ def test_every_metric_has_an_interval_around_it(rng):
     )
     for metric, (low, high) in found.items():
         assert 0 <= low < values[metric] < high <= 1
-    tidy = evaluate.tidy(values, found, dataset="d", category="c", experiment="e", seed=0)
+    tidy = evaluate.tidy(values, found, **KEYS)
     assert tidy[["ci_low", "ci_high"]].notna().all(axis=None)
 
 
@@ -275,17 +276,17 @@ def test_perfect_scores_are_not_certain(rng):
 def test_images_without_a_mask_count_for_image_metrics_alone(rng):
     table, maps, truth = run_of(rng, 6, 8, has_mask=[True] * 11 + [False] * 3)
     pixels = evaluate.PixelScores(maps, truth)
-    drawn, left_out = evaluate.resample(table, pixels, truth, resamples=50, seed=0)
+    run = evaluate.resample(table, pixels, resamples=50, draw_seed=0, **KEYS)
     kept = slice(0, 11)
     without = GroundTruth(
         truth.image[kept], truth.label[kept], truth.defect[kept], truth.has_mask[kept],
         truth.mask[kept],
     )  # fmt: skip
     pixels = evaluate.PixelScores(maps[kept], without)
-    alone, _ = evaluate.resample(table[kept], pixels, without, resamples=50, seed=0)
-    np.testing.assert_array_equal(drawn["aupro"], alone["aupro"])
-    assert np.isnan(left_out["pixel_ap"]).tolist() == [False] * 11 + [True] * 3
-    assert (drawn["image_auroc"] != alone["image_auroc"]).any()
+    alone = evaluate.resample(table[kept], pixels, resamples=50, draw_seed=0, **KEYS)
+    np.testing.assert_array_equal(run.values["aupro"], alone.values["aupro"])
+    assert np.isnan(run.left_out["pixel_ap"]).tolist() == [False] * 11 + [True] * 3
+    assert (run.values["image_auroc"] != alone.values["image_auroc"]).any()
 
 
 def test_the_variance_of_one_defective_image_is_unknown(rng):

@@ -31,7 +31,7 @@ from indad.data import decode
 from indad.data.images import Geometry
 from indad.data.synthetic import draw_category
 from indad.features.extract import extract
-from indad.features.source import ArrayFeatures, FeatureSource
+from indad.features.source import FeatureSource, Part
 from indad.features.store import FeatureStore
 from indad.reporting.numbers import rounded
 
@@ -108,32 +108,33 @@ def planning_table(sizes: list[tuple[int, int, int]]) -> str:
 # -- methods -------------------------------------------------------------------------------------
 
 
-class Repeated(ArrayFeatures):
-    """The images of a feature source, repeated to a number of images, each with its own noise."""
+class Repeated:
+    """Maps repeated to a number of images, each with its own noise; read like an array."""
 
-    def __init__(self, source: FeatureSource, count: int) -> None:
-        z = source.embedding()
-        noise = np.random.default_rng(0).standard_normal((count, z.shape[1]), np.float32)
-        super().__init__(
-            {layer: source.maps(layer) for layer in source.layers},
-            input_size=source.input_size,
-            embedding=z[np.arange(count) % len(z)] + np.float32(NOISE * z.std()) * noise,
-        )
-        largest = max(each[0].size for each in self._maps.values())
+    def __init__(self, maps: np.ndarray, count: int) -> None:
+        self._maps, self.shape = maps, (count, *maps.shape[1:])
         # Each image takes another part of the same numbers.
-        self._noise = np.random.default_rng(1).standard_normal(largest + 7 * count, np.float32)
+        draw = np.random.default_rng(1)
+        self._noise = draw.standard_normal(maps[0].size + 7 * count, np.float32)
+        self._noise *= np.float32(NOISE * maps.std())
 
-    def maps(
-        self, layer: str, images: slice = slice(None), rows: slice = slice(None)
-    ) -> np.ndarray:
-        """Return float32 ``(n, C, rows, w)``."""
-        base, shape = self._maps[layer], self.shape(layer)
-        size, scale = math.prod(shape), np.float32(NOISE * base.std())
+    def __getitem__(self, where: tuple[slice, slice, slice]) -> np.ndarray:
+        images, channels, rows = where
+        shape, size = self.shape[1:], math.prod(self.shape[1:])
         found = []
-        for i in range(len(self))[images]:
+        for i in range(self.shape[0])[images]:
             noise = self._noise[7 * i : 7 * i + size].reshape(shape)
-            found.append(base[i % len(base), :, rows] + scale * noise[:, rows])
+            found.append(self._maps[i % len(self._maps), :, rows] + noise[channels, rows])
         return np.stack(found)
+
+
+def repeated(source: FeatureSource, count: int) -> FeatureSource:
+    """Return the images of a feature source, repeated to ``count`` images with noise."""
+    z = source.embedding()
+    noise = np.random.default_rng(0).standard_normal((count, z.shape[1]), np.float32)
+    z = z[np.arange(count) % len(z)] + np.float32(NOISE * z.std()) * noise
+    maps = {layer: Repeated(source.maps(layer), count) for layer in source.layers}
+    return FeatureSource(source.layers, [Part(maps, z, source.size_of(0))])
 
 
 def measure_method(features: Path, name: str, count: int) -> dict[str, float]:
@@ -142,7 +143,7 @@ def measure_method(features: Path, name: str, count: int) -> dict[str, float]:
     if method == "patchcore":
         parameters = parameters | {"coreset": "merge"}
     with FeatureStore(features) as store:
-        train, test = Repeated(store.split("train"), count), store.split("test")
+        train, test = repeated(store.split("train"), count), store.split("test")
         detector = methods.create(method, parameters)
         _, fit, fit_mb = measured(lambda: detector.fit(train))
         _, score, score_mb = measured(lambda: detector.score(test))

@@ -17,9 +17,9 @@ from simulated_sets import (
     shift_of,
 )
 
-from indad.data.ground_truth import GroundTruth
 from indad.evaluation import bootstrap, evaluate, intervals
 from indad.evaluation.metrics import IMAGE_METRICS, PIXEL_METRICS
+from indad.evaluation.resamples import Resamples
 
 LEVEL = 0.95
 #: Numbers of categories of averages.
@@ -75,12 +75,11 @@ def bounds(
 ) -> dict[tuple[str, str], tuple[float, float, float]]:
     """Return value and bounds by metric and kind of interval."""
     labels = cell.labels
-    mask = np.zeros((len(labels), 1, 1), bool) if mask is None else mask
-    scores = np.zeros(len(labels)) if scores is None else scores
-    image = np.arange(len(labels)).astype(str)
-    known = GroundTruth(image, labels, image, np.ones(len(labels), bool), mask)
+    area = 0 * labels if mask is None else np.count_nonzero(mask, axis=(1, 2))
+    scores = 0 * labels if scores is None else scores
     values, drawn, left = evaluated(names, counts, labels, number, resamples)
-    ours = evaluate.intervals(values, drawn, left, scores, known, level=LEVEL)
+    run = Resamples("", "", "", 0, labels, labels, scores, area, drawn, left, 0, 0)
+    ours = evaluate.intervals(values, run, level=LEVEL)
     made = {(name, "indad"): bound for name, bound in ours.items()}
     tails = np.quantile(np.array(list(drawn.values())), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
     made |= {(name, "percentile"): tuple(bound) for name, bound in zip(drawn, tails.T, strict=True)}

@@ -30,18 +30,15 @@ from scipy.special import ndtr, ndtri, stdtr, stdtrit
 from scipy.stats import friedmanchisquare, rankdata, studentized_range, wilcoxon
 
 from indad.core.errors import StoreError
-from indad.evaluation.evaluate import AVERAGE, JACKKNIFED
+from indad.evaluation.evaluate import AVERAGE
 from indad.evaluation.intervals import (
     UNKNOWN_SPREAD,
     Spread,
     add,
-    bootstrap_spread,
     delong_covariance,
-    jackknife_spread,
     placements,
 )
-from indad.evaluation.metrics import IMAGE_METRICS
-from indad.evaluation.resamples import Resamples
+from indad.evaluation.resamples import JACKKNIFED, Resamples
 
 #: Columns of the table of pairs and their types.
 COMPARISON_COLUMNS = {
@@ -141,15 +138,10 @@ def difference_spread(
     """
     if metric == "image_auroc":
         return _delong(ours, theirs)
-    first, kind = ours[0], "left_out" if metric in JACKKNIFED else "values"
-    parts = [[getattr(run, kind).get(metric) for run in runs] for runs in (ours, theirs)]
+    parts = [[run.variants(metric) for run in runs] for runs in (ours, theirs)]
     if any(values is None for part in parts for values in part):
         return UNKNOWN_SPREAD
-    differences = np.mean(parts[0], axis=0) - np.mean(parts[1], axis=0)
-    if metric in JACKKNIFED:
-        return jackknife_spread(differences, first.label, first.area)
-    images = int(first.label.sum()) if metric in IMAGE_METRICS else first.n_masks
-    return bootstrap_spread(differences, images)
+    return ours[0].spread(metric, np.mean(parts[0], axis=0) - np.mean(parts[1], axis=0))
 
 
 def _delong(ours: Sequence[Resamples], theirs: Sequence[Resamples]) -> Spread:

@@ -16,9 +16,7 @@ from indad.evaluation.intervals import (
     Interval,
     auroc_interval,
     average_interval,
-    bootstrap_spread,
     delong_covariance,
-    jackknife_spread,
     placements,
     score_interval,
 )
@@ -29,6 +27,7 @@ from indad.evaluation.metrics import (
     image_metrics,
     pixel_values,
 )
+from indad.evaluation.resamples import JACKKNIFED, Resamples
 from indad.evaluation.saturated_overlap import Defect, au_spro
 from indad.evaluation.sorted_scores import SortedScores
 
@@ -44,18 +43,17 @@ AVERAGE_COLUMNS = COLUMNS | {"categories": "int"}
 BIASED = ("image_f1max",)
 #: The category of an average over categories.
 AVERAGE = "(average)"
-#: Metrics whose variance is the jackknife's: a defective image counts by its area.
-JACKKNIFED = ("pixel_auroc", "pixel_ap")
 
 
 class PixelScores:
     """The pixels of all images with a known mask, labelled and sorted by score.
 
     Attributes:
-        images: indices of these images; they are read one after the other.
+        maps, truth, folder: as given.
+        area: number of defective pixels of each image, ``(N,)``; 0 without a mask.
+        images: indices of the images with a known mask; they are read one after the other.
         ordered: their scores; None if no image has a defective pixel.
         n_regions: ground truth regions of all of them.
-        folder: where temporary files may be created; None for that of the system.
     """
 
     def __init__(
@@ -66,19 +64,19 @@ class PixelScores:
         Args:
             maps: anomaly map ``(H, W)`` of each image.
             truth: ground truth of the same images, in the same order.
-            folder: where a temporary file may be created, see `SortedScores`.
+            folder: where temporary files may be created, see `SortedScores`.
 
         Raises:
             StoreError: maps and ground truth belong to different images.
         """
         if len(maps) != len(truth.image):
             raise StoreError("the scores belong to other images; delete them and run again")
-        self.folder = folder
+        self.maps, self.truth, self.folder = maps, truth, folder
+        masks = zip(truth.has_mask, truth.mask, strict=True)
+        self.area = np.array([np.count_nonzero(mask) if known else 0 for known, mask in masks], int)
         self.images = np.flatnonzero(truth.has_mask)
         self.labelled = LabelledMaps(maps, truth.mask, self.images)
-        self.ordered: SortedScores | None = None
-        if defective_area(truth).any():
-            self.ordered = SortedScores(self.labelled, folder)
+        self.ordered = SortedScores(self.labelled, folder) if self.area.any() else None
         self.n_regions = len(self.ordered.area) - 1 if self.ordered else 0
 
     @property
@@ -87,7 +85,7 @@ class PixelScores:
         return self.ordered if self.ordered and self.ordered.negatives else None
 
 
-def evaluate(scores: pd.DataFrame, pixels: PixelScores, truth: GroundTruth) -> dict[str, float]:
+def evaluate(scores: pd.DataFrame, pixels: PixelScores) -> dict[str, float]:
     """Compute all metrics that the ground truth allows.
 
     Image metrics are NaN if all images are good or all are defective. Pixel metrics are left out
@@ -96,12 +94,12 @@ def evaluate(scores: pd.DataFrame, pixels: PixelScores, truth: GroundTruth) -> d
 
     Args:
         scores: as ``scores.read_table``.
-        pixels: of the same images.
-        truth: ground truth of the same images, in the same order.
+        pixels: of the same images, in the same order.
 
     Raises:
-        StoreError: scores and ground truth belong to different images.
+        StoreError: scores and pixels belong to different images.
     """
+    truth = pixels.truth
     if list(scores["image"]) != list(truth.image):
         raise StoreError("the scores belong to other images; delete them and run again")
     values = dict.fromkeys(IMAGE_METRICS, np.nan)
@@ -114,9 +112,7 @@ def evaluate(scores: pd.DataFrame, pixels: PixelScores, truth: GroundTruth) -> d
 
 def optional_metrics(
     asked: Collection[str],
-    maps: Sequence[np.ndarray],
     pixels: PixelScores,
-    truth: GroundTruth,
     defects: Sequence[Sequence[Defect]] | None = None,
 ) -> dict[str, float]:
     """Compute the metrics of ``OPTIONAL_METRICS`` that a data set asks for.
@@ -125,12 +121,13 @@ def optional_metrics(
 
     Args:
         asked: names of metrics; others than ``OPTIONAL_METRICS`` are ignored.
-        maps, pixels, truth: of the same images.
+        pixels: of all images.
         defects: of the same images; needed for ``spro_05``.
     """
     values: dict[str, float] = {}
     if not pixels.measurable:
         return values
+    maps, truth = pixels.maps, pixels.truth
     good = truth.label == 0
     if "spro_05" in asked:
         assert defects is not None
@@ -148,8 +145,8 @@ def _both_kinds(truth: GroundTruth) -> bool:
 
 
 def resample(
-    scores: pd.DataFrame, pixels: PixelScores, truth: GroundTruth, *, resamples: int, seed: int
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    scores: pd.DataFrame, pixels: PixelScores, *, resamples: int, draw_seed: int, **keys: Any
+) -> Resamples:
     """Compute all metrics that the ground truth allows on resamples of the images.
 
     Good and defective images are drawn separately. Pixel metrics use the same images as in
@@ -157,44 +154,45 @@ def resample(
     images get the same draws.
 
     Args:
-        scores, pixels, truth: as for ``evaluate``, which checks them.
-        resamples: number B of resamples.
-        seed: seed of the draws.
+        scores, pixels: as for ``evaluate``, which checks them.
+        resamples: number B of resamples; without any, the result has no metrics.
+        draw_seed: seed of the draws.
+        keys: dataset, category, experiment and seed.
 
     Returns:
-        Per metric its values on the resamples, ``(B,)``, NaN for a resample without a defective
-        pixel, which is possible only if the crop empties the masks of some defective images; and
-        per metric of ``JACKKNIFED`` its values without each image, ``(N,)``, NaN for images that
-        pixel metrics ignore.
+        A metric is NaN on a resample without a defective pixel, which is possible only if the crop
+        empties the masks of some defective images. ``left_out`` has the metrics of ``JACKKNIFED``.
     """
-    labels = truth.label
-    found, left_out = {}, {}
-    if _both_kinds(truth):
+    truth = pixels.truth
+    labels, found, left_out = truth.label, {}, {}
+    if resamples and _both_kinds(truth):
         counts = bootstrap.ImageCounts.from_scores(
             scores["score"].to_numpy(), labels.astype(np.int32)
         )
-        values = counts.metrics(bootstrap.draws(labels, resamples, seed))
+        values = counts.metrics(bootstrap.draws(labels, resamples, draw_seed))
         found = dict(zip(IMAGE_METRICS, values[:3], strict=True))  # AUPRO exists for pixels only
-    if pixels.measurable:
+    if resamples and pixels.measurable:
         counts = bootstrap.ImageCounts.from_images(pixels.labelled, pixels.measurable)
-        values = counts.metrics(bootstrap.draws(labels[pixels.images], resamples, seed))
+        values = counts.metrics(bootstrap.draws(labels[pixels.images], resamples, draw_seed))
         found |= dict(zip(PIXEL_METRICS, values, strict=True))
         without = np.full((len(PIXEL_METRICS), len(labels)), np.nan)
         without[:, pixels.images] = counts.left_out()
         by_metric = dict(zip(PIXEL_METRICS, without, strict=True))
         left_out = {metric: by_metric[metric] for metric in JACKKNIFED}
-    return found, left_out
+    return Resamples(
+        **keys,
+        image=truth.image,
+        label=labels,
+        score=scores["score"].to_numpy(),
+        area=pixels.area,
+        values=found,
+        left_out=left_out,
+        draw_seed=draw_seed,
+        n_regions=pixels.n_regions,
+    )
 
 
-def intervals(
-    values: Mapping[str, float],
-    resampled: Mapping[str, np.ndarray],
-    left_out: Mapping[str, np.ndarray],
-    scores: np.ndarray,
-    truth: GroundTruth,
-    *,
-    level: float,
-) -> dict[str, Interval]:
+def intervals(values: Mapping[str, float], run: Resamples, *, level: float) -> dict[str, Interval]:
     """Compute the confidence interval of every metric.
 
     Image AUROC: ``auroc_interval``. All others: ``score_interval``, with the jackknife's variance
@@ -204,38 +202,25 @@ def intervals(
 
     Args:
         values: metrics from ``evaluate``.
-        resampled, left_out: from ``resample``.
-        scores: image scores ``(N,)``.
-        truth: ground truth of the same images.
+        run: from ``resample``.
         level: confidence level.
     """
-    defective = int(truth.label.sum())
-    area = defective_area(truth)
+    defective = int(run.label.sum())
     most = {"image_ap": defective, "image_f1max": 2 * defective}
     found = dict.fromkeys(values, UNKNOWN)
     for metric, value in values.items():
         if np.isnan(value):
             continue
         if metric == "image_auroc":
-            variance = float(delong_covariance(*placements(truth.label, scores[None]))[0, 0])
-            good = len(truth.label) - defective
+            variance = float(delong_covariance(*placements(run.label, run.score[None]))[0, 0])
+            good = len(run.label) - defective
             found[metric] = auroc_interval(
                 value, variance, level=level, good=good, defective=defective
             )
             continue
-        if metric in JACKKNIFED:
-            spread = jackknife_spread(left_out[metric], truth.label, area)
-        else:
-            images = defective if metric in IMAGE_METRICS else np.count_nonzero(area)
-            spread = bootstrap_spread(resampled[metric], images)
+        spread = run.spread(metric, run.variants(metric))
         found[metric] = score_interval(value, spread, level=level, most=most.get(metric, np.inf))
     return found
-
-
-def defective_area(truth: GroundTruth) -> np.ndarray:
-    """Return the number of defective pixels of each image, ``(N,)``; 0 without a mask."""
-    pairs = zip(truth.has_mask, truth.mask, strict=True)
-    return np.array([np.count_nonzero(mask) if known else 0 for known, mask in pairs], int)
 
 
 def tidy(

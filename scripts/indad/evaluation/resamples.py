@@ -9,10 +9,14 @@ import numpy as np
 
 from indad.core import checksum
 from indad.core.errors import StoreError
+from indad.evaluation.intervals import Spread, bootstrap_spread, jackknife_spread
+from indad.evaluation.metrics import IMAGE_METRICS
 
 #: The layout of the file. A reader refuses any other.
 SCHEMA_VERSION = 3
 KIND = "resamples"
+#: Metrics whose variance is the jackknife's: a defective image counts by its area.
+JACKKNIFED = ("pixel_auroc", "pixel_ap")
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,20 @@ class Resamples:
     def n_masks(self) -> int:
         """Number of test images with a defective pixel inside the crop."""
         return int(np.count_nonzero(self.area))
+
+    def variants(self, metric: str) -> np.ndarray | None:
+        """Return the values of a metric that its variance follows from; None if there are none.
+
+        Those without each image for the metrics of ``JACKKNIFED``, else those on the resamples.
+        """
+        return (self.left_out if metric in JACKKNIFED else self.values).get(metric)
+
+    def spread(self, metric: str, values: np.ndarray) -> Spread:
+        """Return the variance of a metric, or of a difference of it, from such values."""
+        if metric in JACKKNIFED:
+            return jackknife_spread(values, self.label, self.area)
+        images = int(self.label.sum()) if metric in IMAGE_METRICS else self.n_masks
+        return bootstrap_spread(values, images)
 
 
 _TEXTS = ("dataset", "category", "experiment")

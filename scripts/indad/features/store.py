@@ -25,7 +25,7 @@ from indad.core import checksum
 from indad.core.errors import StoreError
 from indad.data.ground_truth import GroundTruth
 from indad.data.images import Size
-from indad.features.source import FeatureSource, OneSize, SeveralSizes
+from indad.features.source import FeatureSource, Part
 
 #: Version of the file's layout.
 SCHEMA_VERSION = 4
@@ -175,15 +175,31 @@ class FeatureStore:
         """A fingerprint of the settings, which include the images and the weights."""
         return hashlib.sha256(json.dumps(self.made_with, sort_keys=True).encode()).hexdigest()[:16]
 
-    def parts(self, split: str) -> list[StorePart]:
-        """Return the ``train`` or ``test`` features, one part for each size of images."""
-        group = self._file[split]
-        return [StorePart(self, group[str(number)]) for number in range(len(group))]
-
     def split(self, name: str) -> FeatureSource:
         """Return the ``train`` or ``test`` features."""
-        first, *others = parts = self.parts(name)
-        return SeveralSizes(parts) if others else first
+        parts = []
+        for group in self._groups(name):
+            height, width = group.attrs["input_size"].tolist()
+            parts.append(Part(group["maps"], group["embedding"], (height, width)))
+        layers = self.made_with["layers"]
+        return FeatureSource(layers, parts, path=str(self.path), identity=self.identity)
+
+    def numbers(self, split: str) -> np.ndarray:
+        """Return the position in the manifest, among those of the split, of each image."""
+        return np.concatenate([group["number"][()] for group in self._groups(split)])
+
+    def stored_bytes(self, split: str, layers: Sequence[str]) -> int:
+        """Return the bytes on disk of some layers' maps, and of the embeddings."""
+        return sum(
+            stored.id.get_storage_size()
+            for group in self._groups(split)
+            for stored in (group["embedding"], *(group["maps"][layer] for layer in layers))
+        )
+
+    def _groups(self, split: str) -> list[h5py.Group]:
+        """Return the group of each size of images."""
+        parts = self._file[split]
+        return [parts[str(number)] for number in range(len(parts))]
 
     def ground_truth(self) -> GroundTruth:
         """Return labels and defects of the test images, without their masks."""
@@ -205,25 +221,3 @@ class FeatureStore:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-class StorePart(OneSize):
-    """The features of the images of one size in a split: a ``FeatureSource``.
-
-    Attributes:
-        images: names.
-        numbers: positions of the images among those of the split in the manifest.
-    """
-
-    def __init__(self, store: FeatureStore, group: h5py.Group) -> None:
-        height, width = group.attrs["input_size"].tolist()
-        layers = store.made_with["layers"]
-        super().__init__(layers, group["maps"], group["embedding"], (height, width))
-        self.path, self.identity = str(store.path), store.identity
-        self.images: list[str] = list(group["image"].asstr()[()])
-        self.numbers: np.ndarray = group["number"][()]
-
-    def stored_bytes(self, layers: Sequence[str] | None = None) -> int:
-        """Return the bytes on disk of some layers' maps, all when left out, and embeddings."""
-        maps = [self._maps[layer] for layer in layers or self.layers]
-        return sum(each.id.get_storage_size() for each in (*maps, self._embedding))

@@ -16,7 +16,7 @@ from indad import __version__
 from indad.core.device import Batches, smaller
 from indad.core.errors import ConfigError, StoreError
 from indad.core.progress import Progress, ignore
-from indad.features.source import FeatureSource, Subset
+from indad.features.source import FeatureSource
 from indad.methods import model_file
 
 # torch is imported where it is used: planning a workflow reads the parameters of methods, and
@@ -195,7 +195,7 @@ class Detector(ABC):
         if self.shots is None or self.shots >= len(train):
             return train
         drawn = np.random.default_rng(self.seed).permutation(len(train))[: self.shots]
-        return Subset(train, np.sort(drawn))
+        return train.subset(np.sort(drawn))
 
     def score(self, test: FeatureSource, *, progress: Progress = ignore) -> Scores:
         """Score images by their features. The result does not depend on the other images.

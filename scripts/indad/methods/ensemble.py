@@ -14,7 +14,7 @@ from indad.core.errors import ConfigError, DataError, StoreError
 from indad.core.progress import Progress, ignore
 from indad.data.images import Geometry, Size
 from indad.features.settings import geometry_of
-from indad.features.source import FeatureSource, Subset
+from indad.features.source import FeatureSource
 from indad.methods import model_file
 from indad.methods.base import MEMORY, Detector, Scores, one_of, whole_number
 
@@ -158,7 +158,7 @@ class Ensemble:
                 )
         return self
 
-    def _split(self, train: FeatureSource) -> tuple[Subset, Subset]:
+    def _split(self, train: FeatureSource) -> tuple[FeatureSource, FeatureSource]:
         """Return the images to fit to, and those held out."""
         count = len(train)
         if count < 2:
@@ -168,7 +168,7 @@ class Ensemble:
             )
         drawn = np.random.default_rng(self.seed).permutation(count)
         cut = min(HELD_OUT, max(1, int(HELD_OUT_SHARE * count)))
-        return Subset(train, np.sort(drawn[cut:])), Subset(train, np.sort(drawn[:cut]))
+        return train.subset(np.sort(drawn[cut:])), train.subset(np.sort(drawn[:cut]))
 
     def check_frames(self, sizes: Iterable[Size]) -> None:
         """Check that all members see what the first one sees of images of these sizes.
