@@ -194,7 +194,8 @@ def _read_store(path: Path) -> Any:
         parts = [opened.split(name) for name in store.SPLITS]
         return [
             opened.made_with,
-            [(part.images, part.maps("a"), part.embedding()) for part in parts],
+            [(part.maps("a"), part.embedding()) for part in parts],
+            [opened.numbers(name) for name in store.SPLITS],
             [truth.label, list(truth.defect), truth.has_mask],
         ]
 
