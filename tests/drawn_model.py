@@ -59,7 +59,7 @@ def make_model(folder: Path, extractor: dict, method: str, **parameters: object)
     detector.fit(extract(pixels), made_with=settings)
     path = folder / "model.safetensors"
     detector.save(path, train_sha256=["0" * 64])
-    model = Model(path, methods.load(path), extract)
+    model = Model(path, [(methods.load(path), extract)])
     scores = [result.score for result in model.predict(photo)]
     model.threshold = Threshold(float(np.median(scores)) * 1.001, max(scores), "drawn")
     return model

@@ -19,7 +19,6 @@ import timm
 import torch
 from PIL import Image
 from rich.console import Console
-from scipy import ndimage
 
 from conftest import ROOT, save_image
 from indad import load_model, methods
@@ -615,15 +614,6 @@ def test_a_result_has_map_mask_and_boxes_at_the_size_of_the_image(made, padim):
     assert box.left < 53 < box.right
     assert box.top < 38 < box.bottom
     assert padim.predict(made / "data/widget/test/good/003.png").boxes == []
-
-
-@pytest.mark.parametrize("radius", [1, 2, 5, 22])
-def test_erosion_is_that_of_scipy(rng, radius):
-    mask = rng.random((90, 70)) > 0.002
-    square = np.ones((2 * radius + 1,) * 2, bool)
-    np.testing.assert_array_equal(
-        overlay.eroded(mask, radius), ndimage.binary_erosion(mask, square, border_value=0)
-    )
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (3, 1000, 3), (700, 2500, 3)])

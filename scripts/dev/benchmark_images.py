@@ -114,24 +114,12 @@ def end_to_end_ours(data: Data) -> None:
         },
     }
     (scratch / "places.yaml").write_text(yaml.safe_dump(places))
-    command = ["--configfile", str(ROOT / "config/evidence.yaml"), str(scratch / "places.yaml")]
-    subprocess.run(
-        [
-            *(
-                sys.executable,
-                "-m",
-                "snakemake",
-                "--cores",
-                str(threads),
-                "--resources",
-                "gpu=1",
-                *command,
-            ),
-            *("--snakefile", str(ROOT / "workflow/Snakefile"), "--directory", str(scratch)),
-        ],
-        check=True,
-        capture_output=True,
-    )
+    command = [
+        *(sys.executable, "-m", "snakemake", "--cores", str(threads), "--resources", "gpu=1"),
+        *("--configfile", str(ROOT / "config/evidence.yaml"), str(scratch / "places.yaml")),
+        *("--snakefile", str(ROOT / "workflow/Snakefile"), "--directory", str(scratch)),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
     assert (scratch / "results/tables/results.md").exists()
     shutil.rmtree(scratch)
 

@@ -83,13 +83,7 @@ class ImageCounts:
         count = len(scores)
         scores, regions = scores.reshape(count, -1), regions.reshape(count, -1)
         ordered = SortedScores.from_arrays(scores, regions)
-        if scores.shape[1] > 1:
-            return cls.from_images(list(zip(scores, regions, strict=True)), ordered, most)
-        # Image scores need no loop over images.
-        thresholds, single = _thresholds(ordered, most)
-        flagged = scores >= thresholds
-        tp = (flagged & (regions > 0)).astype(float)
-        return cls(flagged - tp, tp, tp / np.maximum(ordered.area[regions], 1), single)
+        return cls.from_images(list(zip(scores, regions, strict=True)), ordered, most)
 
     @classmethod
     def from_images(

@@ -16,7 +16,6 @@ import torch
 
 from indad.core.device import Batches
 from indad.core.progress import Progress, ignore
-from indad.data.images import Size
 from indad.features import store
 from indad.features.backbone import Backbone, load_backbone
 from indad.features.settings import AUTO_BATCH, made_with, origin
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from indad.data.decode import Pixels
+    from indad.data.images import Size
 
 logger = logging.getLogger("indad")
 
@@ -145,63 +145,53 @@ def extract(
     }
     network = Network(backbone, settings, device)
     with Pixels(pixels, manifest) as images:
-        groups = {split: images.by_size(split) for split in store.SPLITS}
-        sizes = [size for by_size in groups.values() for size in by_size]
-        shapes = {size: backbone.feature_shapes(*size) for size in sizes}
+        parts = [
+            (split, size, numbers)
+            for split in store.SPLITS
+            for size, numbers in images.by_size(split).items()
+        ]
+        shapes = {size: backbone.feature_shapes(*size) for size in {size for _, size, _ in parts}}
         description = {
             **made_with(settings, backbone.weights_sha256),
             **origin(content_hash(manifest), device, torch.backends.cudnn.allow_tf32),
-            "input_size": list(sizes[0]) if len(shapes) == 1 else [],
+            "input_size": list(parts[0][1]) if len(shapes) == 1 else [],
             "weights_source": backbone.weights_source,
         }
-        numbers = _numbers(groups, shapes, network.layers)
-        with store.create(output, description, extractor["dtype"], numbers) as writer:
+        values = sum(
+            len(numbers) * math.prod(shapes[size][layer])
+            for _, size, numbers in parts
+            for layer in network.layers
+        )
+        with store.create(output, description, extractor["dtype"], values) as writer:
             batches = Batches(batch_size)
-            for done in _extract_all(network, images, groups, shapes, writer, batches):
+            for done in _extract_all(network, images, parts, shapes, writer, batches):
                 progress(done, len(manifest))
             writer.add_ground_truth(images.ground_truth(manifest))
-
-
-#: The images of each split, by their size.
-_Groups = Mapping[str, Mapping[Size, Sequence[int]]]
-#: ``(C, h, w)`` of each layer, by the size of the images.
-_Shapes = Mapping[Size, Mapping[str, tuple[int, int, int]]]
-
-
-def _numbers(groups: _Groups, shapes: _Shapes, layers: Sequence[str]) -> int:
-    """Return how many numbers the maps of all images have."""
-    return sum(
-        len(images) * math.prod(shapes[size][layer])
-        for by_size in groups.values()
-        for size, images in by_size.items()
-        for layer in layers
-    )
 
 
 def _extract_all(
     network: Network,
     images: Pixels,
-    groups: _Groups,
-    shapes: _Shapes,
+    parts: Sequence[tuple[str, Size, Sequence[int]]],
+    shapes: Mapping[Size, Mapping[str, tuple[int, int, int]]],
     writer: store.StoreWriter,
     batches: Batches,
 ) -> Iterator[int]:
-    """Extract the features of both splits, size by size; yield the number of finished images."""
+    """Extract the features of each split and size; yield the number of finished images."""
     done = 0
-    for split, by_size in groups.items():
+    for split, size, numbers in parts:
         names = images.images(split)
-        for size, group in by_size.items():
-            part = writer.add_part(
-                split,
-                {number: names[number] for number in group},
-                {layer: shapes[size][layer] for layer in network.layers},
-                shapes[size][network.embedding][0],
-                size,
-            )
-            read = partial(_read, images, split, group)
-            for written in _extract_part(network, read, len(group), part, writer, batches):
-                yield done + written
-            done += len(group)
+        part = writer.add_part(
+            split,
+            {number: names[number] for number in numbers},
+            {layer: shapes[size][layer] for layer in network.layers},
+            shapes[size][network.embedding][0],
+            size,
+        )
+        read = partial(_read, images, split, numbers)
+        for written in _extract_part(network, read, len(numbers), part, writer, batches):
+            yield done + written
+        done += len(numbers)
 
 
 def _read(images: Pixels, split: str, numbers: Sequence[int], batch: slice) -> np.ndarray:

@@ -21,7 +21,7 @@ from indad.core.errors import ConfigError
 from indad.data.images import Geometry, Size
 from indad.evaluation.calibration import Threshold
 from indad.features.source import chunks
-from indad.inference.model import EnsembleModel, Model
+from indad.inference.model import Model
 from indad.methods.anomaly_map import anomaly_maps
 from indad.methods.base import Detector
 from indad.methods.padim import PaDiM
@@ -55,7 +55,7 @@ class Scorer(nn.Module):
 
     def __init__(self, model: Model) -> None:
         super().__init__()
-        if isinstance(model, EnsembleModel):
+        if model.ensemble is not None:
             raise ConfigError(
                 f"{model.path}: an ensemble cannot be exported; export one of its members"
             )

@@ -19,7 +19,7 @@ from indad.features.settings import AUTO_BATCH, EXTRACT_VERSION
 from indad.features.source import FeatureSource
 from indad.features.store import FeatureStore
 from indad.features.weights import PACKAGE, RANDOM, weights_sha256_of
-from indad.inference.model import EnsembleModel, Extractor, Model
+from indad.inference.model import Extractor, Model
 from indad.methods.base import Detector
 from indad.methods.ensemble import Ensemble, Member
 
@@ -72,26 +72,25 @@ def load_model(
         device=device,
         batch_size=batch_size,
     )
-    load = partial(_load_parts, device=device, batch_size=batch_size)
+    load = partial(_load_member, device=device, batch_size=batch_size)
     if header["method"] != Ensemble.method:
         parameters = None if known is None else known.parameters
-        parts = load(model, header, parameters, weights=weights, features=features)
-        return Model(model, *parts, known, again)
+        member = load(model, header, parameters, weights=weights, features=features)
+        return Model(model, [member], None, known, again)
     if weights is not None or features is not None:
         raise ConfigError(
             f"{model}: an ensemble has a backbone and features for each member, so neither weights "
             "nor features can be named; keep those of its members where the workflow read them"
         )
     ensemble, files = open_ensemble(model)
-    headers = [methods.read_header(each.path, verify=False) for each in files]
     members = [
-        Model(each.path, *load(each.path, member, each.parameters))
-        for each, member in zip(files, headers, strict=True)
+        load(each.path, methods.read_header(each.path, verify=False), each.parameters)
+        for each in files
     ]
-    return EnsembleModel(model, ensemble, members, known, again)
+    return Model(model, members, ensemble, known, again)
 
 
-def _load_parts(
+def _load_member(
     model: Path,
     header: Mapping[str, Any],
     parameters: Mapping[str, Any] | None,

@@ -60,6 +60,7 @@ class Extractor:
 
     Attributes:
         batches: their size, which is halved when a GPU's memory is too small for them.
+        geometry: the resize and crop of the images.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Extractor:
 
         self.made_with, self.batches = made_with, Batches(batch_size)
         self.network = Network(backbone, made_with, device)
+        self.geometry = geometry_of(made_with)
 
     def __call__(self, pixels: np.ndarray) -> ArrayFeatures:
         """Return the features of images, uint8 ``(N, H, W, 3)``.
@@ -98,6 +100,8 @@ class Model:
 
     Attributes:
         path: the model file.
+        detector, extractor: of the model, or of the first member of an ensemble.
+        ensemble: with the scales of the members, whose scores it averages; None for a single model.
         calibration: scores of images whose labels are known, or None.
         threshold: scores above it are anomalous; None for no verdicts. It may be set.
         device: ``cpu`` or ``cuda``.
@@ -109,8 +113,8 @@ class Model:
     def __init__(
         self,
         path: Path,
-        detector: Detector,
-        extractor: Extractor,
+        members: Sequence[tuple[Detector, Extractor]],
+        ensemble: Ensemble | None = None,
         calibration: Calibration | None = None,
         load: Callable[[], Model] | None = None,
     ) -> None:
@@ -118,20 +122,20 @@ class Model:
 
         Args:
             path: the model file.
-            detector: the fitted detector.
-            extractor: of the detector's features.
-            calibration: of the detector's scores.
+            members: the fitted detector and the extractor of its features; of an ensemble those of
+                its members, in its order.
+            ensemble: None for a single model.
+            calibration: of the scores.
             load: loads the same model again, for pickle.
         """
-        made_with = detector.made_with_
-        self.path, self.device = path, detector.device_
-        self.geometry = geometry_of(made_with)
-        self.input_size = tuple(made_with["input_size"])
+        self.path, self.ensemble, self._members, self._load = path, ensemble, members, load
+        self.detector, self.extractor = members[0]
+        self.device, self.geometry = self.detector.device_, self.extractor.geometry
+        self.input_size = tuple(self.extractor.made_with["input_size"])
         self.calibration = calibration
         self.threshold: Threshold | None = None
         if calibration is not None and calibration.good.scores:
             self.threshold = calibration.at_false_alarms()
-        self.detector, self.extractor, self._load = detector, extractor, load
         self._scoring, self._process = threading.Lock(), os.getpid()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -230,15 +234,18 @@ class Model:
 
     def _prepare(self, image: Image.Image, name: str) -> list[np.ndarray]:
         """Return an image as each backbone gets it."""
-        pixels = prepare(image, self.geometry)
-        if self.detector.needs_one_size and pixels.shape[:2] != self.input_size:
-            (height, width), (rows, columns) = self.input_size, pixels.shape[:2]
-            raise DataError(
-                f"{name}: {columns} x {rows} pixels after the resize, but the model was fitted on "
-                f"{width} x {height}, without a crop: {self.detector.method} scores only images "
-                "of the same shape"
-            )
-        return [pixels]
+        found = []
+        for detector, extractor in self._members:
+            pixels, fitted = prepare(image, extractor.geometry), extractor.made_with["input_size"]
+            if detector.needs_one_size and list(pixels.shape[:2]) != list(fitted):
+                (height, width), (rows, columns) = fitted, pixels.shape[:2]
+                raise DataError(
+                    f"{name}: {columns} x {rows} pixels after the resize, but the model was fitted "
+                    f"on {width} x {height}, without a crop: {detector.method} scores only images "
+                    "of the same shape"
+                )
+            found.append(pixels)
+        return found
 
     def _score(
         self, names: list[str | None], photos: list[_Prepared | Failure], started: float
@@ -297,9 +304,14 @@ class Model:
                 return [error]
             return [self._scores_of_one_size([each])[0] for each in photos]
 
-    def _score_batch(self, photos: list[_Prepared], number: int = 0) -> Scores:
-        """Score photos by the pixels that the backbone with this number gets."""
-        return self.detector.score(self.extractor(np.stack([p.pixels[number] for p in photos])))
+    def _score_batch(self, photos: list[_Prepared]) -> Scores:
+        scores = [
+            detector.score(extractor(np.stack([photo.pixels[number] for photo in photos])))
+            for number, (detector, extractor) in enumerate(self._members)
+        ]
+        if self.ensemble is None:
+            return scores[0]
+        return self.ensemble.combine(scores, [photo.size for photo in photos])
 
     def calibrate(self, results: Iterable[Result], images: str = "images given") -> None:
         """Use the scores of other good images, results of this model, to choose thresholds from.
@@ -359,37 +371,6 @@ class Model:
         if changed or (image.height, image.width) != result.size:
             raise DataError(f"{path or 'the image'}: has changed since it was scored")
         return overlay(image, result.map, self.geometry, scale, result.pixel_threshold)
-
-
-class EnsembleModel(Model):
-    """A fitted ensemble with the models of its members, in the frame of the first one."""
-
-    def __init__(
-        self,
-        path: Path,
-        ensemble: Ensemble,
-        members: Sequence[Model],
-        calibration: Calibration | None = None,
-        load: Callable[[], Model] | None = None,
-    ) -> None:
-        """Make a model.
-
-        Args:
-            path: the ensemble's model file.
-            ensemble: with the scales of the members.
-            members: their models, in the order of the ensemble.
-            calibration: of the ensemble's scores.
-            load: loads the same model again, for pickle.
-        """
-        super().__init__(path, members[0].detector, members[0].extractor, calibration, load)
-        self._ensemble, self._members = ensemble, list(members)
-
-    def _prepare(self, image: Image.Image, name: str) -> list[np.ndarray]:
-        return [pixels for member in self._members for pixels in member._prepare(image, name)]
-
-    def _score_batch(self, photos: list[_Prepared], number: int = 0) -> Scores:
-        scores = (model._score_batch(photos, i) for i, model in enumerate(self._members))
-        return self._ensemble.combine(scores, [photo.size for photo in photos])
 
 
 def refuse_training_images(model: Path, paths: Iterable[str | os.PathLike[str]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import matplotlib as mpl
 import numpy as np
 from PIL import Image
+from scipy import ndimage
 
 from indad.data.images import Geometry, to_rgb
 from indad.inference.result import above_threshold, strips
@@ -57,25 +58,6 @@ def overlay(
     if threshold is not None and values.max() > threshold:
         above = above_threshold(values, threshold, bottom - top, right - left)
         width = max(1, round(min(drawn.size) * LINE_WIDTH))
-        drawn.paste(LINE, (left, top), Image.fromarray(above & ~eroded(above, width)))
+        inside = ndimage.minimum_filter(above, 2 * width + 1, mode="constant", cval=False)
+        drawn.paste(LINE, (left, top), Image.fromarray(above & ~inside))
     return drawn
-
-
-def eroded(mask: np.ndarray, radius: int) -> np.ndarray:
-    """Return the pixels whose square neighbourhood is in the mask and in the image.
-
-    The number of passes grows with the logarithm of the radius.
-
-    Args:
-        mask: bool ``(H, W)``.
-        radius: pixels from the centre of the square to its sides.
-    """
-    mask = np.pad(mask, radius)
-    for _ in range(2):
-        size = 1  # rows that are joined so far
-        while size < 2 * radius + 1:
-            step = min(size, 2 * radius + 1 - size)
-            mask = mask[:-step] & mask[step:]
-            size += step
-        mask = mask.T
-    return mask

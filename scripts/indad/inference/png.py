@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,8 @@ THREADS = min(4, available_cores())
 
 def write(path: Path, image: Image.Image) -> None:
     """Write an RGB image as a PNG file."""
-    with path.open("wb") as file:
+    height = max(1, STRIP // (3 * image.width))
+    with path.open("wb") as file, ThreadPoolExecutor(THREADS) as pool:
 
         def chunk(kind: bytes, content: bytes) -> None:
             checksum = zlib.crc32(content, zlib.crc32(kind))
@@ -39,41 +39,25 @@ def write(path: Path, image: Image.Image) -> None:
         chunk(b"IHDR", struct.pack(">IIBBBBB", *image.size, 8, 2, 0, 0, 0))
         check = zlib.adler32(b"")
         start = b"\x78\x01"  # header of a zlib stream
-        for rows, compressed in _compressed(image):
-            check = zlib.adler32(rows, check)
-            chunk(b"IDAT", start + compressed)
-            start = b""
+        # A few strips at a time, so that not all of them are in memory.
+        tops, count = range(0, image.height, height), 2 * THREADS
+        for some in (tops[first : first + count] for first in range(0, len(tops), count)):
+            for rows, compressed in pool.map(partial(_strip, image, height), some):
+                check = zlib.adler32(rows, check)
+                chunk(b"IDAT", start + compressed)
+                start = b""
         # An empty last block ends the stream.
         chunk(b"IDAT", zlib.compressobj(wbits=-15).flush() + struct.pack(">I", check))
         chunk(b"IEND", b"")
 
 
-def _compressed(image: Image.Image) -> Iterator[tuple[np.ndarray, bytes]]:
-    """Yield strips of filtered rows and their compressed bytes."""
-    waiting: deque[Future[tuple[np.ndarray, bytes]]] = deque()
-    with ThreadPoolExecutor(THREADS) as pool:
-        for rows in _filtered(image):
-            waiting.append(pool.submit(_compress, rows))
-            if len(waiting) > THREADS:
-                yield waiting.popleft().result()
-        for each in waiting:
-            yield each.result()
-
-
-def _filtered(image: Image.Image) -> Iterator[np.ndarray]:
-    """Yield strips of rows, each row after the number of its filter."""
-    count = max(1, STRIP // (3 * image.width))
-    above = np.zeros((1, 3 * image.width), np.uint8)
-    for top in range(0, image.height, count):
-        strip = image.crop((0, top, image.width, min(top + count, image.height)))
-        part = np.asarray(strip).reshape(strip.height, -1)
-        rows = np.full((strip.height, 1 + part.shape[1]), UP, np.uint8)
-        np.subtract(part, np.concatenate([above, part[:-1]]), out=rows[:, 1:])
-        above = part[-1:]
-        yield rows
-
-
-def _compress(rows: np.ndarray) -> tuple[np.ndarray, bytes]:
+def _strip(image: Image.Image, height: int, top: int) -> tuple[np.ndarray, bytes]:
+    """Return a strip of rows, each after the number of its filter, and its compressed bytes."""
+    bottom = min(top + height, image.height)
+    # The row above the first one is black.
+    pixels = np.asarray(image.crop((0, top - 1, image.width, bottom))).reshape(bottom - top + 1, -1)
+    rows = np.full((len(pixels) - 1, 1 + pixels.shape[1]), UP, np.uint8)
+    np.subtract(pixels[1:], pixels[:-1], out=rows[:, 1:])
     # Differences of photos are noise: runs are found quickly, longer matches are rare.
     deflate = zlib.compressobj(1, zlib.DEFLATED, -15, 9, zlib.Z_RLE)
     return rows, deflate.compress(rows) + deflate.flush(zlib.Z_SYNC_FLUSH)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
-from indad import __version__
 from indad.core.device import Batches, smaller
 from indad.core.errors import ConfigError, StoreError
 from indad.core.progress import Progress, ignore
@@ -306,7 +305,6 @@ class Detector(ABC):
     def _header(self, path: Path) -> dict[str, Any]:
         """Return the header of the model file that is written at ``path``."""
         return {
-            "indad": __version__,
             "method": self.method,
             "method_version": self.version,
             "parameters": self.parameters,

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from indad import __version__
 from indad.core.errors import ConfigError, StoreError
 from indad.core.progress import Progress
 from indad.methods import model_file
@@ -178,16 +177,7 @@ def write(path: Path, origin: Mapping[str, Any], coresets: Mapping[int, PartCore
         for number, coreset in coresets.items()
         for name, value in coreset._asdict().items()
     }
-    header = {
-        "indad": __version__,
-        "method": KIND,
-        "method_version": 1,
-        "parameters": dict(origin),
-        "layers": [],
-        "input_size": [],
-        "features": {},
-        "train_sha256": [],
-    }
+    header = {"method": KIND, "method_version": 1, "parameters": dict(origin)}
     model_file.write(path, header, arrays)
 
 

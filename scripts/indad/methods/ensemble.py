@@ -8,7 +8,6 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from PIL import Image
 
-from indad import __version__
 from indad.core import checksum
 from indad.core.errors import ConfigError, DataError, StoreError
 from indad.core.progress import Progress, ignore
@@ -295,13 +294,10 @@ class Ensemble:
                 }
             )
         header = {
-            "indad": __version__,
             "method": self.method,
             "method_version": self.version,
             "parameters": self.parameters,
-            "layers": [],
             "input_size": model_file.read_header(members[0], verify=False)["input_size"],
-            "features": {},
             "train_sha256": list(train_sha256),
             "members": linked,
         }

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from indad import __version__
 from indad.core import atomic, checksum
 from indad.core.errors import StoreError
 
@@ -38,16 +39,18 @@ FIELDS = {
 def write(
     path: Path, header: Mapping[str, Any], arrays: Mapping[str, torch.Tensor | np.ndarray]
 ) -> None:
-    """Write a model file atomically, with ``SCHEMA_VERSION`` added to the header.
+    """Write a model file atomically, with the versions of its layout and of this library.
 
     Args:
         path: the safetensors file.
-        header: all other ``FIELDS``.
+        header: the other ``FIELDS``; those left out are empty.
         arrays: the learned arrays, on any device.
     """
     from safetensors.numpy import save_file
 
-    text = checksum.with_placeholder({"schema_version": SCHEMA_VERSION, **header})
+    empty = {name: kind() for name, kind in FIELDS.items()}
+    versions = {"schema_version": SCHEMA_VERSION, "indad": __version__}
+    text = checksum.with_placeholder({**empty, **versions, **header})
     state = {
         name: np.asarray(value if isinstance(value, np.ndarray) else value.cpu(), order="C")
         for name, value in arrays.items()
