@@ -53,10 +53,10 @@ def browser(tmp_path_factory) -> Iterator:
         launched.close()
 
 
-@pytest.fixture(params=SIZES)
+@pytest.fixture
 def page(request, browser, address) -> Iterator:
     """The opened report; whatever it complains of or asks for, the test fails."""
-    width, height = SIZES[request.param]
+    width, height = SIZES[getattr(request, "param", "desk")]
     context = browser.new_context(
         viewport={"width": width, "height": height},
         color_scheme="light",
@@ -83,6 +83,7 @@ def column(page, number: int) -> list[str]:
     )
 
 
+@pytest.mark.parametrize("page", SIZES, indirect=True)
 def test_nothing_is_wider_than_the_page(page):
     assert page.evaluate(OVERFLOW) <= 0
     page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")

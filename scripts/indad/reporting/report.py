@@ -25,6 +25,8 @@ __all__ = ["VERSION", "Category", "Sources", "write"]
 VERSION = 5
 #: Maximum number of characters of the page; pictures are reduced to stay below.
 BUDGET = 25_000_000
+#: Widths of pictures in pixels to try, from the largest useful one to the smallest legible one.
+WIDTHS = (1600, 1200, 960, 720, 540)
 #: Replacements for colours that are hard to see on a dark page.
 _ON_DARK = {"#4D4D4D": "#B8BCC2"}
 
@@ -37,7 +39,8 @@ def write(sources: Sources, output: Path, *, budget: int = BUDGET, threads: int 
     Args:
         sources: the products it is made from.
         output: the HTML file.
-        budget: maximum number of characters of the page.
+        budget: maximum number of characters of the page. If it is exceeded with the smallest
+            pictures, these are used: no picture is left out.
         threads: number of pictures compressed at a time.
 
     Raises:
@@ -51,13 +54,14 @@ def write(sources: Sources, output: Path, *, budget: int = BUDGET, threads: int 
     pictures += [each["diagram"] for of in content["datasets"] for each in of["comparisons"]]
     pictures += [of["curves"]["figure"] for of in content["datasets"]]
     pictures = [path for path in (*pictures, sources.tradeoff) if path]
-    # The pictures share what the page without them leaves of the budget.
-    embedded = embed.embed(pictures, budget - len(_render(content, None)), threads)
-    atomic.write_text(output, _render(content, embedded))
+    for width in WIDTHS:
+        page = _render(content, embed.embed(pictures, width, threads), width)
+        if len(page) <= budget:
+            break
+    atomic.write_text(output, page)
 
 
-def _render(content: Mapping[str, Any], embedded: embed.Embedded | None) -> str:
-    """Return the page; without ``embedded`` it has no pictures, to measure the rest."""
+def _render(content: Mapping[str, Any], pictures: Mapping[Path, embed.Picture], width: int) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     colours = [PALETTE[i % len(PALETTE)] for i in range(len(content["experiments"]))]
@@ -87,7 +91,9 @@ def _render(content: Mapping[str, Any], embedded: embed.Embedded | None) -> str:
     environment.tests["missing"] = pd.isna
     return environment.get_template("page.html.jinja").render(
         content,
-        embedded=embedded,
+        pictures=pictures,
+        width=width,
+        reduced=width < WIDTHS[0],
         budget_mb=BUDGET // 1_000_000,
         colours=[(colour, _ON_DARK.get(colour, colour)) for colour in colours],
         titles=tables.TITLES,

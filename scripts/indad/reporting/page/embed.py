@@ -1,8 +1,8 @@
-"""Pictures inside the page: data URIs, compressed to fit a budget."""
+"""Pictures inside the page: compressed, as data URIs."""
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -11,9 +11,6 @@ from pathlib import Path
 from PIL import Image
 
 from indad.core.errors import StoreError
-
-#: Widths in pixels to try, from the largest useful one to the smallest legible one.
-WIDTHS = (1600, 1200, 960, 720, 540)
 
 
 @dataclass(frozen=True)
@@ -30,30 +27,14 @@ class Picture:
     height: int
 
 
-@dataclass(frozen=True)
-class Embedded:
-    """All pictures of a page.
-
-    Attributes:
-        pictures: by path.
-        width: maximum width in pixels.
-        reduced: whether the budget required a smaller width than the largest one.
-    """
-
-    pictures: dict[Path, Picture]
-    width: int
-    reduced: bool
-
-
-def embed(paths: Sequence[Path], budget: int, threads: int = 1) -> Embedded:
-    """Compress pictures as WebP, all at the largest width at which they fit.
+def embed(paths: Iterable[Path], width: int, threads: int = 1) -> dict[Path, Picture]:
+    """Compress pictures as WebP.
 
     Compression is lossy or lossless, whichever is smaller: photos are lossy, line art is lossless.
 
     Args:
-        paths: the pictures, in any format that Pillow reads; repeated if shown several times.
-        budget: maximum number of characters of all URIs. If the smallest width exceeds it, that
-            width is used: no picture is left out.
+        paths: the pictures, in any format that Pillow reads.
+        width: maximum width in pixels; wider pictures are made smaller.
         threads: number of pictures compressed at a time.
 
     Raises:
@@ -61,12 +42,8 @@ def embed(paths: Sequence[Path], budget: int, threads: int = 1) -> Embedded:
     """
     different = list(dict.fromkeys(paths))
     with ThreadPoolExecutor(threads) as pool:
-        for width in WIDTHS:
-            encoded = pool.map(partial(_encode, width=width), different)
-            pictures = dict(zip(different, encoded, strict=True))
-            if sum(len(pictures[path].uri) for path in paths) <= budget:
-                break
-    return Embedded(pictures, width, width != WIDTHS[0])
+        encoded = pool.map(partial(_encode, width=width), different)
+        return dict(zip(different, encoded, strict=True))
 
 
 def _encode(path: Path, width: int) -> Picture:
