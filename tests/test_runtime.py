@@ -80,7 +80,8 @@ def test_missing_measurements_are_reported_and_left_out_of_sums(tmp_path):
     assert np.isnan(table["max_rss_mb"].iloc[0])  # too short to be measured
     text = runtime.document(table, {}, Layout([]))
     assert "1 of 2 jobs have no measurement in benchmarks/, for example decode of d/c" in text
-    assert "1 jobs took 2.0 s" in text
+    (line,) = (line for line in text.splitlines() if line.startswith("| all "))
+    assert [cell.strip() for cell in line.split("|")[2:4]] == ["1", "2.0"]
 
 
 def test_a_damaged_record_is_named(tmp_path):
@@ -183,20 +184,14 @@ def test_the_papers_times_are_shown_on_their_data_set(tmp_path):
 
 
 def test_where_a_second_goes(tmp_path):
-    # Two at the same time, one 4 s later, one the next day.
     jobs = [
-        job("index", wall=10.0, seconds=10.0, finished="2026-01-01 00:00:10"),
-        job(
-            "fit", "m", 0, wall=10.0, seconds=8.0, torch_seconds=2.0, finished="2026-01-01 00:00:12"
-        ),
-        job("score", "B", 0, wall=6.0, seconds=3.0, finished="2026-01-01 00:00:22"),
-        job("evaluate", "B", 0, wall=6.0, seconds=6.0, finished="2026-01-02 00:00:00"),
+        job("index", wall=10.0, seconds=10.0),
+        job("fit", "m", 0, wall=10.0, seconds=8.0, torch_seconds=2.0),
+        job("score", "B", 0, wall=6.0, seconds=3.0),
+        job("evaluate", "B", 0, wall=6.0, seconds=6.0),
     ]
     text = runtime.document(leave(tmp_path, jobs), {}, Layout([]))
     rows = {line.split("|")[1].strip(): line for line in text.splitlines() if "%" in line}
     cells = {name: [cell.strip() for cell in row.split("|")[2:-1]] for name, row in rows.items()}
     assert cells["fit"] == ["1", "10.0", "6.0", "2.0", "2.0", "40 %"]
     assert cells["all"] == ["4", "32.0", "25.0", "2.0", "5.0", "22 %"]
-    assert "4 jobs took 32.0 s one by one; during 24.0 s at least one ran" in text
-    assert "4.0 s passed between jobs" in text
-    assert "Made in 2 or more runs" in text

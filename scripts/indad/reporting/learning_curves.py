@@ -21,10 +21,10 @@ from indad.reporting import published, style
 from indad.reporting.colours import GREY
 from indad.reporting.markdown import markdown_table
 from indad.reporting.numbers import NOT_MEASURED, p_value, percent
-from indad.reporting.tables import AVERAGE, SHORT_TITLES, select
+from indad.reporting.tables import AVERAGE, SHORT_TITLES, SUMMARY, select
 
-#: Metrics with a curve of the averages; categories have one of the first.
-METRICS = ("image_auroc", "pixel_auroc", "aupro")
+#: The metric of the tests and sentences, and of the curves of single categories.
+FIRST = SUMMARY[0]
 #: Columns of the points and their types.
 COLUMNS = {
     "dataset": "str", "category": "str", "experiment": "str", "metric": "str", "shots": "int",
@@ -63,7 +63,7 @@ def gather(
     """
     names = {one: (base, shots) for base, each in sweeps.items() for one, shots in each.items()}
     most = {base: max(each, key=lambda one: each[one] or math.inf) for base, each in sweeps.items()}
-    chosen = metrics[metrics["experiment"].isin(names) & metrics["metric"].isin(METRICS)]
+    chosen = metrics[metrics["experiment"].isin(names) & metrics["metric"].isin(SUMMARY)]
     means = chosen.groupby(["dataset", "metric", "category", "experiment"])["value"].mean()
     draws_of: dict[str, dict[tuple[str, str], list[Resamples]]] = defaultdict(
         lambda: defaultdict(list)
@@ -71,9 +71,8 @@ def gather(
     for run in runs:
         draws_of[run.dataset][run.category, run.experiment].append(run)
     points = []
-    for (dataset, metric, experiment), rows in chosen.groupby(
-        ["dataset", "metric", "experiment"], sort=False
-    ):
+    keys = ["dataset", "metric", "experiment"]
+    for (dataset, metric, experiment), rows in chosen.groupby(keys, sort=False):
         base, shots = names[experiment]
         values = 100 * rows.pivot_table("value", "seed", "category")
         used = pd.Series({
@@ -84,7 +83,7 @@ def gather(
             scopes.append((AVERAGE, list(values)))
         for scope, categories in scopes:
             draws, p = values[categories].dropna().mean(axis=1), math.nan
-            if metric == METRICS[0]:
+            if metric == FIRST:
                 table = means[dataset, metric].unstack("category")[categories]
                 p = _p_of_difference(table, most[base], experiment, draws_of[dataset])
             points.append((
@@ -102,7 +101,7 @@ def _p_of_difference(
     difference = (means.loc[last] - means.loc[other]).mean(skipna=False)
     if math.isnan(difference):
         return math.nan
-    spreads = [difference_spread(draws[at, last], draws[at, other], METRICS[0]) for at in means]
+    spreads = [difference_spread(draws[at, last], draws[at, other], FIRST) for at in means]
     return t_test(difference, add(spreads, 1 / len(spreads)), 1 - ALPHA)[2]
 
 
@@ -110,7 +109,7 @@ def _ordered(
     table: pd.DataFrame, categories: Sequence[str], experiments: Sequence[str]
 ) -> pd.DataFrame:
     """Sort the points of all curves, and leave out points that repeat another one."""
-    orders = {"metric": METRICS, "category": categories, "experiment": experiments}
+    orders = {"metric": SUMMARY, "category": categories, "experiment": experiments}
     for column, order in orders.items():
         table[column] = pd.Categorical(table[column], order)
     # A category with fewer images than shots uses all its images: the same point once.
@@ -139,33 +138,32 @@ def sentences(table: pd.DataFrame) -> Iterator[str]:
     Args:
         table: as `gather`.
     """
-    for (dataset, experiment), curve in overall(table).groupby(
-        ["dataset", "experiment"], sort=False
-    ):
+    keys = ["dataset", "experiment"]
+    for (dataset, experiment), curve in overall(table).groupby(keys, sort=False):
         sizes = curve["images"].to_numpy()
         stated = [sizes[np.abs(np.log(sizes / number)).argmin()] for number in STATED]
         values = [
-            f"{_count(each.images)} good image{'s' * (each.images > 1)} "
+            f"{each.images:.0f} good image{'s' * (each.images > 1)} "
             f"{'gives' if each.images == 1 else 'give'} {_value(each)}"
             for each in curve[curve["images"].isin(stated)].itertuples()
         ]
         limit, last = enough(curve), curve.iloc[-1]
         before = curve.iloc[max(-2, -len(curve))]
-        most = f"{_count(last.images)} images" if last.shots else "all images"
+        most = f"{last.images:.0f} images" if last.shots else "all images"
         at = curve[curve["images"] == limit].iloc[0]
         yield f"{dataset}, {experiment}, image AUROC: {', '.join(values)}. " + (
-            f"More than {_count(limit)} good {'image makes' if limit == 1 else 'images make'} no "
+            f"More than {limit:.0f} good {'image makes' if limit == 1 else 'images make'} no "
             f"difference that these test images can show: {percent(at.percent)} with "
-            f"{_count(limit)}, {percent(last.percent)} with {most} ({p_value(at.p)})."
+            f"{limit:.0f}, {percent(last.percent)} with {most} ({p_value(at.p)})."
             if limit < last.images
             else f"The value still rises with the last images added ({p_value(before.p)}): more "
-            f"than {_count(last.images)} images may help."
+            f"than {last.images:.0f} images may help."
         )
 
 
 def overall(table: pd.DataFrame) -> pd.DataFrame:
     """Return the image AUROC averaged over categories, or that of a single category."""
-    rows = select(table, metric=METRICS[0])
+    rows = select(table, metric=FIRST)
     averaged = rows.groupby("dataset")["category"].transform(lambda each: (each == AVERAGE).any())
     return rows[(rows["category"] == AVERAGE) | ~averaged]
 
@@ -176,7 +174,7 @@ def document(
     methods: Mapping[str, str],
     *,
     heading: str = "#",
-    selected: Collection[str] = METRICS,
+    selected: Collection[str] = SUMMARY,
 ) -> str:
     """Return the curves as Markdown: the summary and one table for each data set and metric.
 
@@ -257,8 +255,8 @@ def draw(
     number = {name: i for i, name in enumerate(dict.fromkeys(mine["experiment"]))}
     categories = [name for name in dict.fromkeys(mine["category"]) if name != AVERAGE]
     first = AVERAGE if len(categories) > 1 else categories[0]
-    shown = [(first, metric) for metric in METRICS if (mine["metric"] == metric).any()]
-    shown += [(name, METRICS[0]) for name in categories if len(categories) > 1]
+    shown = [(first, metric) for metric in SUMMARY if (mine["metric"] == metric).any()]
+    shown += [(name, FIRST) for name in categories if len(categories) > 1]
     columns = 3
     rows = math.ceil(len(shown) / columns)
     with style.panels(
@@ -324,7 +322,3 @@ def _value(point: Any) -> str:
     """Return a mean with the range over the draws."""
     spread = f" ({percent(point.low)} to {percent(point.high)})" if point.draws > 1 else ""
     return percent(point.percent) + spread
-
-
-def _count(images: float) -> str:
-    return f"{images:.0f}"

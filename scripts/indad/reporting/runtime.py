@@ -31,10 +31,8 @@ COLUMNS = {
     "model_mb": "float", "coreset_radius": "float", "product_mb": "float", "device": "str",
     "machine": "str", "finished": "str", "cached": "bool",
 }  # fmt: skip
-#: Raised when the same records make another table.
-VERSION = 4
-#: A longer pause between two jobs, in seconds, separates two runs.
-PAUSE = 60.0
+#: Raised when the same records make another table or document.
+VERSION = 5
 
 
 def collect(paths: Iterable[Path], records: Path, benchmarks: Path) -> pd.DataFrame:
@@ -125,7 +123,7 @@ def document(table: pd.DataFrame, models: Models, layout: Layout) -> str:
         parts += [f"## Features: {dataset}", _extractors(mine)]
         if dataset in layout.compared and (text := _papers(costs, layout)):
             parts += [f"## Compared with the papers: {dataset}", text]
-    parts += ["## Where a second goes", _stages(table), _overlap(table)]
+    parts += ["## Where a second goes", _stages(table)]
     if len(missing := table[table["seconds"].isna()]):
         first = missing.iloc[0]
         parts.append(
@@ -289,30 +287,6 @@ def _stages(table: pd.DataFrame) -> str:
             grid.append([name, str(len(jobs)), *times, f"{_text(share, 0)} %"])
     header = ["stage", "jobs", "seconds", "own work", "loading torch", "starting", "overhead"]
     return markdown_table(header, grid)
-
-
-def _overlap(table: pd.DataFrame) -> str:
-    """Describe how many jobs ran at the same time, and the pauses between them."""
-    known = table[table["seconds"].notna()]
-    if known.empty:
-        return ""
-    end = pd.to_datetime(known["finished"])
-    start = end - pd.to_timedelta(known["seconds"], unit="s")
-    order = start.argsort()
-    start, last = start.iloc[order], end.iloc[order].cummax()
-    gaps = (start - last.shift()).dt.total_seconds().clip(lower=0)
-    busy = (last.max() - start.min()).total_seconds() - gaps.sum()
-    pauses = (gaps > PAUSE).sum()
-    total = known["seconds"].sum()
-    text = (
-        f"{len(known)} jobs took {_text(total)} s one by one; during {_text(busy)} s at least one "
-        f"ran, {_text(total / busy if busy else np.nan)} at once on average, and "
-        f"{_text(gaps[gaps <= PAUSE].sum())} s passed between jobs. Jobs that run at the same time "
-        "slow each other down."
-    )
-    if pauses:
-        text += f" Made in {pauses + 1} or more runs: pauses over {PAUSE:.0f} s do not count."
-    return text
 
 
 def _machines(table: pd.DataFrame) -> str:

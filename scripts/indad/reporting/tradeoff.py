@@ -12,7 +12,6 @@ from indad.reporting.numbers import duration, megabytes
 
 #: Metrics shown, one panel each.
 QUALITIES = ("image_auroc", "aupro")
-COLUMNS = ("dataset", "experiment", *QUALITIES, "seconds_per_image", "model_mb")
 
 
 def gather(metrics: pd.DataFrame, times: pd.DataFrame, models: runtime.Models) -> pd.DataFrame:
@@ -24,7 +23,8 @@ def gather(metrics: pd.DataFrame, times: pd.DataFrame, models: runtime.Models) -
         models: the names of the experiments' jobs.
 
     Returns:
-        ``COLUMNS``, one row per data set and experiment; NaN if not measured.
+        ``dataset, experiment, seconds_per_image, model_mb`` and ``QUALITIES``, one row per data set
+        and experiment; NaN if not measured.
     """
     keys = ["dataset", "experiment"]
     quality = metrics.pivot_table(index=keys, columns="metric", values="value", aggfunc="mean")
@@ -34,7 +34,7 @@ def gather(metrics: pd.DataFrame, times: pd.DataFrame, models: runtime.Models) -
     ]
     found = pd.concat(costs)[[*keys, "with_backbone", "model_mb"]].set_index(keys)
     found = found.rename(columns={"with_backbone": "seconds_per_image"})
-    return found.join(quality.reindex(columns=list(QUALITIES))).reset_index()[list(COLUMNS)]
+    return found.join(quality.reindex(columns=list(QUALITIES))).reset_index()
 
 
 def draw(table: pd.DataFrame, output: Path) -> None:
