@@ -79,7 +79,7 @@ def _render(content: Mapping[str, Any], pictures: Mapping[Path, embed.Picture], 
         "duration": numbers.duration,
         "megabytes": numbers.megabytes,
         "signed": _signed,
-        "probability": _probability,
+        "p_value": _p_value,
         "has": lambda datasets, column: any(
             pd.notna(getattr(cell, column))
             for each in datasets
@@ -111,6 +111,8 @@ def _signed(value: float) -> str:
     return numbers.signed(value).replace("-", "\N{MINUS SIGN}")
 
 
-def _probability(value: float) -> str:
-    """Return a p-value without its letter, with at most two digits."""
-    return "< 0.001" if value < 0.001 else f"{value:.2g}" if value < 0.1 else f"{value:.2f}"
+def _p_value(value: float) -> str:
+    """Return a p-value with its letter and at most two digits."""
+    if value < 0.001:
+        return "p < 0.001"
+    return f"p = {value:.2g}" if value < 0.1 else f"p = {value:.2f}"

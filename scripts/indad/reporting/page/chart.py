@@ -42,7 +42,7 @@ def chart(rows: Sequence[Line], experiments: Sequence[str]) -> dict[str, Any]:
                 "name": name,
                 "y": top + i * step + 22,
                 "total": total,
-                "x": None if pd.isna(total.percent) else place(total.percent),
+                "x": place(total.percent),
                 "interval": (place(total.ci_low), place(total.ci_high)) if bounded else None,
                 "dots": [
                     (place(value), f"{category}: {value:.1f}")
