@@ -128,14 +128,11 @@ def test_repeated_features_are_the_same_however_they_are_read(monkeypatch, rng):
 @pytest.mark.slow
 def test_intervals_cover_the_truth_and_equals_are_not_called_different():
     """A short simulation: 95 % within the accuracy of this few test sets."""
-    images = simulated_intervals.image_sets(Cell("normal", 0.97, 12, 30), 60, 100)
-    maps = simulated_intervals.map_sets(Cell("normal", 3.0, 12, 30), 60, 100)
-    for cell, found in ((Cell("normal", 0.97, 12, 30), images), (Cell("normal", 3, 12, 30), maps)):
+    for cell in (Cell("normal", 0.97, 12, 30), Cell("normal", 3.0, 12, 30)):
+        found = simulated_intervals.test_sets(cell, 60, 100)
         rates = pd.DataFrame(simulated_intervals.coverage(cell, found)).set_index("method")["rate"]
         assert rates.loc["indad"].min() >= 0.8
-    for pixels, case in ((False, 0.9), (True, 3.0)):
-        cell = Cell("normal", case, 12, 30)
-        for tests in simulated_comparisons.pair_tests(cell, 60, 100, pixels).values():
+        for tests in simulated_comparisons.pair_tests(cell, 60, 100).values():
             assert simulated_comparisons.claims(tests).mean() <= 0.17
     rows = pd.DataFrame(simulated_comparisons.five_experiments("15 points better", 40))
     assert (rows["rate"] > 0.95).all()

@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from simulated_comparisons import SCENARIOS, average_claims, claims, five_experiments, pair_tests
-from simulated_intervals import averages, coverage, image_sets, map_sets, rate
+from simulated_intervals import averages, coverage, rate, test_sets
 from simulated_sets import CONTRASTS, HEAVY, NORMAL, VARIANTS, Cell
 from tabulate import tabulate
 from threadpoolctl import threadpool_limits
@@ -64,14 +64,11 @@ def cells_of(sizes: Sequence[tuple[int, int]]) -> tuple[list[Cell], list[Cell]]:
 def study_coverage(pool: Executor, images: list[Cell], maps: list[Cell], **given: int) -> list:
     """Return the coverage of intervals in each cell, and of averages over cells."""
     rows: list[dict] = []
-    for cells, names, simulate in (
-        (images, IMAGE_METRICS, image_sets),
-        (maps, PIXEL_METRICS, map_sets),
-    ):
-        found = list(pool.map(partial(simulate, **given), cells))
+    for cells in (images, maps):
+        found = list(pool.map(partial(test_sets, **given), cells))
         for cell, each in zip(cells, found, strict=True):
             rows += coverage(cell, each)
-        rows += averages(large(cells, found), names)
+        rows += averages(large(cells, found), cells[0].metrics)
     return rows
 
 
@@ -79,13 +76,13 @@ def study_pairs(pool: Executor, images: list[Cell], maps: list[Cell], **given: i
     """Return how often equal experiments are called different, in cells and by averages."""
     rows: list[dict] = []
     middle = [cell for cell in maps if cell.case == CONTRASTS[1][0] and 2 < cell.good < 40]
-    for cells, names, pixels in ((images, IMAGE_METRICS, False), (middle, PIXEL_METRICS, True)):
-        found = list(pool.map(partial(pair_tests, pixels=pixels, **given), cells))
+    for cells in (images, middle):
+        found = list(pool.map(partial(pair_tests, **given), cells))
         for cell, each in zip(cells, found, strict=True):
             for metric, tests in each.items():
                 keys = {"study": "claims", "metric": metric, **cell._asdict()}
                 rows.append(keys | rate(claims(tests)))
-        rows += average_claims(large(cells, found), names)
+        rows += average_claims(large(cells, found), cells[0].metrics)
     return rows
 
 

@@ -5,13 +5,11 @@ from itertools import combinations, product
 
 import numpy as np
 from scipy.special import ndtr, ndtri
-from simulated_intervals import CATEGORIES, LEVEL, evaluated, rate
-from simulated_sets import Cell, count, levels_of, noise, pixel_noise, regions, shift_of
+from simulated_intervals import CATEGORIES, LEVEL, rate
+from simulated_sets import Cell, draw_defects, draw_noise, resampled, truth_of
 
-from indad.evaluation import bootstrap, comparison, intervals
+from indad.evaluation import comparison, intervals
 from indad.evaluation.intervals import Spread
-from indad.evaluation.metrics import IMAGE_METRICS, PIXEL_METRICS
-from indad.evaluation.resamples import Resamples
 
 #: Good and defective test images of MVTec AD's 15 categories.
 MVTEC = (
@@ -27,41 +25,25 @@ SHARED, COPIES = 0.5, 0.9
 # -- two equal experiments ------------------------------------------------------------------------
 
 
-def pair_tests(cell: Cell, runs: int, resamples: int, pixels: bool) -> dict[str, list]:
+def pair_tests(cell: Cell, runs: int, resamples: int) -> dict[str, list]:
     """Compare two equally good experiments with correlated scores on the same images.
 
     Returns:
         By metric, for each run the difference and its ``Spread``.
     """
     rng = np.random.default_rng([4, int(1e4 * cell.case), cell.good])
-    labels, names = cell.labels, PIXEL_METRICS if pixels else IMAGE_METRICS
-    edges = levels_of(cell)[0] if pixels else None
-    shift = 0.0 if pixels else shift_of(cell.case, cell.variant)
-    found: dict[str, list] = {name: [] for name in names}
+    edges, _ = truth_of(cell)
+    found: dict[str, list] = {name: [] for name in cell.metrics}
     for number in range(runs):
-        if pixels:
-            region, added = (each[0] for each in regions(rng, cell, 1))
-            drawn = pixel_noise(rng, cell.variant, 3, len(labels))
-        else:
-            region, added = labels.astype(np.int32), shift * labels
-            drawn = noise(rng, cell.variant, (3, 1, len(labels)))[:, 0]
+        region, added = (each[0] for each in draw_defects(rng, cell, 1))
+        drawn = draw_noise(rng, cell, 3)
         both = np.sqrt(SHARED) * drawn[0] + np.sqrt(1 - SHARED) * drawn[1:] + added
-        pair, values = [], []
-        for scores in both:
-            if pixels:
-                counts = count(np.searchsorted(edges, scores), region)
-            else:
-                counts = bootstrap.ImageCounts.from_scores(scores, region)
-            value, drawn_values, left = evaluated(names, counts, labels, number, resamples)
-            values.append(value)
-            area = np.count_nonzero(region, axis=(1, 2)) if pixels else labels
-            pair.append(
-                Resamples("", "", "", 0, labels, labels, scores, area, drawn_values, left, 0, 0)
-            )
-        for name in names:
-            difference = values[0][name] - values[1][name]
-            spread = comparison.difference_spread(pair[:1], pair[1:], name)
-            found[name].append((difference, spread))
+        (values, run), (others, other) = (
+            resampled(cell, edges, scores, region, number, resamples) for scores in both
+        )
+        for name in cell.metrics:
+            spread = comparison.difference_spread([run], [other], name)
+            found[name].append((values[name] - others[name], spread))
     return found
 
 

@@ -1,5 +1,6 @@
 """Made-up test sets of known quality for `interval_coverage.py`; its docstring describes them."""
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +9,8 @@ from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 from indad.evaluation import bootstrap
+from indad.evaluation.metrics import IMAGE_METRICS, PIXEL_METRICS
+from indad.evaluation.resamples import Resamples
 
 #: Mean contrast of the defects and its standard deviation between defects.
 CONTRASTS = ((1.5, 1.0), (3.0, 1.5), (5.0, 1.5))
@@ -18,7 +21,13 @@ SIDE, LEVELS = 16, 128
 
 
 class Cell(NamedTuple):
-    """What was simulated: the test sets of one size, difficulty and variant."""
+    """What was simulated: the test sets of one size, difficulty and variant.
+
+    Attributes:
+        variant: one of ``VARIANTS``.
+        case: the AUROC of image scores, or the mean contrast of maps, which is above 1.
+        good, defective: numbers of images.
+    """
 
     variant: str
     case: float
@@ -29,6 +38,16 @@ class Cell(NamedTuple):
     def labels(self) -> np.ndarray:
         """0 good, 1 defective, of each image."""
         return np.repeat([0, 1], [self.good, self.defective])
+
+    @property
+    def has_maps(self) -> bool:
+        """Whether the scores are those of pixels, and not of images."""
+        return self.case > 1
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics of these test sets."""
+        return PIXEL_METRICS if self.has_maps else IMAGE_METRICS
 
 
 def noise(rng: np.random.Generator, variant: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -42,9 +61,77 @@ def noise(rng: np.random.Generator, variant: str, shape: tuple[int, ...]) -> np.
     return drawn
 
 
+# -- both kinds of test sets -----------------------------------------------------------------------
+
+
+def draw_noise(rng: np.random.Generator, cell: Cell, runs: int) -> np.ndarray:
+    """Draw the noise of image scores, ``(runs, N)``, or of maps, ``(runs, N, SIDE, SIDE)``."""
+    images = len(cell.labels)
+    if not cell.has_maps:
+        return noise(rng, cell.variant, (runs, 1, images))[:, 0]
+    pixels = noise(rng, cell.variant, (runs, images, SIDE, SIDE))
+    level = noise(rng, HEAVY if cell.variant == HEAVY else NORMAL, (runs, images, 1, 1))
+    return pixels + 0.5 * level
+
+
+def draw_defects(rng: np.random.Generator, cell: Cell, runs: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw defects: their region, 0 outside, and what they add to the scores.
+
+    Both have the shape of the noise.
+    """
+    if cell.has_maps:
+        return draw_regions(rng, cell, runs)
+    labels = np.tile(cell.labels.astype(np.int32), (runs, 1))
+    return labels, shift_of(cell.case, cell.variant) * labels
+
+
+def truth_of(cell: Cell) -> tuple[np.ndarray | None, list[float]]:
+    """Return the levels of the scores of maps, and the true metrics in the cell's proportions."""
+    if cell.has_maps:
+        return levels_of(cell)
+    shift = shift_of(cell.case, cell.variant)
+    return None, image_truth(shift, cell.variant, cell.good, cell.defective)
+
+
+def resampled(
+    cell: Cell,
+    edges: np.ndarray | None,
+    scores: np.ndarray,
+    region: np.ndarray,
+    number: int,
+    resamples: int,
+) -> tuple[dict[str, float], Resamples]:
+    """Return the metrics of a test set, and what its intervals need.
+
+    Args:
+        cell: of the test set.
+        edges: between the levels of maps, as ``truth_of``.
+        scores, region: of one run.
+        number: of the run.
+        resamples: number of draws.
+    """
+    labels = cell.labels
+    if edges is None:
+        counts = bootstrap.ImageCounts.from_scores(scores, region)
+    else:
+        counts = count(np.searchsorted(edges, scores), region)
+    weights = [
+        np.ones((1, len(labels))),
+        bootstrap.draws(labels, resamples, number),
+        1 - np.eye(len(labels)),
+    ]
+    found = counts.metrics(np.concatenate(weights))[: len(cell.metrics)]
+    values = dict(zip(cell.metrics, found[:, 0].tolist(), strict=True))
+    drawn = dict(zip(cell.metrics, found[:, 1 : 1 + resamples], strict=True))
+    left = dict(zip(cell.metrics, found[:, 1 + resamples :], strict=True))
+    area = np.count_nonzero(region.reshape(len(labels), -1), axis=1)
+    return values, Resamples("", "", "", 0, labels, labels, scores, area, drawn, left, 0, 0)
+
+
 # -- test sets of images ---------------------------------------------------------------------------
 
 
+@cache
 def shift_of(auroc: float, variant: str) -> float:
     """Return the shift of the defective images' scores that gives an AUROC."""
     return brentq(lambda shift: image_truth(shift, variant, 1, 1)[0] - auroc, 0, 60)
@@ -67,11 +154,8 @@ def image_truth(shift: float, variant: str, good: int, defective: int) -> list[f
 # -- test sets of maps -----------------------------------------------------------------------------
 
 
-def regions(rng: np.random.Generator, cell: Cell, runs: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw defects: their region, 0 outside, and what they add to the scores.
-
-    Both are ``(runs, N, SIDE, SIDE)``. The second defect of an image is in its lower half.
-    """
+def draw_regions(rng: np.random.Generator, cell: Cell, runs: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw defects of maps; the second defect of an image is in its lower half."""
     labels = cell.labels
     shape = (runs, len(labels), 2)
     large = (rng.random(shape) < 0.3) & (cell.variant == UNEQUAL)
@@ -94,12 +178,6 @@ def regions(rng: np.random.Generator, cell: Cell, runs: int) -> tuple[np.ndarray
     inside = rows[..., :, None] & columns[..., None, :] & there[..., None, None]
     number = 1 + np.arange(2 * len(labels)).reshape(len(labels), 2, 1, 1)
     return (inside * number).sum(axis=2), (inside * contrast[..., None, None]).sum(axis=2)
-
-
-def pixel_noise(rng: np.random.Generator, variant: str, runs: int, images: int) -> np.ndarray:
-    """Draw the noise of pixels and the level of each image."""
-    pixels = noise(rng, variant, (runs, images, SIDE, SIDE))
-    return pixels + 0.5 * noise(rng, HEAVY if variant == HEAVY else NORMAL, (runs, images, 1, 1))
 
 
 def count(levels: np.ndarray, region: np.ndarray) -> bootstrap.ImageCounts:
@@ -128,8 +206,8 @@ def levels_of(cell: Cell) -> tuple[np.ndarray, list[float]]:
     """Return the levels of the scores, and the true metrics in the cell's proportions."""
     many = cell._replace(good=5000, defective=5000)
     rng = np.random.default_rng([2, int(10 * cell.case)])
-    region, added = regions(rng, many, 1)
-    scores = pixel_noise(rng, cell.variant, 1, len(many.labels)) + added
+    region, added = draw_regions(rng, many, 1)
+    scores = draw_noise(rng, many, 1) + added
     mixed = np.concatenate([rng.choice(scores.ravel(), 20_000), scores[region > 0]])
     edges = np.quantile(mixed, np.linspace(0, 1, LEVELS + 1)[1:-1])
     counts = count(np.searchsorted(edges, scores[0]), region[0])
