@@ -111,10 +111,9 @@ def resampled(
         resamples: number of draws.
     """
     labels = cell.labels
-    if edges is None:
-        counts = bootstrap.ImageCounts.from_scores(scores, region)
-    else:
-        counts = count(np.searchsorted(edges, scores), region)
+    if edges is not None:
+        scores = np.searchsorted(edges, scores).astype(np.float32)
+    counts = bootstrap.ImageCounts.from_scores(scores, region)
     weights = [
         np.ones((1, len(labels))),
         bootstrap.draws(labels, resamples, number),
@@ -180,28 +179,6 @@ def draw_regions(rng: np.random.Generator, cell: Cell, runs: int) -> tuple[np.nd
     return (inside * number).sum(axis=2), (inside * contrast[..., None, None]).sum(axis=2)
 
 
-def count(levels: np.ndarray, region: np.ndarray) -> bootstrap.ImageCounts:
-    """Count the pixels of each level: exact, as every level is a threshold.
-
-    Args:
-        levels: ``(N, SIDE, SIDE)``, from 0 to ``LEVELS - 1``.
-        region: the same shape.
-    """
-    images = len(levels)
-    place = (np.arange(images)[:, None] * LEVELS + levels.reshape(images, -1)).ravel()
-    region = region.ravel()
-    positive = region > 0
-    place, shares = (
-        [place, place[positive], place[positive]],
-        1 / np.bincount(region)[region[positive]],
-    )
-    total, found, overlap = (
-        np.bincount(at, each, images * LEVELS).reshape(images, LEVELS)[:, ::-1].cumsum(axis=1)
-        for at, each in zip(place, (None, None, shares), strict=True)
-    )
-    return bootstrap.ImageCounts(total - found, found, overlap, np.ones(LEVELS, bool))
-
-
 def levels_of(cell: Cell) -> tuple[np.ndarray, list[float]]:
     """Return the levels of the scores, and the true metrics in the cell's proportions."""
     many = cell._replace(good=5000, defective=5000)
@@ -210,6 +187,7 @@ def levels_of(cell: Cell) -> tuple[np.ndarray, list[float]]:
     scores = draw_noise(rng, many, 1) + added
     mixed = np.concatenate([rng.choice(scores.ravel(), 20_000), scores[region > 0]])
     edges = np.quantile(mixed, np.linspace(0, 1, LEVELS + 1)[1:-1])
-    counts = count(np.searchsorted(edges, scores[0]), region[0])
+    levels = np.searchsorted(edges, scores[0]).astype(np.float32)
+    counts = bootstrap.ImageCounts.from_scores(levels, region[0])
     weights = np.where(many.labels, cell.defective, cell.good)[None].astype(float)
     return edges, list(counts.metrics(weights)[:, 0])

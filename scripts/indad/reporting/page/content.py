@@ -1,7 +1,6 @@
 """What the report page shows, gathered from the products of a run."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -44,6 +43,8 @@ def gather(sources: Sources) -> dict[str, Any]:
         if path
         else pd.DataFrame(columns=columns)
     )
+    record = provenance.read(sources.provenance)
+    made = [run["made_with"] for run in record["runs"]]
     datasets = {
         name: _dataset(name, sources, frames)
         for name in dict.fromkeys(each.dataset for each in sources.categories)
@@ -65,7 +66,8 @@ def gather(sources: Sources) -> dict[str, Any]:
         "seeds": int(frames["measured"]["seeds"].max()),
         "config": sources.config,
         "tradeoff": sources.tradeoff,
-        "provenance": _origins(sources.provenance),
+        "provenance": record,
+        "devices": sorted({f"{each['device']} ({each['hardware']})" for each in made}),
     }
 
 
@@ -164,20 +166,3 @@ def _defects(table: pd.DataFrame, experiments: Sequence[str]) -> list[dict[str, 
             }
         )
     return result
-
-
-def _origins(path: Path) -> dict[str, Any]:
-    """Return how the results were made."""
-    record = provenance.read(path)
-    made = [run["made_with"] for run in record["runs"]]
-    return {
-        "software": record["software"],
-        "revision": record["revision"],
-        "devices": sorted({f"{each['device']} ({each['hardware']})" for each in made}),
-        "platform": record["platform"],
-        "weights": [{"sha256": key, **value} for key, value in record["weights"].items()],
-        "data": [
-            {"manifest": manifest, "folder": folder, "digest": record["digests"][manifest]}
-            for manifest, folder in record["data"].items()
-        ],
-    }
