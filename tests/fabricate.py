@@ -1,13 +1,7 @@
-"""Made-up results of any size and with any names, to test the report.
-
-    python tests/fabricate.py FOLDER [--categories 15] [--experiments 8]
-
-writes products as the workflow does, and a report of them.
-"""
+"""Made-up results of any size and with any names, to test the report."""
 
 from __future__ import annotations
 
-import argparse
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -222,13 +216,3 @@ def fabricate(
         provenance=folder / "provenance.json",
         level=0.95,
     )
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--categories", type=int, default=15)
-    parser.add_argument("--experiments", type=int, default=8)
-    given = parser.parse_args()
-    made = fabricate(given.folder, CATEGORIES[: given.categories], EXPERIMENTS[: given.experiments])
-    report.write(made, given.folder / "report/index.html", threads=2)

@@ -9,7 +9,6 @@ A run is in the folder of ``results/`` with its name. Name other folders with --
 import argparse
 import sys
 import tempfile
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,9 +60,7 @@ def montage(
     left, gap, right, head = 0.3, 0.05, 0.05, 0.5
     cell = (style.WIDTH - left - right) / len(examples) - gap
     labels = ["test image", "ground truth", *methods]
-    # Keep the names of licences in one piece.
-    most = int((style.WIDTH - left) / 0.063)
-    caption = textwrap.fill(caption, most, break_on_hyphens=False)
+    caption = style.fill(caption, style.WIDTH - left)
     foot = 0.15 + 0.155 * (caption.count("\n") + 1)
     height = head + len(labels) * (cell + gap) + foot
     with style.drawing(output, height=height) as figure:

@@ -29,11 +29,11 @@ import pandas as pd
 from simulated_comparisons import SCENARIOS, average_claims, claims, five_experiments, pair_tests
 from simulated_intervals import averages, coverage, rate, test_sets
 from simulated_sets import CONTRASTS, HEAVY, NORMAL, VARIANTS, Cell
-from tabulate import tabulate
 from threadpoolctl import threadpool_limits
 
 from indad.core import atomic
 from indad.evaluation.metrics import IMAGE_METRICS, PIXEL_METRICS
+from indad.reporting.markdown import markdown_table
 
 TITLES = {
     "image_auroc": "image AUROC", "image_ap": "image AP", "image_f1max": "image F1-max",
@@ -173,7 +173,7 @@ def bootstrap_table(found: pd.DataFrame) -> str:
 def markdown(table: pd.DataFrame, header: Sequence[str]) -> str:
     """Return a table with its index; what was not simulated is empty."""
     rows = table.fillna("").reset_index().to_numpy()
-    return tabulate(rows, header, tablefmt="pipe", disable_numparse=True)
+    return markdown_table(header, rows, left=range(len(header)))
 
 
 def main() -> None:
