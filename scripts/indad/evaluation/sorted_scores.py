@@ -2,7 +2,7 @@
 
 An external sort. Scores become integer keys, and blocks of them are sorted. If there is more than
 one block, the sorted blocks (runs) are written to a temporary file. The range of the keys is then
-divided so that the scores of each part fit in memory: a part of every run is read and sorted. With
+halved until the scores of each part fit in memory: a part of every run is read and sorted. With
 one block nothing is written, and there is one piece.
 """
 
@@ -16,8 +16,7 @@ import numpy as np
 #: Bytes of keys in a block. A negative takes 4, a positive 64: its curve is computed from it.
 BLOCK = 256 << 20
 _NEGATIVE, _POSITIVE = 4, 64
-_HALF = 1 << 16
-_LOWER = np.uint64(0xFFFFFFFF)
+_LAST = 0xFFFFFFFF
 
 
 class Piece(NamedTuple):
@@ -96,7 +95,6 @@ class SortedScores:
         self._file: IO[bytes] | None = None
         self._only: list[tuple[np.ndarray, np.ndarray]] = []  # in memory, if it is the only run
         self._stored: list[tuple[_Stored, _Stored]] = []
-        self._counts = np.zeros(_HALF, np.int64)
         self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
         self._bytes = 0
         self.area = np.zeros(1, np.int64)
@@ -146,12 +144,8 @@ class SortedScores:
         if last and not self._stored:
             self._only = [run]
             return
-        negative, positive = run
-        self._counts += _NEGATIVE * np.bincount(negative >> np.uint32(16), minlength=_HALF)
-        self._counts += _POSITIVE * np.bincount(
-            (positive >> np.uint64(48)).astype(np.int64), minlength=_HALF
-        )
-        self._stored.append((self._written(negative), self._written(positive)))
+        negative, positive = map(self._written, run)
+        self._stored.append((negative, positive))
 
     def _written(self, keys: np.ndarray) -> _Stored:
         """Write an array to the temporary file."""
@@ -174,51 +168,44 @@ class SortedScores:
         """Yield all scores in pieces, the highest scores first; equal scores are in one piece."""
         if self._file is None:
             yield from (Piece(*run) for run in self._only)
-            return
-        for first, last in _ranges(self._counts, self._block):
-            low, high = first * _HALF, last * _HALF + _HALF - 1
-            if first < last or self._counts[first] <= self._block:
-                yield self._read(low, high)
-                continue
-            counts = self._count(low)
-            for start, stop in _ranges(counts, self._block):
-                if start == stop and counts[start] > self._block:
-                    yield self._tie(low + start)
-                else:
-                    yield self._read(low + start, low + stop)
+        else:
+            yield from self._between(0, _LAST)
 
-    def _slices(self, low: int, high: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield the part of each run with keys from ``low`` to ``high``, both included."""
-        for run in self._stored:
-            # Mapped again for each piece: pages that were read do not stay in memory.
-            negative, positive = map(self._mapped, run)
-            start = np.searchsorted(negative, np.uint32(low))
-            stop = np.searchsorted(negative, np.uint32(high), "right")
-            begin = np.searchsorted(positive, np.uint64(low << 32))
-            end = np.searchsorted(positive, np.uint64(high << 32) | _LOWER, "right")
-            yield np.array(negative[start:stop]), np.array(positive[begin:end])
+    def _between(self, low: int, high: int) -> Iterator[Piece]:
+        """Yield the scores with keys from ``low`` to ``high``, both included, in pieces."""
+        runs = [self._slice(run, low, high) for run in self._stored]
+        size = sum(_NEGATIVE * len(one) + _POSITIVE * len(other) for one, other in runs)
+        if size > self._block and low < high:
+            middle = (low + high) // 2
+            yield from self._between(low, middle)
+            yield from self._between(middle + 1, high)
+        elif size > self._block:
+            yield self._tie(low, runs)
+        elif size:
+            negative, positive = map(np.concatenate, zip(*runs, strict=True))
+            negative.sort()
+            positive.sort()
+            yield Piece(negative, positive)
 
-    def _read(self, low: int, high: int) -> Piece:
-        piece = Piece(*map(np.concatenate, zip(*self._slices(low, high), strict=True)))
-        piece.negative.sort()
-        piece.positive.sort()
-        return piece
+    def _slice(
+        self, run: tuple[_Stored, _Stored], low: int, high: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the negatives and the positives of a run with keys from ``low`` to ``high``."""
+        # Mapped again for each piece: pages that were read do not stay in memory.
+        negative, positive = map(self._mapped, run)
+        start = np.searchsorted(negative, np.uint32(low))
+        stop = np.searchsorted(negative, np.uint32(high), "right")
+        begin = np.searchsorted(positive, np.uint64(low << 32))
+        end = np.searchsorted(positive, np.uint64(high << 32 | _LAST), "right")
+        return negative[start:stop], positive[begin:end]
 
-    def _count(self, low: int) -> np.ndarray:
-        """Return the bytes of each of the ``_HALF`` keys from ``low`` on."""
-        counts = np.zeros(_HALF, np.int64)
-        for negative, positive in self._slices(low, low + _HALF - 1):
-            counts += _NEGATIVE * np.bincount(negative - np.uint32(low), minlength=_HALF)
-            keys = (positive >> np.uint64(32)).astype(np.int64) - low
-            counts += _POSITIVE * np.bincount(keys, minlength=_HALF)
-        return counts
-
-    def _tie(self, key: int) -> Piece:
+    def _tie(self, key: int, runs: Iterable[tuple[np.ndarray, np.ndarray]]) -> Piece:
         """Return a piece of one key with more scores than fit in memory: they are counted."""
         times, negatives = np.zeros(len(self.area), np.int64), 0
-        for negative, positive in self._slices(key, key):
+        for negative, positive in runs:
             negatives += len(negative)
-            times += np.bincount((positive & _LOWER).astype(np.int64), minlength=len(times))
+            region = (positive & np.uint64(_LAST)).astype(np.int64)
+            times += np.bincount(region, minlength=len(times))
         region = np.flatnonzero(times)
         return Piece(
             np.full(min(negatives, 1), key, np.uint32),
@@ -250,21 +237,6 @@ def _check(scores: np.ndarray, regions: np.ndarray) -> None:
         raise ValueError(f"scores {scores.shape} and labels {regions.shape} differ in shape")
     if not np.isfinite(scores).all():
         raise ValueError("scores must be finite")
-
-
-def _ranges(counts: np.ndarray, most: float) -> Iterator[tuple[int, int]]:
-    """Group bins into ranges ``(first, last)`` of at most ``most`` in total, or of one bin."""
-    first, total = 0, 0
-    for number in np.flatnonzero(counts).tolist():
-        if total and total + counts[number] > most:
-            yield first, number - 1
-            first, total = number, 0
-        total += int(counts[number])
-        if total > most:
-            yield number, number
-            first, total = number + 1, 0
-    if total:
-        yield first, len(counts) - 1
 
 
 def _keys_of(scores: np.ndarray) -> np.ndarray:
