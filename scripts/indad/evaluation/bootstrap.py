@@ -14,7 +14,7 @@ from typing import Protocol, Self
 import numpy as np
 
 from indad.evaluation.metrics import FPR_LIMIT, LOW_FPR_LIMIT
-from indad.evaluation.sorted_scores import Piece, SortedScores
+from indad.evaluation.sorted_scores import Piece, SortedScores, scores_of
 
 #: Increased when the same scores would get other resamples or other intervals.
 VERSION = 3
@@ -72,7 +72,7 @@ class ImageCounts:
     def from_scores(
         cls, scores: np.ndarray, regions: np.ndarray, most: int = MOST_THRESHOLDS
     ) -> Self:
-        """Count every image's scores, in memory.
+        """Count every image's scores, as float32, in memory.
 
         Args:
             scores: ``(N, ...)``, higher is more anomalous.
@@ -81,7 +81,8 @@ class ImageCounts:
             most: maximum number of thresholds.
         """
         count = len(scores)
-        scores, regions = scores.reshape(count, -1), regions.reshape(count, -1)
+        scores = np.asarray(scores, np.float32).reshape(count, -1)
+        regions = regions.reshape(count, -1)
         ordered = SortedScores.from_arrays(scores, regions)
         return cls.from_images(list(zip(scores, regions, strict=True)), ordered, most)
 
@@ -184,7 +185,7 @@ def _thresholds(ordered: SortedScores, most: int) -> tuple[np.ndarray, np.ndarra
     """
     everything = _distinct(ordered, most, lambda piece: (piece.negative, piece.positive_keys))
     if len(everything) <= most:
-        return ordered.values(everything), np.ones(len(everything), bool)
+        return scores_of(everything), np.ones(len(everything), bool)
     part = most // 6
     steps = np.linspace(0, 1, part)
     last = ordered.negatives - 1
@@ -200,7 +201,7 @@ def _thresholds(ordered: SortedScores, most: int) -> tuple[np.ndarray, np.ndarra
     )
     others = ordered.negatives_at(ranks)
     others = np.r_[others[:-1], everything[0], max(others[-1], own[-1])]
-    own, others = ordered.values(own), ordered.values(others)
+    own, others = scores_of(own), scores_of(others)
     distinct, times = np.unique(others, return_counts=True)
     # A second threshold just above the score of a positive isolates that score: ties of many images
     # are exact, and the remaining intervals have no bias. The same applies to a score of negatives

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import scipy  # loads its parts when they are used, not when a workflow is planned
 
-from indad.evaluation.sorted_scores import SortedScores
+from indad.evaluation.sorted_scores import SortedScores, scores_of
 
 #: The metrics in the order tables show them.
 IMAGE_METRICS = ("image_auroc", "image_ap", "image_f1max")
@@ -59,7 +59,7 @@ class ScoreCurve:
 
     @classmethod
     def from_scores(cls, scores: np.ndarray, regions: np.ndarray) -> ScoreCurve:
-        """Sort scores in memory and count.
+        """Sort scores in memory, as float32, and count.
 
         Args:
             scores: any shape; higher is more anomalous.
@@ -70,7 +70,6 @@ class ScoreCurve:
             ValueError: the shapes differ, a score is not finite, or there are no positives or no
                 negatives.
         """
-        scores, regions = np.asarray(scores), np.asarray(regions)
         return next(curve_parts(SortedScores.from_arrays(scores, regions)))
 
     def auroc(self) -> float:
@@ -170,7 +169,7 @@ def curve_parts(scores: SortedScores, saturation: np.ndarray | None = None) -> I
             # A tie may hold negatives beside the positives.
             before, upto = (piece.negatives_before(key[first], side) for side in ("left", "right"))
             part = ScoreCurve(
-                threshold=scores.values(key[first]).astype(float),
+                threshold=scores_of(key[first]).astype(float),
                 fp_before=passed + before,
                 fp=passed + upto,
                 tp=start[1] + piece.positives_upto(np.r_[first[1:], len(key)]),
@@ -253,7 +252,7 @@ def image_metrics(labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
     Raises:
         ValueError: as ``ScoreCurve.from_scores``, or a label is neither 0 nor 1.
     """
-    curve = ScoreCurve.from_scores(np.asarray(scores), _check_labels(labels))
+    curve = ScoreCurve.from_scores(scores, _check_labels(labels))
     values = (curve.auroc(), curve.average_precision(), curve.f1_max()[0])
     return dict(zip(IMAGE_METRICS, values, strict=True))
 
@@ -268,7 +267,7 @@ def pixel_metrics(
     by it (Bergmann et al., arXiv:1911.02357, section 5.1). ``aupro_05``: up to ``LOW_FPR_LIMIT``.
 
     Args:
-        maps: ``(H, W)`` of each image, higher is more anomalous.
+        maps: float32 ``(H, W)`` of each image, higher is more anomalous.
         masks: ``(H, W)`` of each image, 0 or 1.
         folder: as for ``SortedScores``.
 
@@ -277,8 +276,6 @@ def pixel_metrics(
     """
     for mask in masks:
         _check_labels(mask)
-    if any(each.dtype != np.float32 for each in maps):
-        return pixel_values(SortedScores.from_arrays(np.asarray(maps), regions(np.asarray(masks))))
     return pixel_values(SortedScores(LabelledMaps(maps, masks), folder))
 
 

@@ -7,7 +7,7 @@ one block nothing is written, and there is one piece.
 """
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, NamedTuple, Self
 
@@ -69,7 +69,6 @@ class SortedScores:
     Attributes:
         area: number of pixels of each region, ``(R + 1,)``; 0 for region 0.
         positives, negatives: numbers of pixels.
-        values: function from keys to scores.
     """
 
     def __init__(
@@ -82,15 +81,14 @@ class SortedScores:
         """Sort the scores of images.
 
         Args:
-            images: per image its scores, float32, and integers of the same shape: 0 for a negative,
-                1 to R for a positive of that region. A region is within one image.
+            images: per image its scores, compared as float32, and integers of the same shape: 0 for
+                a negative, 1 to R for a positive of that region. A region is within one image.
             folder: where a temporary file may be created; by default that of the system.
             block: bytes of keys to hold at once.
 
         Raises:
             ValueError: the shapes differ, or a score is not finite.
         """
-        self.values: Callable[[np.ndarray], np.ndarray] = _scores_of
         self._folder, self._block = folder, block
         self._file: IO[bytes] | None = None
         self._only: list[tuple[np.ndarray, np.ndarray]] = []  # in memory, if it is the only run
@@ -100,22 +98,20 @@ class SortedScores:
         self.area = np.zeros(1, np.int64)
         self.positives = self.negatives = 0
         for scores, regions in images:
-            _check(scores, regions)
-            self._add(_keys_of(scores.reshape(-1)), regions.reshape(-1))
+            if scores.shape != regions.shape:
+                raise ValueError(
+                    f"scores {scores.shape} and labels {regions.shape} differ in shape"
+                )
+            values = scores.astype(np.float32, copy=False).reshape(-1)
+            if not np.isfinite(values).all():
+                raise ValueError("scores must be finite")
+            self._add(_keys_of(values), regions.reshape(-1))
         self._sort_block(last=True)
 
     @classmethod
     def from_arrays(cls, scores: np.ndarray, regions: np.ndarray) -> Self:
-        """Sort scores of any type and shape, in memory."""
-        if scores.dtype == np.float32:
-            return cls([(scores, regions)], block=np.inf)
-        _check(scores, regions)
-        distinct, rank = np.unique(-scores.astype(float), return_inverse=True)
-        made = cls([], block=np.inf)
-        made._add(rank.reshape(-1).astype(np.uint32), regions.reshape(-1))
-        made._sort_block(last=True)
-        made.values = lambda keys: -distinct[keys]
-        return made
+        """Sort scores of any shape in memory."""
+        return cls([(np.asarray(scores), np.asarray(regions))], block=np.inf)
 
     def _add(self, keys: np.ndarray, regions: np.ndarray) -> None:
         at = np.flatnonzero(regions)
@@ -229,14 +225,7 @@ def median(maps: Iterable[np.ndarray], folder: Path | None = None) -> float:
     """Return the median of the pixels of float32 maps; as ``np.median``, in bounded memory."""
     ordered = SortedScores(((each, np.zeros(each.shape, np.uint8)) for each in maps), folder)
     middle = np.array([(ordered.negatives - 1) // 2, ordered.negatives // 2])
-    return float(ordered.values(ordered.negatives_at(middle)).mean())
-
-
-def _check(scores: np.ndarray, regions: np.ndarray) -> None:
-    if scores.shape != regions.shape:
-        raise ValueError(f"scores {scores.shape} and labels {regions.shape} differ in shape")
-    if not np.isfinite(scores).all():
-        raise ValueError("scores must be finite")
+    return float(scores_of(ordered.negatives_at(middle)).mean())
 
 
 def _keys_of(scores: np.ndarray) -> np.ndarray:
@@ -247,7 +236,7 @@ def _keys_of(scores: np.ndarray) -> np.ndarray:
     return ~np.where(negative, ~bits, bits | np.uint32(1 << 31))
 
 
-def _scores_of(keys: np.ndarray) -> np.ndarray:
+def scores_of(keys: np.ndarray) -> np.ndarray:
     """Return the float32 scores of keys."""
     bits = ~keys
     positive = bits >> np.uint32(31) != 0

@@ -28,20 +28,16 @@ class Member(NamedTuple):
     """What an ensemble's model file records of a member.
 
     Attributes:
-        experiment: its name.
         path: its model file.
         digest: of this file.
         parameters: the method's parameters to score with.
         geometry: resize and crop of its images.
-        backbone: timm's name.
     """
 
-    experiment: str
     path: Path
     digest: str
     parameters: dict[str, Any]
     geometry: Geometry
-    backbone: str
 
 
 class Ensemble:
@@ -325,12 +321,10 @@ class Ensemble:
             made = cls(**header["parameters"])
             members = [
                 Member(
-                    each["experiment"],
                     Path(os.path.normpath(path.parent / each["path"])),
                     each["digest"],
                     each["parameters"],
                     geometry_of(each["features"]),
-                    each["features"]["backbone"],
                 )
                 for each in header["members"]
             ]
