@@ -21,16 +21,16 @@ def main(job: Job) -> None:
             job.params.categories, pictures, job.input.defects, strict=True
         )
     ]
-    curves = Path(job.input.learning).glob("*.png") if job.input.learning else ()
-    files = ("images", "counts", "comparisons", "ranks", "runtime", "tradeoff", "provenance")
+    files = (
+        "images", "counts", "comparisons", "ranks", "diagrams", "runtime", "tradeoff", "provenance",
+    )  # fmt: skip
     sources = report.Sources(
         metrics=[Path(path) for path in job.input.metrics],
         categories=categories,
         config=yaml.safe_dump(settings["config"], sort_keys=False, allow_unicode=True),
-        diagrams=sorted(Path(job.input.diagrams).glob("*.png")),
         data_warnings=read_all(map(Path, job.input.warnings)),
         curve_points=Path(job.input.points) if job.input.points else None,
-        curve_figures={path.stem: path for path in curves},
+        curve_figures=Path(job.input.learning) if job.input.learning else None,
         **{name: settings[name] for name in ("experiments", "models", "notes", "level")},
         **{name: Path(job.input[name]) for name in files},
     )

@@ -162,11 +162,10 @@ def fabricate(
     write_csv(pd.concat([pairs, averages, over]), folder / "comparisons.csv")
     ranked = comparison.ranks(main, experiments, level=0.95)
     write_csv(ranked, folder / "ranks.csv")
-    diagrams = []
+    diagrams = folder / "figures/critical_difference"
     if len(categories) >= comparison.FEWEST:
         for metric in tables.SUMMARY[: 3 if masks else 1]:
-            name = f"figures/critical_difference/{dataset}_{metric}.png"
-            diagrams.append(picture(folder / name, (1200, 300), rng))
+            picture(diagrams / f"{dataset}_{metric}.png", (1200, 300), rng)
     jobs = []
     for name in categories:
         jobs.append(("extract", dataset, name, "wrn50", None, 30, 28, 1800, 292, 26.1, None))

@@ -51,9 +51,10 @@ def write(sources: Sources, output: Path, *, budget: int = BUDGET, threads: int 
 
     content = gather(sources)
     pictures = [path for each in sources.categories for path in each.pictures.values()]
-    pictures += [each["diagram"] for of in content["datasets"] for each in of["comparisons"]]
-    pictures += [of["curves"]["figure"] for of in content["datasets"]]
-    pictures = [path for path in (*pictures, sources.tradeoff) if path]
+    pictures += [sources.tradeoff]
+    for dataset in content["datasets"]:
+        pictures += dataset["diagrams"].values()
+        pictures += filter(None, [dataset["curves"]["figure"]])
     for width in WIDTHS:
         page = _render(content, embed.embed(pictures, width, threads), width)
         if len(page) <= budget:

@@ -76,7 +76,6 @@ def _dataset(name: str, sources: Sources, frames: Mapping[str, pd.DataFrame]) ->
     mine = {kind: select(frame, dataset=name) for kind, frame in frames.items()}
     names = list(sources.experiments)
     regions = mine["counts"].set_index("category")["n_regions"].to_dict()
-    diagrams = {path.stem: path for path in sources.diagrams}
     by_metric = dict(iter(mine["measured"].groupby("metric")))
     found = {
         metric: tables.lines(by_metric[metric], names)
@@ -104,15 +103,17 @@ def _dataset(name: str, sources: Sources, frames: Mapping[str, pd.DataFrame]) ->
             each["category"]: each | {"regions": regions[each["category"]]}
             for each in counts.by_category(mine["images"])
         },
-        "comparisons": [
-            each | {"diagram": diagrams.get(f"{name}_{each['metric']}")}
-            for each in matrices(mine["pairs"], names)
-        ],
+        "comparisons": matrices(mine["pairs"], names),
+        "diagrams": {
+            metric: path
+            for metric in tables.SUMMARY
+            if (path := sources.diagrams / f"{name}_{metric}.png").exists()
+        },
         "other_categories": matrices(mine["pairs"], names, comparison.OVER_CATEGORIES),
         "ranks": rank_tables(mine["ranks"], sources.level),
         "costs": list(runtime.experiments(mine["runtime"], sources.models).itertuples()),
         "curves": {
-            "figure": sources.curve_figures.get(name),
+            "figure": sources.curve_figures / f"{name}.png" if len(mine["curves"]) else None,
             "sentences": list(learning_curves.sentences(mine["curves"])),
             "tables": {
                 metric: learning_curves.grid(rows, "", {})

@@ -1,7 +1,7 @@
 """The products that the report page is made from."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ class Sources:
         counts: numbers of images that metrics are computed from, as ``counts.row``.
         comparisons: of each two experiments.
         ranks: of experiments over categories.
-        diagrams: critical-difference diagrams, named ``<dataset>_<metric>``.
+        diagrams: folder of critical-difference diagrams, named ``<dataset>_<metric>.png``.
         runtime: time and memory of each job, as ``runtime.collect``.
         tradeoff: figure of accuracy against time and size.
         provenance: record of how everything was made.
@@ -48,7 +48,7 @@ class Sources:
         data_warnings: data set and warning about its data.
         curve_points: accuracy by number of training images, as ``learning_curves.gather``, of a
             run with such experiments.
-        curve_figures: data set to the figure of these.
+        curve_figures: folder of the figures of these, named ``<dataset>.png``.
     """
 
     metrics: Sequence[Path]
@@ -61,11 +61,11 @@ class Sources:
     counts: Path
     comparisons: Path
     ranks: Path
-    diagrams: Sequence[Path]
+    diagrams: Path
     runtime: Path
     tradeoff: Path
     provenance: Path
     level: float
     data_warnings: Sequence[tuple[str, DataWarning]] = ()
     curve_points: Path | None = None
-    curve_figures: Mapping[str, Path] = field(default_factory=dict)
+    curve_figures: Path | None = None
