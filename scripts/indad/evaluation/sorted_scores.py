@@ -1,9 +1,9 @@
 """The scores of all pixels in descending order, in pieces that fit in memory.
 
 An external sort. Scores become integer keys, and blocks of them are sorted. If there is more than
-one block, the sorted blocks (runs) are written to a temporary file. The range of the keys is then
-halved until the scores of each part fit in memory: a part of every run is read and sorted. With
-one block nothing is written, and there is one piece.
+one block, the sorted blocks (runs) are written to a temporary file. They are then split at a key
+until the scores of each part fit in memory: a part of every run is read and sorted. With one block
+nothing is written, and there is one piece.
 """
 
 import tempfile
@@ -56,11 +56,24 @@ class Piece(NamedTuple):
 
 
 class _Stored(NamedTuple):
-    """An array in the temporary file."""
+    """A sorted array in the temporary file.
 
+    Attributes:
+        keys: the array, mapped. Only searches use it: what is read of it would stay in memory.
+        offset: its place in the file.
+        shift: bits below the keys.
+    """
+
+    keys: np.ndarray
     offset: int
-    count: int
-    dtype: np.dtype
+    shift: int
+
+    def between(self, low: int, high: int) -> range:
+        """Return the indices of the keys from ``low`` to ``high``, both included."""
+        kind = self.keys.dtype.type
+        start = np.searchsorted(self.keys, kind(low << self.shift))
+        stop = np.searchsorted(self.keys, kind((high + 1 << self.shift) - 1), "right")
+        return range(int(start), int(stop))
 
 
 class SortedScores:
@@ -92,7 +105,8 @@ class SortedScores:
         self._folder, self._block = folder, block
         self._file: IO[bytes] | None = None
         self._only: list[tuple[np.ndarray, np.ndarray]] = []  # in memory, if it is the only run
-        self._stored: list[tuple[_Stored, _Stored]] = []
+        self._negative: list[_Stored] = []
+        self._positive: list[_Stored] = []
         self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
         self._bytes = 0
         self.area = np.zeros(1, np.int64)
@@ -137,13 +151,14 @@ class SortedScores:
         self._waiting, self._bytes = [], 0
         for keys in run:
             keys.sort()
-        if last and not self._stored:
+        if last and self._file is None:
             self._only = [run]
             return
-        negative, positive = map(self._written, run)
-        self._stored.append((negative, positive))
+        negative, positive = run
+        self._negative.append(self._written(negative, 0))
+        self._positive.append(self._written(positive, 32))
 
-    def _written(self, keys: np.ndarray) -> _Stored:
+    def _written(self, keys: np.ndarray, shift: int) -> _Stored:
         """Write an array to the temporary file."""
         if self._file is None:
             # Without a name: it is gone when the process ends, however it ends.
@@ -152,13 +167,9 @@ class SortedScores:
         offset = self._file.tell()
         keys.tofile(self._file)
         self._file.flush()
-        return _Stored(offset, len(keys), keys.dtype)
-
-    def _mapped(self, stored: _Stored) -> np.ndarray:
-        """Return a stored array as a view of the file; only what is used of it is read."""
-        if not stored.count:
-            return np.empty(0, stored.dtype)
-        return np.memmap(self._file, stored.dtype, "r", stored.offset, (stored.count,))
+        if len(keys):  # an empty array cannot be mapped
+            keys = np.memmap(self._file, keys.dtype, "r", offset, keys.shape).view(np.ndarray)
+        return _Stored(keys, offset, shift)
 
     def pieces(self) -> Iterator[Piece]:
         """Yield all scores in pieces, the highest scores first; equal scores are in one piece."""
@@ -169,38 +180,42 @@ class SortedScores:
 
     def _between(self, low: int, high: int) -> Iterator[Piece]:
         """Yield the scores with keys from ``low`` to ``high``, both included, in pieces."""
-        runs = [self._slice(run, low, high) for run in self._stored]
-        size = sum(_NEGATIVE * len(one) + _POSITIVE * len(other) for one, other in runs)
+        negative, positive = (
+            [(each, each.between(low, high)) for each in stored]
+            for stored in (self._negative, self._positive)
+        )
+        negatives, positives = (
+            sum(len(part) for _, part in parts) for parts in (negative, positive)
+        )
+        size = _NEGATIVE * negatives + _POSITIVE * positives
         if size > self._block and low < high:
-            middle = (low + high) // 2
+            largest, part = max(negative + positive, key=lambda each: len(each[1]))
+            middle = int(largest.keys[part[len(part) // 2]]) >> largest.shift
+            middle = min(middle, high - 1)
             yield from self._between(low, middle)
             yield from self._between(middle + 1, high)
         elif size > self._block:
-            yield self._tie(low, runs)
+            yield self._tie(low, negatives, positive)
         elif size:
-            negative, positive = map(np.concatenate, zip(*runs, strict=True))
-            negative.sort()
-            positive.sort()
-            yield Piece(negative, positive)
+            yield Piece(self._sorted(negative), self._sorted(positive))
 
-    def _slice(
-        self, run: tuple[_Stored, _Stored], low: int, high: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the negatives and the positives of a run with keys from ``low`` to ``high``."""
-        # Mapped again for each piece: pages that were read do not stay in memory.
-        negative, positive = map(self._mapped, run)
-        start = np.searchsorted(negative, np.uint32(low))
-        stop = np.searchsorted(negative, np.uint32(high), "right")
-        begin = np.searchsorted(positive, np.uint64(low << 32))
-        end = np.searchsorted(positive, np.uint64(high << 32 | _LAST), "right")
-        return negative[start:stop], positive[begin:end]
+    def _sorted(self, parts: Iterable[tuple[_Stored, range]]) -> np.ndarray:
+        """Read parts of stored arrays, and sort them as one."""
+        keys = np.concatenate([self._read(*each) for each in parts])
+        keys.sort()
+        return keys
 
-    def _tie(self, key: int, runs: Iterable[tuple[np.ndarray, np.ndarray]]) -> Piece:
+    def _read(self, stored: _Stored, part: range) -> np.ndarray:
+        """Read a part of a stored array."""
+        assert self._file is not None
+        self._file.seek(stored.offset + part.start * stored.keys.itemsize)
+        return np.fromfile(self._file, stored.keys.dtype, len(part))
+
+    def _tie(self, key: int, negatives: int, positive: Iterable[tuple[_Stored, range]]) -> Piece:
         """Return a piece of one key with more scores than fit in memory: they are counted."""
-        times, negatives = np.zeros(len(self.area), np.int64), 0
-        for negative, positive in runs:
-            negatives += len(negative)
-            region = (positive & np.uint64(_LAST)).astype(np.int64)
+        times = np.zeros(len(self.area), np.int64)
+        for each in positive:
+            region = (self._read(*each) & np.uint64(_LAST)).astype(np.int64)
             times += np.bincount(region, minlength=len(times))
         region = np.flatnonzero(times)
         return Piece(
