@@ -19,7 +19,6 @@ from indad.data.data_warnings import counted
 from indad.data.findings import Findings
 from indad.data.folder_layout import GOOD, TEST, TRAIN
 from indad.data.images import Geometry
-from indad.data.public.suggest import find_categories
 from indad.pipeline.config import Config
 from indad.pipeline.dataset import Dataset
 from indad.pipeline.presentation import size_notes
@@ -89,15 +88,11 @@ def find_data(config: Config, console: Console) -> list[tuple[Dataset, Path]]:
     """
     found, later = [], []
     for name, dataset in config.datasets.items():
-        places = [] if dataset.folder is None else [dataset.folder]
-        if dataset.entry is not None and dataset.entry.layout.native:
-            places += [each.path for each in dataset.mirrors if each.path and each.path.is_dir()]
-        if not places:
+        if dataset.used_in_place is None:
             later.append(name)
-            continue
-        folder = places[0].resolve()
-        categories = dataset.asked or find_categories(folder, dataset.reading)
-        found += [(dataset, folder / category) for category in categories]
+        else:
+            folder = dataset.used_in_place.resolve()
+            found += [(dataset, folder / category) for category in dataset.categories]
     first = f"a run downloads, converts or makes {', '.join(later)} first: check it afterwards"
     if not found:
         raise ConfigError(f"check needs --data-root DIR, or a data set with a 'path'; {first}")

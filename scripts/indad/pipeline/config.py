@@ -21,7 +21,7 @@ from indad import methods
 from indad.core.errors import ConfigError
 from indad.core.names import path_problem, same_file_problem
 from indad.data.images import Geometry
-from indad.pipeline.config_files import check_schema, read_yaml, schema_file, with_defaults
+from indad.pipeline.config_files import check_schema, project_schema, with_defaults
 from indad.pipeline.dataset import Dataset, require_known
 from indad.pipeline.extractor import Extractor
 from indad.reporting import published
@@ -288,9 +288,8 @@ class Config:
         Raises:
             ConfigError: naming the key and the values that are allowed.
         """
-        schema = read_yaml(schema_file())
-        check_schema(config, schema)
-        return cls.parse(with_defaults(config, schema))
+        check_schema(config)
+        return cls.parse(with_defaults(config, project_schema()))
 
     @classmethod
     def parse(cls, config: Mapping[str, Any]) -> Config:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from datetime import date
 from difflib import get_close_matches
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -38,9 +38,10 @@ def default_config() -> Path:
     return project_root() / "config" / "config.yaml"
 
 
-def schema_file() -> Path:
-    """Return the schema of configurations."""
-    return project_root() / "workflow" / "schemas" / "config.schema.yaml"
+@cache
+def project_schema() -> dict[str, Any]:
+    """Return this project's schema of configurations."""
+    return read_yaml(project_root() / "workflow" / "schemas" / "config.schema.yaml")
 
 
 def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -183,8 +184,7 @@ def check_schema(config: Mapping[str, Any], schema: Mapping[str, Any] | None = N
     import jsonschema
 
     check_extent(config)
-    schema = read_yaml(schema_file()) if schema is None else schema
-    problems = jsonschema.Draft202012Validator(schema).iter_errors(config)
+    problems = jsonschema.Draft202012Validator(schema or project_schema()).iter_errors(config)
     lines = [line for problem in problems for line in _schema_lines(problem)]
     if not lines:  # else it may be no mapping
         for section in ("datasets", "extractors", "experiments"):
