@@ -65,7 +65,7 @@ def check(
             done += 1
             progress(done, len(rows) * len(geometries))
         found.table = rows.join(pd.DataFrame(facts, columns=examine.Facts._fields))
-        found.warnings += examine.pixel_warnings(found.table, folder.name, geometry, patch)
+        examine.warn_of_pixels(found, geometry, patch)
     found.problems = list(dict.fromkeys(found.problems))
     found.warnings = list(dict.fromkeys(found.warnings))
     return found

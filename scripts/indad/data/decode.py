@@ -25,6 +25,8 @@ from indad.core.lazy import LazySequence
 from indad.core.progress import Progress, ignore
 from indad.data import examine
 from indad.data.data_warnings import DataWarning
+from indad.data.findings import Findings
+from indad.data.folder_layout import Reading
 from indad.data.ground_truth import GroundTruth
 from indad.data.images import Geometry, Size
 from indad.data.manifest import content_hash, mask_files
@@ -127,7 +129,9 @@ def decode(
             raise DataError("\n  - ".join([counted, *problems]))
         file.attrs["manifest_sha256"] = content_hash(manifest)
     table = pd.concat(parts.values(), ignore_index=True).join(pd.DataFrame(facts))
-    return examine.pixel_warnings(table, folder.name, geometry)
+    found = Findings(folder, Reading(), table=table)
+    examine.warn_of_pixels(found, geometry)
+    return found.warnings
 
 
 def _write(

@@ -1,8 +1,7 @@
 """What only the pixels of a category's images show: used by `indad check` and the rule `decode`."""
 
 import math
-from collections.abc import Iterable, Iterator
-from itertools import chain
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ import pandas as pd
 from PIL import Image
 
 from indad.core.errors import DataError
-from indad.data.data_warnings import DataWarning
+from indad.data.findings import Findings
 from indad.data.images import Decoded, Geometry, Size, decode_file, read_masks, to_rgb
 from indad.data.manifest import mask_files, photo_of
 
@@ -104,35 +103,23 @@ def _blank_rows(pixels: np.ndarray) -> float:
     return longest / len(pixels)
 
 
-def pixel_warnings(
-    table: pd.DataFrame, category: str, geometry: Geometry, patch: int = 0
-) -> list[DataWarning]:
-    """Return the warnings about the pixels of a category.
+def warn_of_pixels(found: Findings, geometry: Geometry, patch: int = 0) -> None:
+    """Add the warnings about the pixels of a category.
 
     Args:
-        table: the manifest, joined with `Facts`.
-        category: the category's name.
+        found: its table is the manifest, joined with `Facts`.
         geometry: the preprocessing.
         patch: as `whole_images`.
     """
-    found = chain(
-        _crop_warnings(table, geometry, patch),
-        _depth_warnings(table),
-        _kind_warnings(table),
-        _damage_warnings(table),
-    )
-    return [
-        DataWarning(code, category, text, tuple(files), remedy)
-        for code, text, files, remedy in found
-    ]
+    _warn_of_crop(found, geometry, patch)
+    _warn_of_depth(found)
+    _warn_of_kinds(found)
+    _warn_of_damage(found)
 
 
-#: The code, text, files and remedy of a `DataWarning`.
-_Warning = tuple[str, str, Iterable[str], str]
-
-
-def _crop_warnings(table: pd.DataFrame, geometry: Geometry, patch: int) -> Iterator[_Warning]:
+def _warn_of_crop(found: Findings, geometry: Geometry, patch: int) -> None:
     """Warn of a crop that hides much of the photos, or defects."""
+    table = found.table
     sizes = table[["height", "width"]]
     shares = pd.Series([geometry.share_seen(row.height, row.width) for row in sizes.itertuples()])
     little = shares[shares < LEAST_SEEN]
@@ -141,7 +128,7 @@ def _crop_warnings(table: pd.DataFrame, geometry: Geometry, patch: int) -> Itera
         percent = " to ".join(
             dict.fromkeys(f"{100 * each:.0f}" for each in (little.min(), little.max()))
         )
-        yield (
+        found.warn(
             "crop-share",
             f"the methods see only {percent} % of the area of {len(little)} of {len(table)} "
             f"images: the centre crop ({geometry.name}) hides the rest",
@@ -153,7 +140,7 @@ def _crop_warnings(table: pd.DataFrame, geometry: Geometry, patch: int) -> Itera
     partly = int(masked["kept"].between(0, 0.995, inclusive="neither").sum())
     half = masked["mask"][masked["kept"].between(0, 0.5, inclusive="neither")]
     if len(lost):
-        yield (
+        found.warn(
             "crop-lost",
             f"{len(lost)} of {len(masked)} defects are completely outside the centre crop "
             f"({geometry.name}): no method can find them, and their images still count as "
@@ -162,7 +149,7 @@ def _crop_warnings(table: pd.DataFrame, geometry: Geometry, patch: int) -> Itera
             f"set {whole[0]}",
         )
     if partly:
-        yield (
+        found.warn(
             "crop-partly",
             f"{partly} of {len(masked)} defects are partly outside the centre crop "
             f"({geometry.name}), {len(half) or 'none'} by more than half",
@@ -200,14 +187,15 @@ def suggested_size(height: int, width: int, multiple: int = 32) -> tuple[int, in
     return tuple(max(1, round(side * scale / multiple)) * multiple for side in (height, width))  # type: ignore[return-value]
 
 
-def _depth_warnings(table: pd.DataFrame) -> Iterator[_Warning]:
+def _warn_of_depth(found: Findings) -> None:
     """Warn of images with more than 8 bits whose values use a small part of the range."""
+    table = found.table
     for split, rows in table[table["peak"].notna()].groupby("split", sort=False):
         brightest = rows["peak"].max()
         if brightest < DARK:
             kind = "training" if split == "train" else "test"
             bits = max(1, math.ceil(math.log2(65536 * brightest))) if brightest else 0
-            yield (
+            found.warn(
                 "dark",
                 f"{len(rows)} {kind} images of more than 8 bits are almost black for the backbone: "
                 f"their values reach {100 * brightest:.2g} % of white, as from a camera of {bits} "
@@ -217,14 +205,15 @@ def _depth_warnings(table: pd.DataFrame) -> Iterator[_Warning]:
             )
 
 
-def _kind_warnings(table: pd.DataFrame) -> Iterator[_Warning]:
+def _warn_of_kinds(found: Findings) -> None:
     """Warn of test images of a kind that no training image has."""
+    table = found.table
     deep = np.where(table["bits"] > 8, "more than 8 bits", "8 bits")
     kinds = pd.Series(deep, table.index) + np.where(table["colour"], ", colour", ", grey")
     train, test = kinds[table["split"] == "train"], kinds[table["split"] == "test"]
     for kind, names in table.loc[test.index, "image"].groupby(test):
         if len(train) and kind not in set(train):
-            yield (
+            found.warn(
                 "kinds-differ",
                 f"{len(names)} of {len(test)} test images have {kind}, but training images have "
                 f"{' or '.join(sorted(set(train)))}",
@@ -233,12 +222,13 @@ def _kind_warnings(table: pd.DataFrame) -> Iterator[_Warning]:
             )
 
 
-def _damage_warnings(table: pd.DataFrame) -> Iterator[_Warning]:
+def _warn_of_damage(found: Findings) -> None:
     """Warn of images with many black or grey rows, unlike the others."""
+    table = found.table
     usual = table["blank"].median()
     suspected = table["image"][(table["blank"] >= usual + BLANK) & ~(table["peak"] < DARK)]
     if 0 < len(suspected) <= len(table) / 4:  # else it is the product
-        yield (
+        found.warn(
             "blank",
             f"{len(suspected)} images have black or medium grey rows ({BLANK:.0%} of the height or "
             "more), unlike the others, as incomplete files do",
