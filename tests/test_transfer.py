@@ -7,7 +7,6 @@ import hashlib
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -23,7 +22,6 @@ CONTENT = np.random.default_rng(0).bytes(3_000_000)
 CUT = 4 * 2**18
 ETAG = '"version 1"'
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
-IMPATIENT = download.RetryPolicy(pause=0.01, connect=0.5, stall=0.3)
 
 
 class Server(ThreadingHTTPServer):
@@ -105,12 +103,14 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def fetch(url: str, path: Path, *, sha256: str | None = SHA256, **options) -> str:
-    return download.download(url, path, sha256=sha256, **{"policy": IMPATIENT} | options)
+    return download.download(url, path, sha256=sha256, **options)
 
 
 @pytest.fixture
 def server(monkeypatch) -> Iterator[Server]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    for name, seconds in (("PAUSE", 0.01), ("CONNECT", 0.5), ("STALL", 0.3)):
+        monkeypatch.setattr(download, name, seconds)
     running = Server()
     thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
     thread.start()
@@ -209,7 +209,8 @@ def test_the_server_may_ask_for_a_pause(server, tmp_path, monkeypatch):
     assert pauses == [0.01, 3, 0.04]
     pauses.clear()
     server.plan = ["429"]
-    fetch(server.url, tmp_path / "more.tar.xz", policy=replace(IMPATIENT, longest_pause=2))
+    monkeypatch.setattr(download, "LONGEST_PAUSE", 2)
+    fetch(server.url, tmp_path / "more.tar.xz")
     assert pauses == [2]
 
 
@@ -223,7 +224,7 @@ def test_a_full_disk_is_noticed_before_the_transfer(server, tmp_path, monkeypatc
     assert not (tmp_path / "data.tar.xz").exists()
 
 
-def test_unreachable_servers_fail_soon(server, tmp_path):
+def test_unreachable_servers_fail_soon(server, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="not an http or https address"):
         fetch("ftp://example.org/x", tmp_path / "x")
     url = server.url
@@ -231,6 +232,7 @@ def test_unreachable_servers_fail_soon(server, tmp_path):
     server.server_close()
     with pytest.raises(DataError, match=r"connection refused \(2 attempts in a row\)"):
         fetch(url, tmp_path / "x")
+    monkeypatch.setattr(download, "UNANSWERED", 1)
     unknown = "http://no-such-host.invalid/x"
     with pytest.raises(DataError, match=r"name is not known .no network.. \(1 attempts"):
-        fetch(unknown, tmp_path / "x", policy=replace(IMPATIENT, unanswered=1))
+        fetch(unknown, tmp_path / "x")

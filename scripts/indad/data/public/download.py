@@ -5,7 +5,6 @@ import logging
 import math
 import re
 import time
-from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 
@@ -28,30 +27,15 @@ WORTHWHILE = 1_000_000
 PIECE = 2**18
 
 #: HTTP errors that may pass.
-_RETRIED = (408, 425, 429, 500, 502, 503, 504)
-
-
-@dataclass(frozen=True)
-class RetryPolicy:
-    """When a download is tried again, and when it fails.
-
-    Attributes:
-        attempts: failures in a row after which a download from a server that has answered fails.
-        unanswered: attempts to get a first answer: fewer, so that a computer without a network
-            fails soon.
-        pause: seconds before another attempt, doubled after each further failure.
-        longest_pause: limit of a pause in seconds, also if the server asks for a longer one
-            (``Retry-After``).
-        connect: seconds to wait for a connection.
-        stall: seconds without data after which a connection counts as broken.
-    """
-
-    attempts: int = 5
-    unanswered: int = 2
-    pause: float = 1.0
-    longest_pause: float = 120.0
-    connect: float = 10.0
-    stall: float = 60.0
+RETRIED = (408, 425, 429, 500, 502, 503, 504)
+#: Failures in a row after which a download fails, from a server that has answered and from one that
+#: has not. The second number is smaller, so that a computer without a network fails soon.
+ATTEMPTS, UNANSWERED = 5, 2
+#: Seconds before another attempt, doubled after each further failure; and the longest pause, also
+#: if the server asks for a longer one (``Retry-After``).
+PAUSE, LONGEST_PAUSE = 1.0, 120.0
+#: Seconds to wait for a connection, and without data after which a connection counts as broken.
+CONNECT, STALL = 10.0, 60.0
 
 
 def check_space(folder: Path, needed: int) -> None:
@@ -69,7 +53,6 @@ def download(
     path: Path,
     *,
     sha256: str | None = None,
-    policy: RetryPolicy | None = None,
     progress: Progress = ignore,
 ) -> str:
     """Download ``url`` to ``path``, which appears complete and checked, or not at all.
@@ -81,7 +64,6 @@ def download(
         url: an http or https address.
         path: the file to write; its folder must exist.
         sha256: the expected SHA-256; None if unknown.
-        policy: when to try again; the default policy if None.
         progress: called with megabytes done and in total.
 
     Returns:
@@ -98,14 +80,14 @@ def download(
     if sha256 is None:
         part.unlink(missing_ok=True)
     resumed = part.exists()
-    _Transfer(url, part, policy or RetryPolicy(), progress).run()
+    _Transfer(url, part, progress).run()
     found = sha256_file(part)
     if sha256 not in (None, found):
         part.unlink()
         if not resumed:
             raise DataError(f"its sha256 is {found}, not {sha256}")
         logger.info("%s: the part of an earlier run was damaged, downloading all of it", url)
-        return download(url, path, sha256=sha256, policy=policy, progress=progress)
+        return download(url, path, sha256=sha256, progress=progress)
     part.replace(path)
     return found
 
@@ -121,8 +103,8 @@ class _FailedError(Exception):
 class _Transfer:
     """Downloads one address into a ``.part`` file, in as many requests as it takes."""
 
-    def __init__(self, url: str, part: Path, policy: RetryPolicy, progress: Progress) -> None:
-        self.url, self.part, self.policy, self.progress = url, part, policy, progress
+    def __init__(self, url: str, part: Path, progress: Progress) -> None:
+        self.url, self.part, self.progress = url, part, progress
         self.answered = False
         self.etag = ""
 
@@ -140,12 +122,12 @@ class _Transfer:
                 raise DataError(f"cannot write {self.part}: {error.strerror}") from None
             size = self._size()
             failures = 1 if size - before > WORTHWHILE else failures + 1
-            if failures >= (self.policy.attempts if self.answered else self.policy.unanswered):
+            if failures >= (ATTEMPTS if self.answered else UNANSWERED):
                 received = f", {size:,} bytes received" if size else ""
                 raise DataError(f"{reason} ({failures} attempts in a row{received})")
             if pause is None:
-                pause = self.policy.pause * 2 ** (failures - 1)
-            pause = min(pause, self.policy.longest_pause)
+                pause = PAUSE * 2 ** (failures - 1)
+            pause = min(pause, LONGEST_PAUSE)
             logger.info("%s: %s; next attempt in %g s, from byte %d", self.url, reason, pause, size)
             time.sleep(pause)
 
@@ -156,11 +138,12 @@ class _Transfer:
             headers["Range"] = f"bytes={offset}-"
             if self.etag:  # a server then sends a changed file from its beginning
                 headers["If-Range"] = self.etag
-        timeout = (self.policy.connect, self.policy.stall)
         try:
-            response = requests.get(self.url, headers=headers, timeout=timeout, stream=True)
+            response = requests.get(
+                self.url, headers=headers, timeout=(CONNECT, STALL), stream=True
+            )
         except (requests.ConnectionError, requests.Timeout) as error:
-            raise _FailedError(_reason(error, self.policy)) from None
+            raise _FailedError(_reason(error)) from None
         except requests.RequestException as error:
             raise DataError(f"{type(error).__name__}: {error}") from None
         self.answered = True
@@ -173,7 +156,7 @@ class _Transfer:
                 self._save(response, offset)
             else:
                 reason = f"HTTP {response.status_code} {response.reason}"
-                if response.status_code in _RETRIED:
+                if response.status_code in RETRIED:
                     raise _FailedError(reason, _asked_pause(response))
                 raise DataError(reason)
 
@@ -200,7 +183,7 @@ class _Transfer:
                     if total:
                         self.progress(math.floor(file.tell() / total * megabytes), megabytes)
             except requests.RequestException as error:
-                raise _FailedError(_reason(error, self.policy)) from None
+                raise _FailedError(_reason(error)) from None
 
     def _size(self) -> int:
         return self.part.stat().st_size if self.part.exists() else 0
@@ -219,12 +202,12 @@ def _asked_pause(response: requests.Response) -> float | None:
         return None
 
 
-def _reason(error: Exception, policy: RetryPolicy) -> str:
+def _reason(error: Exception) -> str:
     """Explain in a few words why a connection failed."""
     text = str(error)
     for known, meaning in {
-        "Read timed out": f"stalled, no data for {policy.stall:g} s",
-        "timed out": f"no answer within {policy.connect:g} s",
+        "Read timed out": f"stalled, no data for {STALL:g} s",
+        "timed out": f"no answer within {CONNECT:g} s",
         "Connection broken": "the connection broke off",
         "Connection aborted": "the connection broke off",
         "Failed to resolve": "the server's name is not known (no network?)",
