@@ -121,6 +121,12 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
+def table_rows(text: str) -> list[list[str]]:
+    """Return the cells of the Markdown tables in a text, row by row."""
+    lines = (line.strip("|") for line in text.splitlines() if line.startswith("|"))
+    return [[cell.strip() for cell in line.split("|")] for line in lines]
+
+
 def make_features(rng: np.random.Generator, count: int, **changes) -> ArrayFeatures:
     """Random features of two layers, the deeper one coarser, as a network gives them."""
     shapes = changes.pop("shapes", {"a": (5, 8, 8), "b": (7, 4, 4)})

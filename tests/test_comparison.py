@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from scipy import stats
 
+from conftest import table_rows
 from indad.core.errors import StoreError
 from indad.evaluation import bootstrap, comparison, counts, evaluate, metrics
 from indad.evaluation.resamples import Resamples
@@ -310,8 +311,7 @@ def test_the_document_names_the_best_and_explains_a_missing_ranking(rng, labels)
     pairs = comparison.within([strong[0], weak[0]], rows, NAMES, level=0.95)
     shown = text(rows, pairs)
     assert "other categories" not in shown
-    line = next(each for each in shown.splitlines() if each.startswith("| c "))
-    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    (cells,) = (row for row in table_rows(shown) if row[0] == "c")
     assert cells[1] == "30 / 50"
     assert cells[2].startswith("C4.5 ")
     assert cells[3] == "-"

@@ -12,6 +12,7 @@ import pytest
 from matplotlib.image import imread
 from scipy.stats import norm
 
+from conftest import table_rows
 from fabricate import fabricate
 from indad.core.csv_files import write_csv
 from indad.core.errors import ConfigError
@@ -125,7 +126,7 @@ def test_a_curve_that_still_rises_is_not_called_enough(table):
 
 def test_document_has_the_published_values_of_the_same_method(table):
     text = learning_curves.document(table, {"mvtec": "mvtec_ad"}, METHODS)
-    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
+    cells = table_rows(text)
     assert ["category", "experiment", "1", "10", "50", "all"] in cells
     assert ["", "PaDiM, wide_resnet50_2", "76.1", "-", "90.1", "-"] in cells
     assert next(line[:4] for line in cells if line[:1] == ["brush"]) == [

@@ -14,7 +14,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from conftest import ROOT
+from conftest import ROOT, table_rows
 from indad import methods
 from indad.data.public import catalogue, sources
 from indad.reporting import published, tables
@@ -187,23 +187,18 @@ def test_every_page_of_docs_is_linked_from_the_readme():
     assert [name for name in pages if f"(docs/{name})" not in text] == []
 
 
-def table_rows(text: str) -> dict[str, list[str]]:
-    """Return the cells of a Markdown table, without bold, by the first of each row."""
-    rows = [
-        [cell.replace("*", "").strip() for cell in line.strip("|").split("|")]
-        for line in text.splitlines()
-        if line.startswith("|")
-    ]
-    return {row[0]: row[1:] for row in rows}
+def by_first(text: str) -> dict[str, list[str]]:
+    """Return the cells of Markdown tables, without bold, by the first of each row."""
+    return {row[0]: row[1:] for row in table_rows(text.replace("*", ""))}
 
 
 def test_the_first_table_of_the_readme_repeats_the_generated_ones():
     text = (ROOT / "README.md").read_text()
-    first = table_rows(text[: text.index("## Results")])
+    first = by_first(text[: text.index("## Results")])
     generated = re.search(r"<!-- begin evidence -->(.*?)<!-- end evidence -->", text, re.DOTALL)[1]
     for title in ("Image AUROC", "Pixel AUROC", "AUPRO"):
         (part,) = (p for p in generated.split("####") if p.strip().startswith(title))
-        spade, padim, _, patchcore, _ = table_rows(part)["average"]  # that of 10 %
+        spade, padim, _, patchcore, _ = by_first(part)["average"]  # that of 10 %
         assert first[title] == [spade, padim, patchcore], title
 
 

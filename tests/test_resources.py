@@ -7,7 +7,7 @@ import re
 import pytest
 import yaml
 
-from conftest import ROOT
+from conftest import ROOT, table_rows
 
 
 def test_every_rule_asks_for_memory_and_time():
@@ -36,11 +36,8 @@ def test_profiles_are_documented_and_known_to_snakemake(name):
 
 
 def test_the_documents_table_holds_what_it_is_for():
-    rows = [
-        [cell.strip().replace(",", "") for cell in line.strip("|").split("|")]
-        for line in (ROOT / "docs/resources.md").read_text().splitlines()
-        if line.startswith("| ") and "/" in line
-    ]
+    text = (ROOT / "docs/resources.md").read_text().replace(",", "")
+    rows = [row for row in table_rows(text) if "/" in row[0]]
     assert {row[0].partition("/")[0] for row in rows} >= {"extract", "fit", "score", "evaluate"}
     for name, asked, measured, *_ in rows:
         assert float(measured) <= float(asked) <= 4 * float(measured), name

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from conftest import table_rows
 from indad.core.csv_files import read_csv
 from indad.core.errors import StoreError
 from indad.pipeline.currency import job_name
@@ -80,8 +81,7 @@ def test_missing_measurements_are_reported_and_left_out_of_sums(tmp_path):
     assert np.isnan(table["max_rss_mb"].iloc[0])  # too short to be measured
     text = runtime.document(table, {}, Layout([]))
     assert "1 of 2 jobs have no measurement in benchmarks/, for example decode of d/c" in text
-    (line,) = (line for line in text.splitlines() if line.startswith("| all "))
-    assert [cell.strip() for cell in line.split("|")[2:4]] == ["1", "2.0"]
+    assert table_rows(text)[-1][:3] == ["all", "1", "2.0"]
 
 
 def test_a_damaged_record_is_named(tmp_path):
@@ -110,9 +110,7 @@ def test_the_covering_radius_is_shown_of_the_experiments_that_have_one(tmp_path)
     jobs = [job("score", "A-0.1", seed, coreset_radius=1.0 + seed) for seed in (0, 1)]
     table = leave(tmp_path, [*jobs, job("score", "B", 0), job("fit", "m", 0)])
     text = runtime.document(table, MODELS, Layout(list(MODELS)))
-    assert [line.split("|")[-2].strip() for line in text.splitlines() if "| A-0.1" in line] == [
-        "1.500"
-    ]
+    assert [row[-1] for row in table_rows(text) if row[0] == "A-0.1"] == ["1.500"]
     assert "The covering radius is the largest distance" in text
     without = runtime.document(table.assign(coreset_radius=np.nan), MODELS, Layout(list(MODELS)))
     assert "covering" not in without
@@ -168,8 +166,8 @@ def test_images_without_a_recorded_time_are_not_free(tmp_path):
     table["compute_seconds"] = np.nan
     assert np.isnan(runtime.experiments(table, {"B": ("m", "r")})["seconds_per_image"][0])
     text = runtime.document(table, {"B": ("m", "r")}, Layout(["B"]))
-    (line,) = (line for line in text.splitlines() if line.startswith("| B "))
-    assert {cell.strip() for cell in line.split("|")[2:6]} == {"-"}
+    (row,) = (row for row in table_rows(text) if row[0] == "B")
+    assert row[1:5] == ["-"] * 4
 
 
 def test_the_papers_times_are_shown_on_their_data_set(tmp_path):
@@ -177,8 +175,8 @@ def test_the_papers_times_are_shown_on_their_data_set(tmp_path):
     table, models = leave(tmp_path, [each | {"seconds": 3.0} for each in jobs]), {"B": ("m", "r")}
     layout = Layout(["B"], compared={"d": "mvtec_ad"}, published={"B": "PatchCore-10"})
     text = runtime.document(table, models, layout)
-    (line,) = (line for line in text.splitlines() if "2106.08265" in line)
-    assert [cell.strip() for cell in line.split("|")][1:5] == ["B", "inference", "0.800", "0.22"]
+    (row,) = (row for row in table_rows(text) if "2106.08265" in row[-1])
+    assert row[:4] == ["B", "inference", "0.800", "0.22"]
     elsewhere = Layout(["B"], published={"B": "PatchCore-10"})
     assert "arXiv" not in runtime.document(table, models, elsewhere)
 
@@ -191,7 +189,6 @@ def test_where_a_second_goes(tmp_path):
         job("evaluate", "B", 0, wall=6.0, seconds=6.0),
     ]
     text = runtime.document(leave(tmp_path, jobs), {}, Layout([]))
-    rows = {line.split("|")[1].strip(): line for line in text.splitlines() if "%" in line}
-    cells = {name: [cell.strip() for cell in row.split("|")[2:-1]] for name, row in rows.items()}
-    assert cells["fit"] == ["1", "10.0", "6.0", "2.0", "2.0", "40 %"]
-    assert cells["all"] == ["4", "32.0", "25.0", "2.0", "5.0", "22 %"]
+    rows = table_rows(text)
+    assert ["fit", "1", "10.0", "6.0", "2.0", "2.0", "40 %"] in rows
+    assert rows[-1] == ["all", "4", "32.0", "25.0", "2.0", "5.0", "22 %"]

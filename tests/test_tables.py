@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from conftest import table_rows
 from indad.core.csv_files import write_csv
 from indad.core.errors import DataError, StoreError
 from indad.data import manifest
@@ -24,15 +25,11 @@ def metrics(rows, bounds=(np.nan, np.nan)) -> pd.DataFrame:
     return frame.assign(ci_low=bounds[0], ci_high=bounds[1])
 
 
-def cells(text: str) -> list[list[str]]:
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
-
-
 def table(frame, metric, *experiments, **more) -> list[list[str]]:
     """The table of the data set "d"."""
     style = {key: more.pop(key) for key in ("intervals", "differences") if key in more}
     layout = Layout(experiments, **more)
-    return cells(
+    return table_rows(
         results_document.table(tables.summarise(frame, layout), "d", metric, layout, **style)
     )
 
@@ -121,7 +118,7 @@ def on_mvtec(categories, value=0.9, experiment="S", result="SPADE"):
 
 def test_the_difference_to_the_paper():
     measured, layout = on_mvtec(["bottle", "cable"])
-    rows = cells(results_document.table(measured, "d", "pixel_auroc", layout))
+    rows = table_rows(results_document.table(measured, "d", "pixel_auroc", layout))
     assert [row[1] for row in rows[2:]] == ["**90.0** (-8.4)", "**90.0** (-7.2)", "**90.0** (-7.8)"]
     cell = measured[(measured["metric"] == "aupro") & (measured["category"] == "cable")].iloc[0]
     assert (cell["paper"], cell["difference"]) == (90.9, pytest.approx(-0.9))
@@ -135,7 +132,7 @@ def test_the_difference_to_the_paper():
 
 def test_a_result_published_only_as_an_average_is_not_used_for_categories():
     measured, layout = on_mvtec(MVTEC)
-    rows = cells(results_document.table(measured, "d", "image_auroc", layout))
+    rows = table_rows(results_document.table(measured, "d", "image_auroc", layout))
     assert {row[1] for row in rows[2:-1]} == {"**90.0**"}
     assert rows[-1] == ["average", "**90.0** (+4.5)"]
     text = results_document.document(measured, layout, full=True)
@@ -143,12 +140,12 @@ def test_a_result_published_only_as_an_average_is_not_used_for_categories():
     comparison = results_document.comparison(
         measured, tables.with_published(measured, layout), "d", "image_auroc", "S"
     )
-    bottle = next(row for row in cells(comparison) if row[0] == "bottle")
+    bottle = next(row for row in table_rows(comparison) if row[0] == "bottle")
     theirs = ["-", "-", "96.7", "-6.7", "95.7", "-5.7", "97.2", "-7.2"]  # with our differences
     assert bottle == ["bottle", "90.0", *theirs]
     # The printed average is not used for fewer categories.
     measured, layout = on_mvtec(MVTEC[:-1])
-    rows = cells(results_document.table(measured, "d", "image_auroc", layout))
+    rows = table_rows(results_document.table(measured, "d", "image_auroc", layout))
     assert rows[-1] == ["average", "**90.0**"]
     assert "only as an average over all 15 categories: 85.5" in results_document.document(
         measured, layout
@@ -175,7 +172,7 @@ def test_the_overview_has_the_paper_others_and_ours():
     text = results_document.overview(
         measured, tables.with_published(measured, layout), "d", tables.SUMMARY
     )
-    rows = cells(text)[2:]
+    rows = table_rows(text)[2:]
     assert rows[0][:3] == ["S", "**ours**", "90.0 (-8.9)"]
     assert rows[1] == ["", "paper", "98.9", "98.1", "93.5"]
     assert ["", "anomalib PatchCore", "98.0", "98.0", "-"] in rows
@@ -197,7 +194,7 @@ def test_latex_is_escaped_and_balanced():
 
 def test_images_are_counted(category):
     counted = counts.images({("d", "widget"): manifest.build(category)})
-    rows = cells(results_document.image_counts(counted, "d"))
+    rows = table_rows(results_document.image_counts(counted, "d"))
     assert rows[2] == ["widget", "3", "2", "3", "3", "cut 2, dirt 1"]
     assert counted["images"].sum() == 8
 

@@ -23,7 +23,7 @@ def pairs_in_points(compared: pd.DataFrame, level: float) -> pd.DataFrame:
         The same columns, and ``sign``: 1 if the first experiment is significantly better, -1 if it
         is significantly worse, else 0.
     """
-    pairs = tables.both_orders(compared.dropna(subset="difference"))
+    pairs = tables.both_orders(compared)
     pairs[["difference", "ci_low", "ci_high"]] *= 100
     significant = pairs["p_holm"] < 1 - level
     return pairs.assign(sign=np.where(pairs["difference"] > 0, 1, -1) * significant)
