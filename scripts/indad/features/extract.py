@@ -145,11 +145,7 @@ def extract(
     }
     network = Network(backbone, settings, device)
     with Pixels(pixels, manifest) as images:
-        parts = [
-            (split, size, numbers)
-            for split in store.SPLITS
-            for size, numbers in images.by_size(split).items()
-        ]
+        parts = [(split, *part) for split in store.SPLITS for part in images.by_size(split).items()]
         shapes = {size: backbone.feature_shapes(*size) for size in {size for _, size, _ in parts}}
         description = {
             **made_with(settings, backbone.weights_sha256),

@@ -18,9 +18,9 @@ def fold_batch_norms(model: nn.Module, tapped: Collection[str], run: Callable[[]
     """Fold each batch norm that follows a convolution into that convolution.
 
     In evaluation mode a batch norm is an affine map per channel, so it can be merged into the
-    weights; the output differs by float32 rounding. EfficientNet-Lite0 takes 20 to 30 % less time
-    on a CPU. A batch norm follows a convolution when its input is the tensor the convolution
-    returned.
+    weights; the output differs by float32 rounding. On one thread of a CPU, EfficientNet-Lite0
+    takes 35 % less time, ResNet-18 13 % and Wide ResNet-50 7 %. A batch norm follows a convolution
+    when its input is the tensor the convolution returned.
 
     Args:
         model: in evaluation mode, on the CPU; changed in place.

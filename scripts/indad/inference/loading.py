@@ -63,16 +63,12 @@ def load_model(
         raise ConfigError(f"device: must be auto, cpu or cuda, got {device!r}")
     model, known = choose_experiment(path, experiment)
     header = methods.read_header(model, verify=False)
+    options = {"device": device, "batch_size": batch_size}
+    absolute = Path(path).expanduser().absolute()
     again = partial(
-        load_model,
-        Path(path).expanduser().absolute(),
-        experiment=experiment,
-        weights=weights,
-        features=features,
-        device=device,
-        batch_size=batch_size,
+        load_model, absolute, experiment=experiment, weights=weights, features=features, **options
     )
-    load = partial(_load_member, device=device, batch_size=batch_size)
+    load = partial(_load_member, **options)
     if header["method"] != Ensemble.method:
         parameters = None if known is None else known.parameters
         member = load(model, header, parameters, weights=weights, features=features)
