@@ -254,9 +254,8 @@ def test_the_difference_of_averages_decides():
     ]
     within = [("c0", "A", "B", 0.1, 0.001), ("c1", "A", "B", 0.1, 0.001)]
     average = (comparison.AVERAGE, "A", "B", 0.1, 0.03)
-    over = (comparison.OVER_CATEGORIES, "A", "B", 0.1, 0.5)
-    assert finding(rows, *within, average, over).rivals == []
-    found = finding(rows, *within, (*average[:-1], 0.3), over)
+    assert finding(rows, *within, average).rivals == []
+    found = finding(rows, *within, (*average[:-1], 0.3))
     assert (found.rivals, found.open) == (["B"], True)
     assert found.tested == "difference of the averages"
 

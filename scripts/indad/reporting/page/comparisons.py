@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from indad.evaluation.comparison import AVERAGE, OVER_CATEGORIES
+from indad.evaluation.comparison import AVERAGE
 from indad.reporting import tables
 
 
@@ -29,29 +29,26 @@ def pairs_in_points(compared: pd.DataFrame, level: float) -> pd.DataFrame:
     return pairs.assign(sign=np.where(pairs["difference"] > 0, 1, -1) * significant)
 
 
-def matrices(
-    pairs: pd.DataFrame, experiments: Sequence[str], category: str | None = None
-) -> list[dict[str, Any]]:
+def matrices(pairs: pd.DataFrame, experiments: Sequence[str]) -> list[dict[str, Any]]:
     """Return a matrix of pairs for each main metric, rows minus columns.
 
+    Of several categories it shows the averages, and in how many categories the row is better or
+    worse than the column.
+
     Args:
-        pairs: of one data set, as ``pairs_in_points``.
+        pairs: of one data set or one category, as ``pairs_in_points``.
         experiments: rows and columns.
-        category: the category to show, or ``OVER_CATEGORIES``. None shows the averages, and in how
-            many categories the row is better or worse than the column.
     """
     result = []
     names = ["experiment_a", "experiment_b"]
     for metric in tables.SUMMARY:
         of_metric = tables.select(pairs, metric=metric)
-        tested = set(of_metric["category"])
-        shown = tested - {AVERAGE, OVER_CATEGORIES} if category is None else tested & {category}
-        if not shown:
+        if of_metric.empty:
             continue
-        main = tables.select(of_metric, category=_main_category(shown))
+        main = tables.select(of_metric, category=_main_category(of_metric))
         by_pair = {(pair.experiment_a, pair.experiment_b): pair for pair in main.itertuples()}
-        signs = of_metric.loc[of_metric["category"].isin(shown), [*names, "sign"]]
-        count = Counter(signs.itertuples(index=False, name=None))
+        single = of_metric[of_metric["category"] != AVERAGE]
+        count = Counter(single[[*names, "sign"]].itertuples(index=False, name=None))
         result.append(
             {
                 "metric": metric,
@@ -60,15 +57,16 @@ def matrices(
                     for a in experiments
                 ],
                 "method": main["method"].iloc[0],
-                "categories": len(shown),
+                "categories": single["category"].nunique(),
             }
         )
     return result
 
 
-def _main_category(tested: set[str]) -> str:
+def _main_category(pairs: pd.DataFrame) -> str:
     """Return the only category, or that of the averages."""
-    return min(tested) if len(tested) == 1 else AVERAGE
+    categories = pairs["category"].unique()
+    return categories[0] if len(categories) == 1 else AVERAGE
 
 
 def rank_tables(ranks: pd.DataFrame, level: float) -> list[dict[str, Any]]:
@@ -130,7 +128,7 @@ def findings(
     Args:
         found: metric to its table on one data set.
         experiments: the columns.
-        pairs: of the data set, as ``pairs_in_points``.
+        pairs: within the categories of the data set, as ``pairs_in_points``.
     """
     result = []
     for metric in filter(found.__contains__, tables.SUMMARY):
@@ -140,7 +138,7 @@ def findings(
             continue
         others = [n for n, cell in cells.items() if n not in best and pd.notna(cell.percent)]
         of_metric = tables.select(pairs, metric=metric)
-        category = _main_category(set(of_metric["category"]) - {OVER_CATEGORIES})
+        category = _main_category(of_metric)
         better = tables.select(of_metric, experiment_a=best[0], category=category, sign=1)
         rivals = [name for name in others if name not in set(better["experiment_b"])]
         tested = "difference of the averages" if category == AVERAGE else "difference"

@@ -29,10 +29,13 @@ def gather(sources: Sources) -> dict[str, Any]:
     """
     measured = [read_csv(path, tables.MEASURED_COLUMNS, "table") for path in sources.metrics]
     compared = read_csv(sources.comparisons, comparison.COMPARISON_COLUMNS, "table of comparisons")
+    pairs = pairs_in_points(compared, sources.level)
+    over = pairs["category"] == comparison.OVER_CATEGORIES
     frames = {
         "images": read_csv(sources.images, counts.IMAGE_COLUMNS, "table of images"),
         "counts": read_csv(sources.counts, counts.COLUMNS, "table of counts"),
-        "pairs": pairs_in_points(compared, sources.level),
+        "pairs": pairs[~over],
+        "over": pairs[over],
         "ranks": read_csv(sources.ranks, comparison.RANK_COLUMNS, "table of ranks"),
         "runtime": read_csv(sources.runtime, runtime.COLUMNS, "table of run times"),
         "measured": pd.concat(measured, ignore_index=True),
@@ -109,7 +112,7 @@ def _dataset(name: str, sources: Sources, frames: Mapping[str, pd.DataFrame]) ->
             for metric in tables.SUMMARY
             if (path := sources.diagrams / f"{name}_{metric}.png").exists()
         },
-        "other_categories": matrices(mine["pairs"], names, comparison.OVER_CATEGORIES),
+        "other_categories": matrices(mine["over"], names),
         "ranks": rank_tables(mine["ranks"], sources.level),
         "costs": list(runtime.experiments(mine["runtime"], sources.models).itertuples()),
         "curves": {
@@ -145,7 +148,9 @@ def _category(
             for row in rows
             if (row.scope, row.name) == ("category", category.name)
         },
-        "comparisons": matrices(select(pairs, dataset=category.dataset), names, category.name),
+        "comparisons": matrices(
+            select(pairs, dataset=category.dataset, category=category.name), names
+        ),
         "images": dataset["images"][category.name],
     }
 
