@@ -125,12 +125,7 @@ def overview(
     lines = []
     for experiment, of_experiment in others.groupby("experiment", sort=False):
         mine = {each.metric: each for each in select(last, experiment=experiment).itertuples()}
-        cells = [
-            _cell(mine[each], "{}", intervals=False, differences=True)
-            if each in mine
-            else NOT_MEASURED
-            for each in shown
-        ]
+        cells = [_cell(mine[each], "{}", intervals=False, differences=True) for each in shown]
         lines.append([str(experiment), "**ours**", *cells])
         theirs = of_experiment[of_experiment["category"].isin(last["category"])]
         for (name, kind), rows in theirs.groupby(["name", "kind"], sort=False):

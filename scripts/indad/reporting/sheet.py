@@ -122,10 +122,6 @@ class _Page:
         self.width, self.y = width, _MARGIN
         self._drawn: list[Callable[[Figure], Any]] = []
 
-    def x(self, right: float) -> float:
-        """Return a place in inches from the left margin."""
-        return _MARGIN + right
-
     def text(self, x: float, y: float, content: str, **look: Any) -> None:
         self._drawn.append(lambda figure: style.text(figure, x, y, content, **look))
 
@@ -229,7 +225,7 @@ def _legend(page: _Page, columns: Sequence[Column]) -> None:
     for start in range(0, len(columns), beside):
         lines = 0
         for number, each in enumerate(columns[start : start + beside]):
-            x = page.x(number * across)
+            x = _MARGIN + number * across
             name = style.wrap(each.name, across - 0.15, lines=6)
             lines = max(lines, name.count("\n") + 1)
             below = page.y + (name.count("\n") + 1) * _LINE + 0.02
@@ -267,7 +263,7 @@ def _grid(
     window: int | None,
 ) -> None:
     """Draw a row for each image, with its photo and the map of each experiment."""
-    places = [page.x(i * (cell.width + _GAP)) for i in range(1 + len(columns))]
+    places = [_MARGIN + i * (cell.width + _GAP) for i in range(1 + len(columns))]
     heads = ["test image", *(style.wrap(each.name, cell.width, lines=6) for each in columns)]
     page.y += (max(head.count("\n") for head in heads) + 1) * _LINE
     for x, head in zip(places, heads, strict=True):
@@ -309,14 +305,14 @@ def _strips(
 ) -> None:
     """Draw the photo and the maps of an image below each other, with the enlarged parts beside."""
     side = 0.85
-    left = page.x(_LABEL + _GAP)
+    left = _MARGIN + _LABEL + _GAP
     right = page.width - _MARGIN - (2 * (side + 0.08) + 0.04 if window else 0)
     for case in shown:
         _heading(page, case)
         photo, mask = photos[case.image], columns[0].images[case.image].mask
         strip = Size(right - left, (right - left) * photo.shape[0] / photo.shape[1])
         page.image(Box(left, page.y, *strip), partial(draw_photo, photo=photo, mask=mask))
-        page.text(page.x(0), page.y, "test image", fontweight="bold")
+        page.text(_MARGIN, page.y, "test image", fontweight="bold")
         if window:
             x, factor = right + 0.12, side / window * photo.shape[1] / strip.width
             text = f"{factor:.2g} times larger,\naround each peak"
@@ -332,9 +328,9 @@ def _strips(
         for each in columns:
             name = style.wrap(each.name, _LABEL, lines=6)
             below = page.y + (name.count("\n") + 1) * _LINE
-            page.text(page.x(0), page.y, name, fontweight="bold", linespacing=1.2)
+            page.text(_MARGIN, page.y, name, fontweight="bold", linespacing=1.2)
             image = each.images[case.image]
-            _score(page, page.x(0), below, image, "left")
+            _score(page, _MARGIN, below, image, "left")
             text = below + _LINE * (1 + 1.3 * bool(image.verdict)) - page.y
             _map(page, Box(left, page.y, *strip), each, case.image)
             if window:
