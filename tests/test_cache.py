@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,6 @@ from indad.data.images import Geometry
 from indad.features import settings
 from indad.features.cache import FeatureCache
 from indad.features.store import FeatureStore
-from small_run import plan, succeed
 
 EXTRACTOR = {
     "backbone": "test_resnet",
@@ -162,20 +160,3 @@ def test_a_cache_that_cannot_be_written_to_stops_nothing(tmp_path, caplog):
     with FeatureStore(features) as store:
         assert len(store.split("train")) == 3
     assert "could not be stored" in caplog.text
-
-
-@pytest.mark.slow
-def test_a_second_results_folder_runs_no_backbone(finished, tmp_path):
-    """`small_run` has filled the cache."""
-    results = tmp_path / "results"
-    for product in ("data", "manifests", "pixels", "records", "settings"):
-        shutil.copytree(finished / "results" / product, results / product)
-    name, target = "logs/extract/drawn/wood/lite0.log", "results/features/drawn/wood/lite0.h5"
-    succeed(tmp_path, target, cache=str(finished / "cache"))
-    assert "extract: loading" in (finished / "results" / name).read_text()
-    log = (results / name).read_text()
-    assert "extract: loading" not in log
-    assert "cache: features copied from" in log
-    assert (tmp_path / target).read_bytes() == (finished / target).read_bytes()
-    # The copy is as new as its making: nothing is made again, nor when the cache moves.
-    assert plan(tmp_path, target, cache=str(tmp_path / "elsewhere")) == {}

@@ -28,8 +28,8 @@ def tool(monkeypatch):
 
     def run(name: str, *arguments: object, **replaced: object) -> None:
         module = import_module(name)
-        for function, replacement in replaced.items():
-            monkeypatch.setattr(module, function, replacement)
+        for attribute, replacement in replaced.items():
+            monkeypatch.setattr(module, attribute, replacement)
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
         module.main()
 
@@ -93,7 +93,7 @@ def test_scaling_measures_all_stages_and_draws_them(tool, tmp_path):
         return module.measure_stage(Path(folder), Path(scratch), int(count), int(side), stage)
 
     options = ("--images", 4, 6, "--sides", 64, 96, "--output", tmp_path / "scaling")
-    tool("scaling", *options, run_child=run_child)
+    tool("scaling", *options, run_child=run_child, TEST=2)
     table = pd.read_csv(tmp_path / "scaling.csv")
     assert (table.groupby("stage").size() == 3).all()
     assert (table["seconds"] >= 0).all()
@@ -106,7 +106,7 @@ def test_scale_counts_the_jobs_and_measures_the_methods(tool, tmp_path):
         return import_module("scale").measure_method(Path(features), name, int(count))
 
     options = ("--small", "--images", 9, "--output", tmp_path / "scale.md")
-    tool("scale", *options, run_child=run_child)
+    tool("scale", *options, run_child=run_child, TEST=2)
     text = (tmp_path / "scale.md").read_text()
     (jobs,) = re.findall(r"15 x 1 x 2 x 1 +\| (\d+) ", text)
     # Of each category: download, index, decode, extract, one fit (both coresets are prefixes of

@@ -68,25 +68,34 @@ def test_the_installed_package_has_the_command_and_the_workflow(bin_folder, tmp_
     assert call(bin_folder / "indad", "--version", folder=tmp_path).startswith("indad ")
 
 
-def test_another_workflow_uses_this_one(bin_folder, repository, tmp_path):
-    run = {"datasets": ["drawn"], "experiments": ["PaDiM"]}
+def test_another_workflow_uses_this_one(bin_folder, repository, shared_run, tmp_path):
+    """And the features that the shared run has put into its cache: no backbone runs."""
+    run = {"datasets": ["drawn"], "experiments": ["SPADE"]}
+    changes = {"results": "made/anomalies", "run": run, "cache": str(shared_run / "cache")}
     # The module sees what it is given, so the catalogue goes with it.
-    anomalies = merged(load_config(None), SMALL | {"results": "made/anomalies", "run": run})
+    anomalies = merged(load_config(None), SMALL | changes)
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"anomalies": anomalies, "other": 1}))
     snakemake = [bin_folder / "python", "-m", "snakemake", "--cores", "2"]
     snakemake += ["--snakefile", ROOT / "tests/module/Snakefile", "--directory", tmp_path]
     first = call(*snakemake, "--config", f"indad={repository}", folder=tmp_path)
     assert "localrules directive specifies rules that are not present" not in first
-    assert (tmp_path / "best.txt").read_text() == "PaDiM\n"
+    assert (tmp_path / "best.txt").read_text() == "SPADE\n"
     metrics = evaluate.read([tmp_path / "made/anomalies/metrics.csv"])
     assert set(metrics["dataset"]) == {"drawn"}
+    (log,) = (tmp_path / "made/anomalies/logs/extract").rglob("*.log")
+    assert "cache: features copied from" in log.read_text()
+    assert "extract: loading" not in log.read_text()
+    store = tmp_path / "made/anomalies/features/drawn/wood/lite0.h5"
+    shared = shared_run / "results/features/drawn/wood/lite0.h5"
+    assert store.read_bytes() == shared.read_bytes()
     again = call(*snakemake, "--config", f"indad={repository}", folder=tmp_path)
     assert "Nothing to be done" in again
-    # The same results are current for the command of the package, from another folder.
+    # The same results are current for the command of the package, from another folder, with
+    # another cache.
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    (elsewhere / "anomalies.yaml").write_text(yaml.safe_dump(anomalies))
-    store = tmp_path / "made/anomalies/features/drawn/wood/lite0.h5"
+    moved = anomalies | {"cache": str(tmp_path / "cache")}
+    (elsewhere / "anomalies.yaml").write_text(yaml.safe_dump(moved))
     before = store.stat().st_mtime_ns
     command = ["all", "--configfile", "anomalies.yaml", "--results", "../made/anomalies"]
     target = ("--", "../made/anomalies/metrics.csv")

@@ -135,17 +135,12 @@ def test_an_unknown_method_is_a_usage_error(capsys):
 def test_an_error_of_the_configuration_is_shown_alone(tmp_path):
     """It is raised in the workflow, and reaches the terminal as an event of the logger plugin."""
     (tmp_path / "mine.yaml").write_text("experiments: {PaDiM: {layers: [nope]}}")
-    for arguments, message in (
-        (["--data-root", "/no/such/folder", "--extractor", "lite0"], "/no/such/folder: data fold"),
-        (["--configfile", "mine.yaml"], "configuration: experiments.PaDiM.layers: 'nope'"),
-    ):
-        done = subprocess.run(
-            [*RUN, "padim", *arguments], capture_output=True, text=True, cwd=tmp_path
-        )
-        assert done.returncode == 1
-        assert re.match(rf"error {message}", done.stdout), done.stdout
-        assert "Traceback" not in done.stdout + done.stderr
-        assert "Snakemake" not in done.stdout
+    command = [*RUN, "padim", "--configfile", "mine.yaml"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stdout.startswith("error configuration: experiments.PaDiM.layers: 'nope'")
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "Snakemake" not in done.stdout
 
 
 def test_merging_is_deep_and_lists_replace():
