@@ -158,18 +158,6 @@ def test_copied_features_count_for_no_extraction(tmp_path):
     assert np.isnan(runtime.experiments(again, models)["with_backbone"][0])
 
 
-def test_images_without_a_recorded_time_are_not_free(tmp_path):
-    jobs = [job("extract", "r"), job("score", "B", 0), job("score", "B", 1, seconds=3.0)]
-    table = leave(tmp_path, jobs)
-    table.loc[table["seed"] == 0, "compute_seconds"] = np.nan
-    assert runtime.experiments(table, {"B": ("m", "r")})["seconds_per_image"][0] == 3 / 5
-    table["compute_seconds"] = np.nan
-    assert np.isnan(runtime.experiments(table, {"B": ("m", "r")})["seconds_per_image"][0])
-    text = runtime.document(table, {"B": ("m", "r")}, Layout(["B"]))
-    (row,) = (row for row in table_rows(text) if row[0] == "B")
-    assert row[1:5] == ["-"] * 4
-
-
 def test_the_papers_times_are_shown_on_their_data_set(tmp_path):
     jobs = [job("extract", "r"), job("fit", "m", 0), job("score", "B", 0)]
     table, models = leave(tmp_path, [each | {"seconds": 3.0} for each in jobs]), {"B": ("m", "r")}

@@ -186,8 +186,7 @@ def _measured_jobs(jobs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _seconds_per_image(jobs: pd.DataFrame) -> float:
-    """Return seconds per image of the jobs that recorded both; NaN if there are none."""
-    jobs = jobs.dropna(subset=["compute_seconds", "images"])
+    """Return seconds per image; NaN without jobs."""
     return jobs["compute_seconds"].sum() / (float(jobs["images"].sum()) or np.nan)
 
 
