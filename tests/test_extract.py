@@ -250,10 +250,18 @@ def test_imports_leave_garbage_collection_as_it_was(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "large_module.py").write_text("import gc\ncollecting = gc.isenabled()")
     (tmp_path / "broken_module.py").write_text("raise ImportError('broken')")
+    (tmp_path / "other_module.py").touch()
     device.import_large("large_module")
     assert not sys.modules["large_module"].collecting
     assert gc.isenabled()
     assert gc.get_freeze_count() == 0
+    gc.freeze()  # as a program that forks does
+    frozen = gc.get_freeze_count()
+    try:
+        device.import_large("other_module")
+        assert gc.get_freeze_count() == frozen
+    finally:
+        gc.unfreeze()
     with pytest.raises(ImportError, match="broken"):
         device.import_large("broken_module")
     assert gc.isenabled()
