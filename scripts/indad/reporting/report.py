@@ -81,13 +81,6 @@ def _render(content: Mapping[str, Any], pictures: Mapping[Path, embed.Picture], 
         "megabytes": numbers.megabytes,
         "signed": _signed,
         "p_value": _p_value,
-        "has": lambda datasets, column: any(
-            pd.notna(getattr(cell, column))
-            for each in datasets
-            for rows in each["tables"].values()
-            for row in rows
-            for cell in row.cells
-        ),
     }
     environment.tests["missing"] = pd.isna
     return environment.get_template("page.html.jinja").render(

@@ -46,6 +46,7 @@ def gather(sources: Sources) -> dict[str, Any]:
         if path
         else pd.DataFrame(columns=columns)
     )
+    known = frames["measured"].dropna(subset="percent")
     record = provenance.read(sources.provenance)
     made = [run["made_with"] for run in record["runs"]]
     datasets = {
@@ -64,6 +65,8 @@ def gather(sources: Sources) -> dict[str, Any]:
             _category(i, each, datasets[each.dataset], sources, frames["pairs"])
             for i, each in enumerate(sources.categories)
         ],
+        # What a table shows below its values.
+        "columns": [name for name in ("ci_low", "paper") if known[name].notna().any()],
         "level": f"{100 * sources.level:g}",
         "alpha": f"{100 * (1 - sources.level):.2g}",
         "seeds": int(frames["measured"]["seeds"].max()),
