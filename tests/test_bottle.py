@@ -76,14 +76,14 @@ def test_patchcore(measure):
 
 
 def test_spade(measure):
-    """With 5 gallery images instead of 50, a tenth of the work, and on layer3's embedding.
+    """With 2 gallery images instead of 50, which takes a few seconds, and on layer3's embedding.
 
     So only the image score is README.md's; published is a pixel AUROC of 98.4 with a WRN-50.
     """
-    found = measure("SPADE-R18", k_pixel=5)
+    found = measure("SPADE-R18", k_pixel=2)
     assert found["image_auroc"] == pytest.approx(99.4, abs=0.3)
-    assert found["pixel_auroc"] == pytest.approx(96.6, abs=0.3)
-    assert found["aupro"] == pytest.approx(92.5, abs=0.5)
+    assert found["pixel_auroc"] == pytest.approx(95.9, abs=0.3)
+    assert found["aupro"] == pytest.approx(91.1, abs=0.5)
 
 
 def test_a_transformer(config, mvtec, tmp_path):
