@@ -59,9 +59,9 @@ class _Stored(NamedTuple):
     """A sorted array in the temporary file.
 
     Attributes:
-        keys: the array, mapped. Only searches use it: what is read of it would stay in memory.
-        offset: its place in the file.
-        shift: bits below the keys.
+        keys: the array, memory-mapped. It is only searched: pages read through it stay in memory.
+        offset: its position in the file, in bytes.
+        shift: number of bits below the key in each element.
     """
 
     keys: np.ndarray

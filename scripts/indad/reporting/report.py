@@ -22,7 +22,7 @@ from indad.reporting.page.sources import Category, Sources
 __all__ = ["VERSION", "Category", "Sources", "write"]
 
 #: Increased when the same products would give another page.
-VERSION = 5
+VERSION = 6
 #: Maximum number of characters of the page; pictures are reduced to stay below.
 BUDGET = 25_000_000
 #: Widths of pictures in pixels to try, from the largest useful one to the smallest legible one.
@@ -80,7 +80,7 @@ def _render(content: Mapping[str, Any], pictures: Mapping[Path, embed.Picture], 
         "duration": numbers.duration,
         "megabytes": numbers.megabytes,
         "signed": _signed,
-        "p_value": _p_value,
+        "p_value": numbers.p_value,
     }
     environment.tests["missing"] = pd.isna
     return environment.get_template("page.html.jinja").render(
@@ -103,10 +103,3 @@ def _render(content: Mapping[str, Any], pictures: Mapping[Path, embed.Picture], 
 def _signed(value: float) -> str:
     """Return a difference in percentage points with a typographic minus."""
     return numbers.signed(value).replace("-", "\N{MINUS SIGN}")
-
-
-def _p_value(value: float) -> str:
-    """Return a p-value with its letter and at most two digits."""
-    if value < 0.001:
-        return "p < 0.001"
-    return f"p = {value:.2g}" if value < 0.1 else f"p = {value:.2f}"

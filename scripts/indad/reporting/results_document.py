@@ -17,8 +17,8 @@ from indad.reporting.tables import (
     SHORT_TITLES,
     TITLES,
     Layout,
-    lines,
     select,
+    table_lines,
     with_published,
 )
 
@@ -54,11 +54,11 @@ def grid(
         intervals: whether to show confidence intervals.
         differences: whether to show the difference to the paper.
     """
-    grid = []
-    for scope, name, shown in lines(cells, experiments):
+    found = []
+    for scope, name, shown in table_lines(cells, experiments):
         title = f"average of {shown[0].of} {name}" if scope == "group" else name
-        grid.append([title, *(_cell(cell, bold, intervals, differences) for cell in shown)])
-    return grid
+        found.append([title, *(_cell(cell, bold, intervals, differences) for cell in shown)])
+    return found
 
 
 def _cell(cell: Any, bold: str, intervals: bool, differences: bool) -> str:

@@ -133,7 +133,7 @@ class Line(NamedTuple):
     cells: list[Any]
 
 
-def lines(cells: pd.DataFrame, experiments: Sequence[str]) -> list[Line]:
+def table_lines(cells: pd.DataFrame, experiments: Sequence[str]) -> list[Line]:
     """Return the rows of a table; the last one is the average, or the only category.
 
     Args:

@@ -84,7 +84,7 @@ def _dataset(name: str, sources: Sources, frames: Mapping[str, pd.DataFrame]) ->
     regions = mine["counts"].set_index("category")["n_regions"].to_dict()
     by_metric = dict(iter(mine["measured"].groupby("metric")))
     found = {
-        metric: tables.lines(by_metric[metric], names)
+        metric: tables.table_lines(by_metric[metric], names)
         for metric in tables.TITLES
         if metric in by_metric and by_metric[metric]["percent"].notna().any()
     }
